@@ -1,0 +1,3 @@
+module github.com/netcleat/netcleat
+
+go 1.26
