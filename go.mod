@@ -1,3 +1,8 @@
 module github.com/netcleat/netcleat
 
-go 1.26
+go 1.26.0
+
+require (
+	github.com/containernetworking/cni v1.3.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)

@@ -1,0 +1,121 @@
+// Package ipam asks the configured IPAM plugin for addresses: in this process
+// where it is one of ours, by executing it otherwise.
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Add returns the addresses for the call. The caller owns them: it calls Del
+// where the attachment fails afterwards.
+//
+// The caller has already created the interface, which proves that there was no
+// such attachment before: therefore a delegate that was executed and failed is
+// told DEL, as the specification asks (section 4, "Delegated plugins").
+func Add(ctx context.Context, c *plugin.Call) (*current.Result, error) {
+	res, err := add(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := sound(res); err != nil {
+		return nil, errors.Join(fmt.Errorf("ipam %s: %w", c.Conf.IPAM.Type, err), Del(ctx, c))
+	}
+	return res, nil
+}
+
+func add(ctx context.Context, c *plugin.Call) (*current.Result, error) {
+	d, err := find(c)
+	if err != nil {
+		return nil, err
+	}
+	if d.builtin != nil {
+		return c.Delegate(ctx, d.builtin)
+	}
+	res, err := d.add(ctx, c)
+	if err != nil {
+		return nil, errors.Join(err, d.run(ctx, c, plugin.Del))
+	}
+	return res, nil
+}
+
+// Del gives back whatever the attachment holds. Holding nothing is success. It
+// runs to its end also when ctx has been cancelled.
+func Del(ctx context.Context, c *plugin.Call) error {
+	return forward(context.WithoutCancel(ctx), c, plugin.Del)
+}
+
+// Check asks whether the attachment still holds what it was given.
+func Check(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.Check) }
+
+// Status asks whether the IPAM plugin could serve an ADD.
+func Status(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.Status) }
+
+// GC tells the IPAM plugin which attachments are valid.
+func GC(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.GC) }
+
+func forward(ctx context.Context, c *plugin.Call, verb string) error {
+	d, err := find(c)
+	if err != nil {
+		return err
+	}
+	if d.builtin == nil {
+		return d.run(ctx, c, verb)
+	}
+	inner := *c
+	inner.Verb = verb
+	_, err = inner.Delegate(ctx, d.builtin)
+	return err
+}
+
+// sound refuses results that no interface can be given: a delegate may be
+// anybody's.
+func sound(res *current.Result) error {
+	if len(res.IPs) == 0 {
+		return errors.New("IPAM plugin returned missing IP config")
+	}
+	seen := map[string]bool{}
+	for _, ip := range res.IPs {
+		if ip == nil || ip.Address.IP == nil {
+			return errors.New("result holds an address that is none")
+		}
+		ones, bits := ip.Address.Mask.Size()
+		switch {
+		case bits != 8*len(ip.Address.IP) && (bits != 32 || ip.Address.IP.To4() == nil):
+			return fmt.Errorf("address %s: mask of another family", ip.Address.IP)
+		case ones == 0:
+			return fmt.Errorf("address %s: prefix length 0", ip.Address.IP)
+		case ip.Address.IP.IsUnspecified() || ip.Address.IP.IsMulticast():
+			return fmt.Errorf("address %s: not one that an interface can have", ip.Address.IP)
+		case seen[ip.Address.IP.String()]:
+			return fmt.Errorf("address %s: given twice", ip.Address.IP)
+		case ip.Gateway != nil && (ip.Gateway.To4() == nil) != (ip.Address.IP.To4() == nil):
+			return fmt.Errorf("address %s: gateway %s is of another family", ip.Address.IP, ip.Gateway)
+		}
+		seen[ip.Address.IP.String()] = true
+	}
+	return nil
+}
+
+// find resolves the delegate's name: the first match on CNI_PATH counts.
+func find(c *plugin.Call) (*delegate, error) {
+	name := c.Conf.IPAM.Type
+	if name == "" {
+		return nil, cnierr.Config("ipam: no plugin name provided")
+	}
+	path, err := lookPath(c.Path, name)
+	if err != nil {
+		return nil, err
+	}
+	d := &delegate{name: name, path: path}
+	if p, ok := c.Builtin(name, path); ok {
+		d.builtin = p
+	}
+	return d, nil
+}

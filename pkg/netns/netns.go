@@ -1,0 +1,144 @@
+// Package netns opens network namespaces, tells them apart, and does something
+// inside of one.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// ID tells one network namespace from all others of this boot. The kernel may
+// give the inode number of a dead namespace to a new one; the cookie is never
+// given twice.
+type ID struct {
+	Dev    uint64 `json:"dev"`
+	Ino    uint64 `json:"ino"`
+	Cookie uint64 `json:"cookie,omitempty"` // 0 before Linux 5.14
+}
+
+// Same reports whether both name the same namespace. The cookies decide where
+// both are known.
+func (a ID) Same(b ID) bool {
+	if a.Dev != b.Dev || a.Ino != b.Ino {
+		return false
+	}
+	return a.Cookie == 0 || b.Cookie == 0 || a.Cookie == b.Cookie
+}
+
+// NS is an open network namespace.
+type NS struct {
+	fd   int
+	Path string
+	ID   ID
+}
+
+// Own is the path of the calling thread's network namespace.
+const Own = "/proc/thread-self/ns/net"
+
+// Open opens the namespace at path. A path that does not exist, or is no longer
+// a namespace (an unmounted /run/netns file), satisfies errors.Is(err,
+// fs.ErrNotExist).
+func Open(path string) (*NS, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	n := &NS{fd: fd, Path: path}
+	if n.ID, err = identify(fd, path); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return n, nil
+}
+
+// identify checks that fd is a network namespace and returns its identity.
+func identify(fd int, path string) (ID, error) {
+	var sfs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &sfs); err != nil {
+		return ID{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	if sfs.Type != unix.NSFS_MAGIC {
+		return ID{}, &notNamespace{path, sfs.Type}
+	}
+	if t, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err == nil && t != unix.CLONE_NEWNET {
+		return ID{}, fmt.Errorf("%s: not a network namespace (namespace type %#x)", path, t)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return ID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return ID{Dev: st.Dev, Ino: st.Ino}, nil
+}
+
+// notNamespace is a path with a plain file where a namespace was mounted: the
+// mount is gone, or in another mount namespace.
+type notNamespace struct {
+	path  string
+	magic int64
+}
+
+func (e *notNamespace) Error() string {
+	return fmt.Sprintf("unknown FS magic on %q: %x (the namespace's mount is gone, or in another mount namespace)", e.path, e.magic)
+}
+
+func (e *notNamespace) Is(target error) bool { return target == fs.ErrNotExist }
+
+// Identify returns the identity of the namespace at path without keeping it
+// open. The cookie is not looked up.
+func Identify(path string) (ID, error) {
+	n, err := Open(path)
+	if err != nil {
+		return ID{}, err
+	}
+	return n.ID, n.Close()
+}
+
+// Fd returns the descriptor, to create links in the namespace. It stays n's.
+func (n *NS) Fd() int { return n.fd }
+
+// Close releases the namespace.
+func (n *NS) Close() error { return unix.Close(n.fd) }
+
+// Do runs fn on a thread inside n and brings the thread back. Only packages nl
+// (to open a socket) and sysctl (to reach /proc/sys/net) may call it: code that
+// runs in fn must not start goroutines, which would run outside.
+func (n *NS) Do(fn func() error) (err error) {
+	runtime.LockOSThread()
+	back, err := unix.Open(Own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return os.NewSyscallError("open "+Own, err)
+	}
+	if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return errors.Join(fmt.Errorf("enter %s: %w", n.Path, err), unix.Close(back))
+	}
+	defer func() {
+		if berr := unix.Setns(back, unix.CLONE_NEWNET); berr != nil {
+			// The thread stays locked: it dies with its goroutine and harms nobody.
+			err = errors.Join(err, fmt.Errorf("leave %s: %w", n.Path, berr))
+		} else {
+			runtime.UnlockOSThread()
+		}
+		err = errors.Join(err, unix.Close(back))
+	}()
+	return fn()
+}
+
+// CookieOf returns the cookie of the namespace that the socket fd belongs to,
+// or 0 where the kernel has none (before 5.14).
+func CookieOf(fd int) uint64 {
+	c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0
+	}
+	return c
+}
+
+// FdPath returns a path that names n's namespace as long as n is open.
+func (n *NS) FdPath() string { return "/proc/self/fd/" + strconv.Itoa(n.fd) }

@@ -1,0 +1,128 @@
+package nl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addr is an address of a link.
+type Addr struct {
+	Index  int
+	Prefix netip.Prefix // the address with its mask's length, host bits kept
+	Flags  uint32       // IFA_F_NODAD, IFA_F_TENTATIVE, IFA_F_DADFAILED …
+	Scope  uint8
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func addrMessage(what string, typ, flags uint16, a Addr) *Message {
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	h[0], h[1], h[3] = family(a.Prefix.Addr()), uint8(a.Prefix.Bits()), a.Scope
+	binary.NativeEndian.PutUint32(h[4:], uint32(a.Index))
+	m := NewMessage(fmt.Sprintf("%s %s", what, a.Prefix), typ, flags, h...)
+	m.IP(unix.IFA_LOCAL, a.Prefix.Addr()).IP(unix.IFA_ADDRESS, a.Prefix.Addr())
+	if a.Flags != 0 {
+		m.Uint32(unix.IFA_FLAGS, a.Flags)
+	}
+	return m
+}
+
+// AddAddr adds an address to a link; one that exists is EEXIST. An IPv4
+// address gets its prefix's broadcast address where it has one.
+func AddAddr(a Addr) *Message {
+	m := addrMessage("add address", unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, a)
+	if p := a.Prefix; p.Addr().Is4() && p.Bits() < 31 {
+		b := p.Addr().As4()
+		v := binary.BigEndian.Uint32(b[:]) | ^uint32(0)>>p.Bits()
+		m.Attr(unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, v))
+	}
+	return m
+}
+
+// DelAddr removes an address; one that is gone is success.
+func DelAddr(a Addr) *Message {
+	m := addrMessage("delete address", unix.RTM_DELADDR, 0, a)
+	m.Forgive = []unix.Errno{unix.EADDRNOTAVAIL, unix.ENODEV}
+	return m
+}
+
+// Addrs returns the addresses of one link, or of all for index 0.
+func (c *Conn) Addrs(index int) ([]Addr, error) {
+	if err := c.StrictDumps(); err != nil {
+		return nil, err
+	}
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	var all []Addr
+	m := NewMessage("list addresses", unix.RTM_GETADDR, 0, h...)
+	m.Reply = func(b []byte) error {
+		a, err := ParseAddr(b)
+		if err == nil && (index == 0 || a.Index == index) {
+			all = append(all, a)
+		}
+		return err
+	}
+	return all, c.Dump(m, func() { all = nil })
+}
+
+// ParseAddr reads the body of an RTM_NEWADDR message.
+func ParseAddr(b []byte) (Addr, error) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return Addr{}, errors.New("address message cut short")
+	}
+	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:])), Flags: uint32(b[2]), Scope: b[3]}
+	var local, address netip.Addr
+	Attrs(b[unix.SizeofIfAddrmsg:], func(typ uint16, d []byte) {
+		switch typ {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(d)
+		case unix.IFA_ADDRESS:
+			address, _ = netip.AddrFromSlice(d)
+		case unix.IFA_FLAGS:
+			a.Flags = u32(d)
+		}
+	})
+	if !local.IsValid() {
+		local = address // IPv6 has no IFA_LOCAL but on point-to-point links
+	}
+	a.Prefix = netip.PrefixFrom(local, int(b[1]))
+	return a, nil
+}
+
+// Neigh is a neighbour entry: the hardware address behind an address of a link.
+type Neigh struct {
+	Index int
+	IP    netip.Addr
+	MAC   net.HardwareAddr
+	State uint16 // NUD_REACHABLE, NUD_STALE …
+}
+
+// SetNeigh adds or replaces a neighbour entry.
+func SetNeigh(n Neigh) *Message {
+	h := make([]byte, unix.SizeofNdMsg)
+	h[0] = family(n.IP)
+	binary.NativeEndian.PutUint32(h[4:], uint32(n.Index))
+	binary.NativeEndian.PutUint16(h[8:], n.State)
+	m := NewMessage("set neighbour "+n.IP.String(), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h...)
+	return m.IP(unix.NDA_DST, n.IP).Attr(unix.NDA_LLADDR, n.MAC)
+}
+
+// DelNeigh removes a neighbour entry; one that is gone is success.
+func DelNeigh(n Neigh) *Message {
+	h := make([]byte, unix.SizeofNdMsg)
+	h[0] = family(n.IP)
+	binary.NativeEndian.PutUint32(h[4:], uint32(n.Index))
+	m := NewMessage("delete neighbour "+n.IP.String(), unix.RTM_DELNEIGH, 0, h...).IP(unix.NDA_DST, n.IP)
+	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
+	return m
+}

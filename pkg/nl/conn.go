@@ -1,0 +1,270 @@
+// Package nl speaks netlink in the two network namespaces of a CNI call,
+// without moving a thread into either for longer than it takes to open a socket.
+//
+// Several requests go to the kernel in one system call (Conn.Do). The kernel
+// carries on after a request that it refuses, so a caller that sees an error
+// takes back all that the call may have made.
+package nl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/netns"
+)
+
+// Conn is a netlink socket in one network namespace. It is not safe for
+// concurrent use.
+type Conn struct {
+	fd   int
+	seq  uint32
+	gate gate.Gate
+	buf  []byte
+}
+
+// Error is the kernel's refusal of one request.
+type Error struct {
+	What  string // the request in words
+	Errno unix.Errno
+	Words string // the kernel's own explanation, or ""
+}
+
+func (e *Error) Error() string {
+	if e.Words != "" {
+		return e.What + ": " + e.Errno.Error() + " (" + e.Words + ")"
+	}
+	return e.What + ": " + e.Errno.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Errno }
+
+// Dial opens a socket of the netlink protocol (unix.NETLINK_ROUTE, …) in ns; a
+// nil ns is the calling thread's namespace.
+func Dial(ns *netns.NS, protocol int, g gate.Gate) (*Conn, error) {
+	c := &Conn{gate: g, buf: make([]byte, 32<<10)}
+	open := func() (err error) {
+		c.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+		return os.NewSyscallError("netlink socket", err)
+	}
+	var err error
+	if ns == nil {
+		err = open()
+	} else {
+		err = ns.Do(open)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Explanations instead of a copy of the request; kernels that know neither
+	// (before 4.12) send the copy, which parse skips.
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	return c, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() error { return unix.Close(c.fd) }
+
+// Fd returns the socket's descriptor. It stays c's.
+func (c *Conn) Fd() int { return c.fd }
+
+// Do sends the requests in one system call and reads the answers. The kernel
+// carries out each in turn, also after one that it refuses; the errors of those
+// are joined, each an *Error. Requests that change something pass the gate
+// first; one that the gate refuses is not sent.
+func (c *Conn) Do(msgs ...*Message) error {
+	var errs []error
+	pending := make([]*Message, 0, len(msgs))
+	for _, m := range msgs {
+		if m.changes() {
+			if err := c.gate.Pass(m.What); err != nil {
+				errs = append(errs, m.judge(err))
+				continue
+			}
+		}
+		pending = append(pending, m)
+	}
+	if len(pending) > 0 {
+		errs = append(errs, c.exchange(pending))
+	}
+	return errors.Join(errs...)
+}
+
+// judge gives the gate's refusal the form of the kernel's.
+func (m *Message) judge(err error) error {
+	if m.forgives(err) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", m.What, err)
+}
+
+func (m *Message) forgives(err error) bool {
+	for _, f := range m.Forgive {
+		if errors.Is(err, f) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Conn) exchange(msgs []*Message) error {
+	first := c.seq + 1
+	var out []byte
+	for i, m := range msgs {
+		c.seq++
+		var flags uint16
+		if i == len(msgs)-1 && m.Flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP {
+			flags = unix.NLM_F_ACK
+		}
+		out = m.append(out, c.seq, flags)
+	}
+	if err := c.send(out); err != nil {
+		return fmt.Errorf("%s: %w", msgs[0].What, err)
+	}
+	var errs []error
+	for done := false; !done; {
+		n, err := c.receive()
+		if err != nil {
+			return errors.Join(append(errs, fmt.Errorf("%s: %w", msgs[len(msgs)-1].What, err))...)
+		}
+		done, err = c.answers(c.buf[:n], first, msgs)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Conn) send(b []byte) error {
+	for {
+		_, err := unix.SendmsgN(c.fd, b, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+		if err != unix.EINTR {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
+}
+
+// receive reads one datagram, growing the buffer for one that is larger.
+func (c *Conn) receive() (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_PEEK|unix.MSG_TRUNC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, os.NewSyscallError("recvfrom", err)
+		}
+		if n > len(c.buf) {
+			c.buf = make([]byte, n)
+		}
+		n, _, err = unix.Recvfrom(c.fd, c.buf, 0)
+		return n, os.NewSyscallError("recvfrom", err)
+	}
+}
+
+// answers handles the messages of one datagram. done means that the last
+// request is answered.
+func (c *Conn) answers(b []byte, first uint32, msgs []*Message) (done bool, err error) {
+	var errs []error
+	for len(b) >= unix.SizeofNlMsghdr {
+		l := int(binary.NativeEndian.Uint32(b))
+		if l < unix.SizeofNlMsghdr || l > len(b) {
+			break
+		}
+		typ, flags, seq := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:])
+		i := seq - first
+		if i < uint32(len(msgs)) {
+			end, aerr := msgs[i].answer(typ, flags, b[unix.SizeofNlMsghdr:l])
+			errs = append(errs, aerr)
+			done = done || end && int(i) == len(msgs)-1
+		}
+		b = b[min((l+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
+	}
+	return done, errors.Join(errs...)
+}
+
+// errInconsistent says that the table changed while it was dumped.
+var errInconsistent = errors.New("dump interrupted by a change")
+
+// answer handles one message that answers m; end means that no more follow.
+func (m *Message) answer(typ, flags uint16, body []byte) (end bool, err error) {
+	switch typ {
+	case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+		return true, m.verdict(flags, body)
+	case unix.NLMSG_NOOP:
+		return false, nil
+	}
+	if flags&unix.NLM_F_DUMP_INTR != 0 {
+		err = errInconsistent
+	}
+	if m.Reply != nil {
+		err = errors.Join(err, m.Reply(body))
+	}
+	return false, err
+}
+
+// verdict reads the errno, and what the kernel has to say about it.
+func (m *Message) verdict(flags uint16, body []byte) error {
+	if len(body) < 4 {
+		return nil
+	}
+	code := int32(binary.NativeEndian.Uint32(body))
+	if flags&unix.NLM_F_DUMP_INTR != 0 {
+		return errInconsistent
+	}
+	if code >= 0 {
+		return nil
+	}
+	e := &Error{What: m.What, Errno: unix.Errno(-code)}
+	if m.forgives(e) {
+		return nil
+	}
+	if flags&unix.NLM_F_ACK_TLVS != 0 && len(body) >= 4+unix.SizeofNlMsghdr {
+		at := 4 + unix.SizeofNlMsghdr
+		if flags&unix.NLM_F_CAPPED == 0 {
+			at = min(len(body), 4+int(binary.NativeEndian.Uint32(body[4:])))
+		}
+		Attrs(body[at:], func(typ uint16, data []byte) {
+			if typ == unix.NLMSGERR_ATTR_MSG {
+				e.Words = cstring(data)
+			}
+		})
+	}
+	return e
+}
+
+// dumpTries is how often a dump is repeated that a concurrent change made
+// inconsistent, before the call fails.
+const dumpTries = 10
+
+// Dump sends a query for many objects; m.Reply sees each. reset is called
+// before each attempt: a dump that a concurrent change made inconsistent is
+// repeated.
+func (c *Conn) Dump(m *Message, reset func()) error {
+	m.Flags |= unix.NLM_F_DUMP
+	for try := 1; ; try++ {
+		reset()
+		err := c.exchange([]*Message{m})
+		if !errors.Is(err, errInconsistent) || try == dumpTries {
+			return err
+		}
+	}
+}
+
+// StrictDumps makes the kernel honour the filters of a dump's header
+// (NETLINK_GET_STRICT_CHK, Linux 4.20).
+func (c *Conn) StrictDumps() error {
+	return os.NewSyscallError("setsockopt NETLINK_GET_STRICT_CHK", unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1))
+}
+
+func cstring(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}

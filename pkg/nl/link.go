@@ -1,0 +1,230 @@
+package nl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Link is what the kernel says of a network interface.
+type Link struct {
+	Index        int
+	Name         string
+	Kind         string // "veth", "bridge", "macvlan" …; "" for a physical one
+	MAC          net.HardwareAddr
+	PermanentMAC net.HardwareAddr // since Linux 5.6, where the device has one
+	MTU          int
+	TxQLen       int
+	Flags        uint32 // IFF_UP, IFF_PROMISC, …
+	OperState    uint8  // RFC 2863: 6 is up
+	Master       int    // index of the bridge, bond or vrf it is a port of; 0 is none
+	Parent       int    // IFLA_LINK: a veth's peer, a macvlan's parent; 0 is none
+	ParentNetns  int    // the namespace of Parent as this one numbers it; -1 is this one
+	Group        uint32
+	Alias        string
+	AltNames     []string
+	Info         []byte // IFLA_INFO_DATA: attributes that depend on Kind
+	PortInfo     []byte // IFLA_INFO_SLAVE_DATA: attributes as a port of Master
+	PortKind     string // IFLA_INFO_SLAVE_KIND
+	Bus, BusAddr string // parent device: "pci", "0000:03:00.0"
+}
+
+// Up reports whether the link is administratively up.
+func (l *Link) Up() bool { return l.Flags&unix.IFF_UP != 0 }
+
+// OperUp is the OperState of a link that can carry traffic (RFC 2863).
+const OperUp = 6
+
+// LinkMessage starts an rtnetlink message about a link. With index 0 the kernel
+// finds it by the IFLA_IFNAME that the caller adds.
+func LinkMessage(what string, typ, flags uint16, index int) *Message {
+	return linkMessage(what, typ, flags, index, 0, 0)
+}
+
+func linkMessage(what string, typ, flags uint16, index int, ifFlags, change uint32) *Message {
+	return NewMessage(what, typ, flags, ifinfomsg(index, ifFlags, change)...)
+}
+
+// Ifinfomsg returns the fixed header of a link message, as a veth's peer needs it.
+func Ifinfomsg(index int) []byte { return ifinfomsg(index, 0, 0) }
+
+func ifinfomsg(index int, flags, change uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], change)
+	return b
+}
+
+// NewLink starts the message that creates a link of kind; the caller adds
+// IFLA_LINKINFO and the rest. flags (IFF_UP or 0) are the link's at birth.
+func NewLink(kind, name string, flags uint32) *Message {
+	m := linkMessage("create "+kind+" "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, flags, flags)
+	return m.String(unix.IFLA_IFNAME, name)
+}
+
+// SetLink starts the message that changes an existing link.
+func SetLink(what string, index int) *Message {
+	return linkMessage(what, unix.RTM_NEWLINK, 0, index, 0, 0)
+}
+
+// SetLinkByName is SetLink for a link whose index the caller does not know.
+func SetLinkByName(what, name string) *Message {
+	return linkMessage(what, unix.RTM_NEWLINK, 0, 0, 0, 0).String(unix.IFLA_IFNAME, name)
+}
+
+// SetFlags changes the link's IFF_ flags: those of mask take the bits of flags.
+func SetFlags(what string, index int, flags, mask uint32) *Message {
+	return linkMessage(what, unix.RTM_NEWLINK, 0, index, flags, mask)
+}
+
+// SetUp brings a link up.
+func SetUp(name string, index int) *Message {
+	return SetFlags("bring up "+name, index, unix.IFF_UP, unix.IFF_UP)
+}
+
+// SetDown takes a link down.
+func SetDown(name string, index int) *Message {
+	return SetFlags("take down "+name, index, 0, unix.IFF_UP)
+}
+
+// DelLinkIndex deletes a link; one that is gone is success.
+func DelLinkIndex(name string, index int) *Message {
+	m := LinkMessage("delete "+name, unix.RTM_DELLINK, 0, index)
+	m.Forgive = []unix.Errno{unix.ENODEV}
+	return m
+}
+
+// DelLinkName deletes a link by its name; one that is gone is success.
+func DelLinkName(name string) *Message {
+	m := LinkMessage("delete "+name, unix.RTM_DELLINK, 0, 0).String(unix.IFLA_IFNAME, name)
+	m.Forgive = []unix.Errno{unix.ENODEV}
+	return m
+}
+
+// skipStats leaves the statistics, half of a link's answer, out of it.
+const skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+
+// LinkByName returns the link of that name or alternative name. A link that
+// does not exist satisfies NotFound.
+func (c *Conn) LinkByName(name string) (*Link, error) {
+	attr := uint16(unix.IFLA_IFNAME)
+	if len(name) >= unix.IFNAMSIZ {
+		attr = unix.IFLA_ALT_IFNAME
+	}
+	m := LinkMessage(fmt.Sprintf("link %q", name), unix.RTM_GETLINK, 0, 0).String(attr, name)
+	return c.link(m)
+}
+
+// LinkByIndex returns the link with that index.
+func (c *Conn) LinkByIndex(index int) (*Link, error) {
+	return c.link(LinkMessage(fmt.Sprintf("link with index %d", index), unix.RTM_GETLINK, 0, index))
+}
+
+func (c *Conn) link(m *Message) (*Link, error) {
+	var found *Link
+	m.Uint32(unix.IFLA_EXT_MASK, skipStats)
+	m.Reply = func(b []byte) (err error) {
+		found, err = ParseLink(b)
+		return err
+	}
+	if err := c.Do(m); err != nil {
+		return nil, err
+	}
+	if found == nil {
+		return nil, &Error{What: m.What, Errno: unix.ENODEV}
+	}
+	return found, nil
+}
+
+// Links returns all links of the namespace; its cost grows with their number,
+// so no ADD or DEL may need it.
+func (c *Conn) Links() ([]*Link, error) {
+	var all []*Link
+	m := LinkMessage("list links", unix.RTM_GETLINK, 0, 0)
+	m.Uint32(unix.IFLA_EXT_MASK, skipStats)
+	m.Reply = func(b []byte) error {
+		l, err := ParseLink(b)
+		all = append(all, l)
+		return err
+	}
+	return all, c.Dump(m, func() { all = nil })
+}
+
+// NotFound reports whether err says that a link, address, route … is not there.
+func NotFound(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) ||
+		errors.Is(err, unix.EADDRNOTAVAIL)
+}
+
+// ParseLink reads the body of an RTM_NEWLINK message.
+func ParseLink(b []byte) (*Link, error) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return nil, errors.New("link message cut short")
+	}
+	l := &Link{
+		Index: int(int32(binary.NativeEndian.Uint32(b[4:]))), Flags: binary.NativeEndian.Uint32(b[8:]),
+		ParentNetns: -1,
+	}
+	Attrs(b[unix.SizeofIfInfomsg:], l.attr)
+	return l, nil
+}
+
+func (l *Link) attr(typ uint16, d []byte) {
+	switch typ {
+	case unix.IFLA_IFNAME:
+		l.Name = cstring(d)
+	case unix.IFLA_ADDRESS:
+		l.MAC = append(net.HardwareAddr(nil), d...)
+	case unix.IFLA_PERM_ADDRESS:
+		l.PermanentMAC = append(net.HardwareAddr(nil), d...)
+	case unix.IFLA_MTU:
+		l.MTU = int(u32(d))
+	case unix.IFLA_TXQLEN:
+		l.TxQLen = int(u32(d))
+	case unix.IFLA_OPERSTATE:
+		l.OperState = d[0]
+	case unix.IFLA_MASTER:
+		l.Master = int(u32(d))
+	case unix.IFLA_LINK:
+		l.Parent = int(u32(d))
+	case unix.IFLA_LINK_NETNSID:
+		l.ParentNetns = int(int32(u32(d)))
+	case unix.IFLA_GROUP:
+		l.Group = u32(d)
+	case unix.IFLA_IFALIAS:
+		l.Alias = cstring(d)
+	case unix.IFLA_PROP_LIST:
+		Attrs(d, func(_ uint16, name []byte) { l.AltNames = append(l.AltNames, cstring(name)) })
+	case unix.IFLA_LINKINFO:
+		Attrs(d, l.infoAttr)
+	case unix.IFLA_PARENT_DEV_NAME:
+		l.BusAddr = cstring(d)
+	case unix.IFLA_PARENT_DEV_BUS_NAME:
+		l.Bus = cstring(d)
+	}
+}
+
+func (l *Link) infoAttr(typ uint16, d []byte) {
+	switch typ {
+	case unix.IFLA_INFO_KIND:
+		l.Kind = cstring(d)
+	case unix.IFLA_INFO_DATA:
+		l.Info = append([]byte(nil), d...)
+	case unix.IFLA_INFO_SLAVE_KIND:
+		l.PortKind = cstring(d)
+	case unix.IFLA_INFO_SLAVE_DATA:
+		l.PortInfo = append([]byte(nil), d...)
+	}
+}
+
+// u32 reads a 32-bit attribute; a shorter one is 0.
+func u32(d []byte) uint32 {
+	if len(d) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(d)
+}

@@ -1,0 +1,220 @@
+package nl
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Route is a route of one namespace. Its zero fields take the kernel's
+// defaults.
+type Route struct {
+	Dst      netip.Prefix
+	Gateway  netip.Addr // invalid: directly on the link
+	Source   netip.Addr // preferred source address; invalid: none
+	Index    int        // of the outgoing link
+	Table    int        // 0 is main (254)
+	Priority int
+	Scope    uint8
+	Protocol uint8 // 0 is boot (3)
+	Type     uint8 // 0 is unicast (1)
+	MTU      int
+	AdvMSS   int
+	OnLink   bool // the gateway is reachable though no address says so
+}
+
+func (r Route) message(what string, typ, flags uint16) *Message {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = family(r.Dst.Addr()), uint8(r.Dst.Bits())
+	table := cmp.Or(r.Table, unix.RT_TABLE_MAIN)
+	if table < 256 {
+		h[4] = uint8(table)
+	}
+	h[5], h[6], h[7] = cmp.Or(r.Protocol, unix.RTPROT_BOOT), r.Scope, cmp.Or(r.Type, unix.RTN_UNICAST)
+	if r.OnLink {
+		binary.NativeEndian.PutUint32(h[8:], unix.RTNH_F_ONLINK)
+	}
+	m := NewMessage(what+" "+r.String(), typ, flags, h...)
+	if r.Dst.Bits() > 0 {
+		m.IP(unix.RTA_DST, r.Dst.Masked().Addr())
+	}
+	if r.Gateway.IsValid() {
+		m.IP(unix.RTA_GATEWAY, r.Gateway)
+	}
+	if r.Source.IsValid() {
+		m.IP(unix.RTA_PREFSRC, r.Source)
+	}
+	if r.Index != 0 {
+		m.Uint32(unix.RTA_OIF, uint32(r.Index))
+	}
+	if r.Priority != 0 {
+		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
+	}
+	if table >= 256 {
+		m.Uint32(unix.RTA_TABLE, uint32(table))
+	}
+	if r.MTU != 0 || r.AdvMSS != 0 {
+		r.metrics(m)
+	}
+	return m
+}
+
+func (r Route) metrics(m *Message) {
+	m.Begin(unix.RTA_METRICS)
+	if r.MTU != 0 {
+		m.Uint32(unix.RTAX_MTU, uint32(r.MTU))
+	}
+	if r.AdvMSS != 0 {
+		m.Uint32(unix.RTAX_ADVMSS, uint32(r.AdvMSS))
+	}
+	m.End()
+}
+
+// String returns the route as ip(8) would write it.
+func (r Route) String() string {
+	s := r.Dst.String()
+	if r.Gateway.IsValid() {
+		s += " via " + r.Gateway.String()
+	}
+	if r.Table != 0 {
+		s += fmt.Sprintf(" table %d", r.Table)
+	}
+	return s
+}
+
+// AddRoute adds a route. One that exists already is EEXIST for IPv4; for IPv6
+// the kernel would join the two as one multipath route, so that is refused, too.
+func AddRoute(r Route) *Message {
+	return r.message("add route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+}
+
+// ReplaceRoute adds a route in the place of one with the same destination,
+// table and priority.
+func ReplaceRoute(r Route) *Message {
+	return r.message("replace route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+}
+
+// AppendRoute adds a route beside one with the same destination: IPv6 makes
+// one multipath route of both.
+func AppendRoute(r Route) *Message {
+	return r.message("append route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
+}
+
+// DelRoute removes a route; one that is gone is success.
+func DelRoute(r Route) *Message {
+	m := r.message("delete route", unix.RTM_DELROUTE, 0)
+	if r.Scope == 0 {
+		m.body[6] = unix.RT_SCOPE_NOWHERE // any
+	}
+	if r.Type == 0 {
+		m.body[7] = 0 // any
+	}
+	if r.Protocol == 0 {
+		m.body[5] = 0 // any
+	}
+	m.Forgive = []unix.Errno{unix.ESRCH, unix.ENODEV}
+	return m
+}
+
+// Routes returns the routes of one table in both families, or of all tables for
+// table 0. Its cost grows with the namespace's routes.
+func (c *Conn) Routes(table int) ([]Route, error) {
+	var all []Route
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		var some []Route
+		h := make([]byte, unix.SizeofRtMsg)
+		h[0] = fam
+		m := NewMessage("list routes", unix.RTM_GETROUTE, 0, h...)
+		m.Reply = func(b []byte) error {
+			rs, err := ParseRoute(b)
+			for _, r := range rs {
+				if table == 0 || r.Table == table {
+					some = append(some, r)
+				}
+			}
+			return err
+		}
+		if err := c.Dump(m, func() { some = nil }); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// ParseRoute reads the body of an RTM_NEWROUTE message: one route, or one for
+// each hop of a multipath route. Cached routes are left out.
+func ParseRoute(b []byte) ([]Route, error) {
+	if len(b) < unix.SizeofRtMsg {
+		return nil, errors.New("route message cut short")
+	}
+	if binary.NativeEndian.Uint32(b[8:])&unix.RTM_F_CLONED != 0 {
+		return nil, nil
+	}
+	r := Route{Table: int(b[4]), Protocol: b[5], Scope: b[6], Type: b[7]}
+	r.OnLink = binary.NativeEndian.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0
+	dst := netip.IPv4Unspecified()
+	if b[0] == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
+	var hops []byte
+	Attrs(b[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
+		switch typ {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(d)
+		case unix.RTA_MULTIPATH:
+			hops = d
+		default:
+			r.attr(typ, d)
+		}
+	})
+	r.Dst = netip.PrefixFrom(dst, int(b[1]))
+	if hops == nil {
+		return []Route{r}, nil
+	}
+	return r.multipath(hops), nil
+}
+
+func (r *Route) attr(typ uint16, d []byte) {
+	switch typ {
+	case unix.RTA_GATEWAY:
+		r.Gateway, _ = netip.AddrFromSlice(d)
+	case unix.RTA_PREFSRC:
+		r.Source, _ = netip.AddrFromSlice(d)
+	case unix.RTA_OIF:
+		r.Index = int(u32(d))
+	case unix.RTA_PRIORITY:
+		r.Priority = int(u32(d))
+	case unix.RTA_TABLE:
+		r.Table = int(u32(d))
+	case unix.RTA_METRICS:
+		Attrs(d, func(typ uint16, d []byte) {
+			switch typ {
+			case unix.RTAX_MTU:
+				r.MTU = int(u32(d))
+			case unix.RTAX_ADVMSS:
+				r.AdvMSS = int(u32(d))
+			}
+		})
+	}
+}
+
+func (r Route) multipath(hops []byte) []Route {
+	var all []Route
+	for len(hops) >= unix.SizeofRtNexthop {
+		l := int(binary.NativeEndian.Uint16(hops))
+		if l < unix.SizeofRtNexthop || l > len(hops) {
+			break
+		}
+		h := r
+		h.Index = int(binary.NativeEndian.Uint32(hops[4:]))
+		Attrs(hops[unix.SizeofRtNexthop:l], h.attr)
+		all = append(all, h)
+		hops = hops[min((l+3)&^3, len(hops)):]
+	}
+	return all
+}

@@ -1,0 +1,227 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// The verbs of the specification.
+const (
+	Add     = "ADD"
+	Del     = "DEL"
+	Check   = "CHECK"
+	Status  = "STATUS"
+	GC      = "GC"
+	verbVer = "VERSION"
+)
+
+// Call is one call of a plugin: what the runtime said, and what the suite
+// remembers of the attachment.
+type Call struct {
+	Verb        string
+	ContainerID string
+	Netns       string // CNI_NETNS: the sandbox's path; "" when the runtime has none any more
+	IfName      string
+	Args        string // CNI_ARGS
+	Path        string // CNI_PATH
+	Stdin       []byte
+	Conf        Conf
+
+	// Journal is where records are kept, Entry this attachment's: nil where the
+	// plugin keeps none.
+	Journal journal.Dir
+	Entry   *journal.Entry
+
+	Gate   gate.Gate
+	Stderr io.Writer // for notes that are no error
+
+	// Delegated is set where a plugin of this suite called another in its own
+	// process.
+	Delegated bool
+
+	table    Table
+	override bool      // CNI_NETNS_OVERRIDE: the sandbox may be the host
+	gone     bool      // DEL: what is at Netns is not this attachment's sandbox
+	valid    []Attachment
+}
+
+// Key names the attachment in the journal of the plugin called name.
+func (c *Call) Key(name string) journal.Key {
+	return journal.Key{Network: c.Conf.Name, ContainerID: c.ContainerID, IfName: c.IfName, Plugin: name}
+}
+
+// Note tells the operator something that is no error.
+func (c *Call) Note(format string, args ...any) {
+	if c.Stderr != nil {
+		fmt.Fprintf(c.Stderr, "netcleat: "+format+"\n", args...)
+	}
+}
+
+// Open opens the host and the sandbox. ADD and CHECK fail with code 8 where
+// there is no sandbox; for DEL the Pair then has none. The caller closes it.
+func (c *Call) Open() (*nl.Pair, error) {
+	path := c.Netns
+	if c.gone {
+		path = ""
+	}
+	p, err := nl.Open(path, c.Gate)
+	if err != nil {
+		return nil, cnierr.Netns(fmt.Errorf("sandbox: %w", err))
+	}
+	if p.Sandbox == nil && c.Verb != Del {
+		return nil, errors.Join(c.noSandbox(), p.Close())
+	}
+	if c.Entry != nil && c.Verb == Del && p.NS != nil && c.Entry.Found != journal.Nothing && !c.Entry.NetnsID.Same(p.NS.ID) {
+		return p, p.Forget() // the path names another container's namespace now
+	}
+	if c.Entry != nil && c.Verb == Add {
+		c.Entry.NetnsID = p.NS.ID
+	}
+	return p, nil
+}
+
+func (c *Call) noSandbox() error {
+	if _, err := netns.Identify(c.Netns); err != nil {
+		return cnierr.Netns(fmt.Errorf("failed to open netns %q: %w", c.Netns, err))
+	}
+	return cnierr.Netns(fmt.Errorf("failed to open netns %q: it vanished", c.Netns))
+}
+
+// lookAtSandbox compares the sandbox with the host before anything is done. ADD
+// and CHECK refuse a sandbox that is the host; for DEL it counts as gone.
+func (c *Call) lookAtSandbox() error {
+	id, err := netns.Identify(c.Netns)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // the plugins that need it say so; the others work without
+	case err != nil && c.Verb == Del:
+		c.gone = true
+		return nil
+	case err != nil:
+		return cnierr.Netns(fmt.Errorf("sandbox: %w", err))
+	}
+	own, err := netns.Identify(netns.Own)
+	if err != nil {
+		return cnierr.Netns(fmt.Errorf("own namespace: %w", err))
+	}
+	if c.override || !id.Same(own) {
+		return nil
+	}
+	if c.Verb == Del {
+		c.gone = true
+		return nil
+	}
+	return cnierr.Netns(fmt.Errorf("plugin's netns and netns from CNI_NETNS should not be the same: %s is the host's namespace (CNI_NETNS_OVERRIDE=1 allows it)", c.Netns))
+}
+
+// PrevResult returns the result of the plugin before this one in the list, or
+// nil where there is none.
+func (c *Call) PrevResult() (*current.Result, error) {
+	if len(c.Conf.PrevResult) == 0 || string(c.Conf.PrevResult) == "null" {
+		return nil, nil
+	}
+	v := prevVersion(c)
+	r, err := create.Create(v, c.Conf.PrevResult)
+	if err != nil {
+		return nil, cnierr.Decode(fmt.Errorf("could not parse prevResult: %w", err))
+	}
+	res, err := current.NewResultFromResult(r)
+	if err != nil {
+		return nil, cnierr.Decode(fmt.Errorf("could not convert result to current version: %w", err))
+	}
+	return res, nil
+}
+
+// prevVersion is the version that prevResult is written in: its own, or the
+// configuration's where it names none.
+func prevVersion(c *Call) string {
+	if v := versionOf(c.Conf.PrevResult); v != "" {
+		return v
+	}
+	return c.Conf.CNIVersion
+}
+
+// Valid reports whether GC's list names the attachment.
+func (c *Call) Valid(containerID, ifName string) bool {
+	for _, a := range c.valid {
+		if a.ContainerID == containerID && a.IfName == ifName {
+			return true
+		}
+	}
+	return false
+}
+
+// Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), or "". Keys are
+// compared as they are.
+func (c *Call) Arg(key string) string {
+	for pair := range strings.SplitSeq(c.Args, ";") {
+		if k, v, ok := strings.Cut(pair, "="); ok && k == key {
+			return v
+		}
+	}
+	return ""
+}
+
+// CheckArgs enforces the grammar of CNI_ARGS: pairs, and no key but known and
+// IgnoreUnknown unless that is set. Plugins that read CNI_ARGS call it on ADD,
+// as the reference's do.
+func (c *Call) CheckArgs(known ...string) error {
+	if c.Args == "" {
+		return nil
+	}
+	var unknown []string
+	ignore := false
+	for pair := range strings.SplitSeq(c.Args, ";") {
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok || strings.Contains(v, "=") {
+			return cnierr.Env("ARGS: invalid pair %q", pair)
+		}
+		switch {
+		case k == "IgnoreUnknown":
+			ignore = v == "1" || strings.EqualFold(v, "true")
+		case !contains(known, k):
+			unknown = append(unknown, pair)
+		}
+	}
+	if len(unknown) > 0 && !ignore {
+		return cnierr.Env("ARGS: unknown args %q", unknown)
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, e := range list {
+		if e == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Decode reads the plugin's own keys from the configuration into v. For DEL and
+// GC a field of the wrong type is skipped and noted, as is any other trouble but
+// malformed JSON: removing needs none of it.
+func (c *Call) Decode(v any) error {
+	err := json.Unmarshal(c.Stdin, v)
+	if err == nil {
+		return nil
+	}
+	return cnierr.Decode(fmt.Errorf("failed to load netconf: %w", err))
+}
+
+// Removing reports whether the call takes things away, for which a
+// configuration need not be right.
+func (c *Call) Removing() bool { return c.Verb == Del || c.Verb == GC }

@@ -1,0 +1,111 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+)
+
+// Conf is what the configuration of every plugin has.
+type Conf struct {
+	CNIVersion string          `json:"cniVersion"`
+	Name       string          `json:"name"`
+	Type       string          `json:"type"`
+	IPAM       IPAMConf        `json:"ipam"`
+	DNS        types.DNS       `json:"dns"`
+	PrevResult json.RawMessage `json:"prevResult"`
+
+	Valid       json.RawMessage `json:"cni.dev/valid-attachments"`
+	Attachments json.RawMessage `json:"cni.dev/attachments"` // how libcni has misspelt it
+}
+
+// IPAMConf is what a main plugin reads of its ipam section.
+type IPAMConf struct {
+	Type    string `json:"type"`
+	DataDir string `json:"dataDir"`
+}
+
+// Attachment is one of GC's valid attachments.
+type Attachment struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifname"`
+}
+
+// decodeConf reads the common part. For DEL and GC (lenient) a field of the
+// wrong type is left at its zero value and reported as note: nothing but the
+// name is needed to remove what is there.
+func decodeConf(stdin []byte, lenient bool) (c Conf, note, err error) {
+	c, err = Conf{}, json.Unmarshal(stdin, &c)
+	if mistyped := (*json.UnmarshalTypeError)(nil); lenient && errors.As(err, &mistyped) {
+		note, err = err, nil
+	}
+	if err != nil {
+		return c, note, cnierr.Decode(fmt.Errorf("configuration: %w", err))
+	}
+	if c.CNIVersion == "" {
+		c.CNIVersion = "0.1.0" // as the specification's first version had no field for it
+	}
+	return c, note, checkName(c.Name)
+}
+
+// checkName enforces the specification's grammar for network names, which also
+// keeps them from leaving the directories that are named after them.
+func checkName(name string) error {
+	if name == "" {
+		return cnierr.Config("missing network name")
+	}
+	if !isIdentifier(name) {
+		return cnierr.Config("invalid characters found in network name %q", name)
+	}
+	return nil
+}
+
+// isIdentifier reports whether s matches [a-zA-Z0-9][a-zA-Z0-9_.-]*.
+func isIdentifier(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// valid returns GC's list of valid attachments. known is false where the key is
+// absent: then nothing may be removed. null and [] say that none is valid.
+func (c *Conf) valid() (list []Attachment, known bool, err error) {
+	raw := c.Valid
+	if raw == nil {
+		raw = c.Attachments
+	}
+	if raw == nil {
+		return nil, false, nil
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, false, cnierr.Decode(fmt.Errorf("cni.dev/valid-attachments: %w", err))
+	}
+	return list, true, nil
+}
+
+// withoutPrevResult returns the configuration as reconcile needs it. Where it
+// cannot be taken apart it is kept whole.
+func withoutPrevResult(stdin []byte) json.RawMessage {
+	var all map[string]json.RawMessage
+	if !bytes.Contains(stdin, []byte(`"prevResult"`)) || json.Unmarshal(stdin, &all) != nil {
+		return stdin
+	}
+	delete(all, "prevResult")
+	b, err := json.Marshal(all)
+	if err != nil {
+		return stdin
+	}
+	return b
+}

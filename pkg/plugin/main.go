@@ -1,0 +1,237 @@
+// Package plugin runs one CNI plugin: it decodes the call, hands it to the
+// plugin's function for that verb, and writes the answer.
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
+)
+
+// Main runs the plugin that the process was started as, and exits.
+func Main(t Table) {
+	p := Process{
+		Name: filepath.Base(os.Args[0]), Getenv: os.Getenv,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Journal: journal.Default,
+	}
+	os.Exit(p.Run(context.Background(), t))
+}
+
+// Process is what a plugin sees of the process that it runs in.
+type Process struct {
+	Name           string // the plugin's, from argv[0]
+	Getenv         func(string) string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Journal        journal.Dir
+}
+
+// Run answers the call and returns the exit status.
+func (p Process) Run(ctx context.Context, t Table) int {
+	plug, ok := t[p.Name]
+	if !ok {
+		p.usage(t)
+		return 1
+	}
+	switch verb := p.Getenv("CNI_COMMAND"); verb {
+	case "":
+		p.about(plug)
+		return 0
+	case verbVer:
+		return p.version(plug)
+	default:
+		c := &Call{Verb: verb, Stderr: p.Stderr, Journal: p.Journal, table: t}
+		if err := p.answer(ctx, plug, c); err != nil {
+			printError(p.Stdout, c.Conf.CNIVersion, err)
+			return 1
+		}
+		return 0
+	}
+}
+
+func (p Process) usage(t Table) {
+	names := make([]string, 0, len(t))
+	for n := range t {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	fmt.Fprintf(p.Stderr, "%s: not the name of a plugin. This is the plugin binary of netcleat v%s; it is run under the name of one of its plugins:\n  %s\n`netcleat install DIR` puts it there under all of them.\n",
+		p.Name, Version, strings.Join(names, " "))
+}
+
+// about answers a call without a verb. nerdctl reads it.
+func (p Process) about(plug Plugin) {
+	fmt.Fprintf(p.Stderr, "CNI %s plugin v%s\nCNI protocol versions supported: %s\n", p.Name, Version, strings.Join(plug.versions(), ", "))
+}
+
+// version answers VERSION for the version asked, without decoding more.
+func (p Process) version(plug Plugin) int {
+	v := newestSpec
+	if stdin, err := readAll(p.Stdin); err == nil && versionOf(stdin) != "" {
+		v = versionOf(stdin)
+	}
+	if !isIdentifier(v) {
+		v = newestSpec
+	}
+	out := `{"cniVersion":"` + v + `","supportedVersions":["` + strings.Join(plug.versions(), `","`) + "\"]}\n"
+	if _, err := io.WriteString(p.Stdout, out); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// answer runs one verb and writes its result. A panic becomes an error object.
+func (p Process) answer(ctx context.Context, plug Plugin, c *Call) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &cnierr.Error{Code: cnierr.Internal, Err: fmt.Errorf("panic: %v", r), Details: string(debug.Stack())}
+		}
+	}()
+	if err := p.environment(c); err != nil {
+		return err
+	}
+	if c.Stdin, err = readAll(p.Stdin); err != nil {
+		return err
+	}
+	if err := c.read(plug); err != nil {
+		return err
+	}
+	res, err := plug.do(ctx, c)
+	if err != nil {
+		return err
+	}
+	if c.Verb != Add {
+		return nil
+	}
+	if err := printResult(p.Stdout, c, res); err != nil {
+		return err
+	}
+	if err := finish(c); err != nil {
+		// The runtime has its result: what is left pending, DEL finds.
+		c.Note("%v", err)
+	}
+	return nil
+}
+
+// maxStdin bounds the configuration, in bytes.
+const maxStdin = 16 << 20
+
+func readAll(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxStdin+1))
+	if err != nil {
+		return nil, cnierr.With(cnierr.IOFailure, fmt.Errorf("error reading from stdin: %w", err))
+	}
+	if len(b) > maxStdin {
+		return nil, cnierr.Decode(fmt.Errorf("configuration: more than %d bytes", maxStdin))
+	}
+	return b, nil
+}
+
+// environment reads and checks the variables of the specification.
+func (p Process) environment(c *Call) error {
+	c.ContainerID, c.Netns, c.IfName = p.Getenv("CNI_CONTAINERID"), p.Getenv("CNI_NETNS"), p.Getenv("CNI_IFNAME")
+	c.Args, c.Path = p.Getenv("CNI_ARGS"), p.Getenv("CNI_PATH")
+	o := p.Getenv("CNI_NETNS_OVERRIDE")
+	c.override = o == "1" || strings.EqualFold(o, "true")
+	c.Gate = debugGate(p.Getenv("CNI_DEBUG"), p.Stderr)
+
+	var missing []string
+	need := func(name, value string) {
+		if value == "" {
+			missing = append(missing, name)
+		}
+	}
+	switch c.Verb {
+	case Add, Check:
+		need("CNI_CONTAINERID", c.ContainerID)
+		need("CNI_NETNS", c.Netns)
+		need("CNI_IFNAME", c.IfName)
+	case Del:
+		need("CNI_CONTAINERID", c.ContainerID)
+		need("CNI_IFNAME", c.IfName)
+	case GC:
+		need("CNI_PATH", c.Path)
+	case Status:
+	default:
+		return cnierr.Env("unknown CNI_COMMAND: %s", c.Verb)
+	}
+	if len(missing) > 0 {
+		return cnierr.Env("required env variables [%s] missing", strings.Join(missing, ","))
+	}
+	if c.Verb == GC || c.Verb == Status {
+		return nil
+	}
+	return errors.Join(checkContainerID(c.ContainerID), checkIfName(c.IfName))
+}
+
+func checkContainerID(id string) error {
+	if !isIdentifier(id) {
+		return cnierr.Env("invalid characters in containerID %q", id)
+	}
+	return nil
+}
+
+// maxIfName is the kernel's limit, in bytes, without the final zero.
+const maxIfName = 15
+
+func checkIfName(name string) error {
+	switch {
+	case len(name) > maxIfName:
+		return cnierr.Env("interface name is too long: %q has more than %d characters", name, maxIfName)
+	case name == "." || name == "..":
+		return cnierr.Env("interface name is . or ..")
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
+		return cnierr.Env("interface name contains / or : or whitespace characters: %q", name)
+	}
+	return nil
+}
+
+// read decodes the common part of the configuration and settles the version.
+func (c *Call) read(plug Plugin) error {
+	conf, note, err := decodeConf(c.Stdin, c.Removing())
+	c.Conf = conf
+	if err != nil {
+		return err
+	}
+	if note != nil {
+		c.Note("%v (ignored: %s needs it not)", note, c.Verb)
+	}
+	if supported := plug.versions(); !slices.Contains(supported, conf.CNIVersion) {
+		return &cnierr.Error{
+			Code: cnierr.IncompatibleVersion, Err: errors.New("incompatible CNI versions"),
+			Details: fmt.Sprintf("config is %q, plugin supports %q", conf.CNIVersion, supported),
+		}
+	}
+	if oldest := oldestFor(c.Verb); !atLeast(conf.CNIVersion, oldest) {
+		return &cnierr.Error{
+			Code: cnierr.IncompatibleVersion, Err: fmt.Errorf("config version does not allow %s", c.Verb),
+			Details: fmt.Sprintf("config is %q, %s needs %s", conf.CNIVersion, c.Verb, oldest),
+		}
+	}
+	if c.Netns == "" {
+		return nil
+	}
+	return c.lookAtSandbox()
+}
+
+// oldestFor returns the version of the specification that brought the verb.
+func oldestFor(verb string) string {
+	switch verb {
+	case Check:
+		return "0.4.0"
+	case GC, Status:
+		return "1.1.0"
+	default:
+		return "0.1.0"
+	}
+}

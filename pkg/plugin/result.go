@@ -1,0 +1,82 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+)
+
+const indent = "    "
+
+// printResult writes the result in the version that the configuration asked
+// for. A nil result is prevResult, passed on as it came.
+func printResult(w io.Writer, c *Call, res *current.Result) error {
+	b, err := encodeResult(c, res)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(b); err != nil {
+		return cnierr.With(cnierr.IOFailure, fmt.Errorf("write result: %w", err))
+	}
+	return nil
+}
+
+func encodeResult(c *Call, res *current.Result) ([]byte, error) {
+	if res == nil {
+		if prevVersion(c) == c.Conf.CNIVersion && versionOf(c.Conf.PrevResult) != "" {
+			var b bytes.Buffer
+			err := json.Indent(&b, c.Conf.PrevResult, "", indent)
+			return b.Bytes(), err
+		}
+		var err error
+		if res, err = c.PrevResult(); err != nil {
+			return nil, err
+		}
+	}
+	if res == nil {
+		res = &current.Result{}
+	}
+	res.CNIVersion = newestSpec
+	if !atLeast(c.Conf.CNIVersion, newestSpec) {
+		dropNewFields(res)
+	}
+	r, err := res.GetAsVersion(c.Conf.CNIVersion)
+	if err != nil {
+		return nil, fmt.Errorf("result as version %s: %w", c.Conf.CNIVersion, err)
+	}
+	return json.MarshalIndent(r, "", indent)
+}
+
+// dropNewFields takes out of a result what only 1.1.0 has of interfaces; the
+// conversion of the types package keeps it.
+func dropNewFields(res *current.Result) {
+	for _, i := range res.Interfaces {
+		i.Mtu, i.SocketPath, i.PciID = 0, "", ""
+	}
+}
+
+// errorObject is an error as the specification (section 5) wants it.
+type errorObject struct {
+	CNIVersion string `json:"cniVersion"`
+	Code       uint   `json:"code"`
+	Msg        string `json:"msg"`
+	Details    string `json:"details,omitempty"`
+}
+
+func printError(w io.Writer, cniVersion string, err error) {
+	if cniVersion == "" {
+		cniVersion = newestSpec
+	}
+	o := errorObject{CNIVersion: cniVersion, Code: cnierr.Code(err), Msg: err.Error(), Details: cnierr.Details(err)}
+	b, jerr := json.MarshalIndent(o, "", indent)
+	if jerr != nil {
+		b = []byte(`{"code": 999, "msg": "error that is no text"}`)
+	}
+	// Nobody is left to tell that standard output is closed.
+	_, _ = w.Write(append(b, '\n'))
+}

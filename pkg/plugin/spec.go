@@ -1,0 +1,279 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/undo"
+)
+
+// Spec is one plugin. C is its configuration. A verb without a function is a
+// success that does nothing.
+type Spec[C any] struct {
+	// Name is the plugin's, and its binary's.
+	Name string
+	// Since is the oldest version of the specification that it speaks; "" is all.
+	Since string
+	// Parse reads the configuration. It must not look at the host. On an error
+	// it returns what it could read: DEL and GC go on with that.
+	Parse func(*Call) (C, error)
+	// Keeps says whether an attachment with this configuration has a record in
+	// the journal: whether ADD makes something that DEL must find again without
+	// the runtime's help. nil is never. Call.Entry is that record.
+	Keeps func(C) bool
+	// Add attaches. It undoes what it did where it fails. A nil result passes
+	// prevResult on as it came.
+	Add func(context.Context, *Call, C) (*current.Result, error)
+	// Del detaches: everything that is there, whatever is missing.
+	Del func(context.Context, *Call, C) error
+	// Check compares the kernel with what ADD made. It changes nothing.
+	Check func(context.Context, *Call, C) error
+	// Status says whether an ADD could work.
+	Status func(context.Context, *Call, C) error
+	// GC removes what belongs to the network, is not valid (Call.Valid) and has
+	// no record in the journal; attachments with one were removed by Del before.
+	GC func(context.Context, *Call, C) error
+}
+
+// Plugin is a Spec of any configuration.
+type Plugin interface {
+	versions() []string
+	do(context.Context, *Call) (*current.Result, error)
+}
+
+// Table holds the plugins by name.
+type Table map[string]Plugin
+
+// lockWait bounds how long a call waits for another on the same attachment.
+const lockWait = 60 * time.Second
+
+func (s Spec[C]) versions() []string { return since(s.Since) }
+
+// do answers one verb.
+func (s Spec[C]) do(ctx context.Context, c *Call) (*current.Result, error) {
+	conf, err := s.Parse(c)
+	if err != nil && !c.Removing() {
+		return nil, err
+	}
+	if err != nil {
+		c.Note("%s: %v (ignored: %s needs it not)", s.Name, err, c.Verb)
+	}
+	switch c.Verb {
+	case Add:
+		return s.add(ctx, c, conf)
+	case Del:
+		return nil, s.del(ctx, c, conf)
+	case Check:
+		return nil, s.check(ctx, c, conf)
+	case Status:
+		return nil, call(s.Status, ctx, c, conf)
+	case GC:
+		return nil, s.gc(ctx, c, conf)
+	}
+	return nil, cnierr.Env("unknown CNI_COMMAND: %s", c.Verb)
+}
+
+func call[C any](fn func(context.Context, *Call, C) error, ctx context.Context, c *Call, conf C) error {
+	if fn == nil {
+		return nil
+	}
+	return fn(ctx, c, conf)
+}
+
+// add runs ADD with a pending record around it. The record becomes done when
+// the result has been written (see finish).
+func (s Spec[C]) add(ctx context.Context, c *Call, conf C) (*current.Result, error) {
+	if s.Keeps == nil || !s.Keeps(conf) {
+		return s.Add(ctx, c, conf)
+	}
+	if err := s.begin(ctx, c, conf); err != nil {
+		return nil, err
+	}
+	res, err := s.Add(ctx, c, conf)
+	if err != nil {
+		return nil, errors.Join(err, s.abort(c, err))
+	}
+	return res, nil
+}
+
+// begin opens the attachment's record, refuses one that lives, takes back what
+// a killed ADD left, and writes the record as pending.
+func (s Spec[C]) begin(ctx context.Context, c *Call, conf C) error {
+	id, err := netns.Identify(c.Netns)
+	if err != nil {
+		return cnierr.Netns(fmt.Errorf("failed to open netns %q: %w", c.Netns, err))
+	}
+	if err := s.open(ctx, c); err != nil {
+		return err
+	}
+	e := c.Entry
+	if e.Found == journal.Done && lives(e.Record, c.Netns) {
+		err := cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
+		return errors.Join(err, s.close(c))
+	}
+	if e.Found != journal.Nothing {
+		if err := s.takeBack(ctx, c, conf); err != nil {
+			return errors.Join(fmt.Errorf("remains of an earlier ADD: %w", err), s.close(c))
+		}
+	}
+	e.Record = journal.Record{
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: id, Created: time.Now().UTC(), Args: c.Args, Config: withoutPrevResult(c.Stdin),
+	}
+	e.Found = journal.Nothing
+	if err := e.Begin(); err != nil {
+		return errors.Join(cnierr.With(cnierr.IOFailure, err), s.close(c))
+	}
+	return nil
+}
+
+// takeBack removes what an earlier ADD of the attachment left.
+func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
+	old := *c
+	old.Verb = Del
+	if err := call(s.Del, ctx, &old, conf); err != nil {
+		return err
+	}
+	return c.Entry.Remove()
+}
+
+// lives reports whether the sandbox that r was made for still exists, at the
+// path that it was made with or at the one that the call names.
+func lives(r journal.Record, path string) bool {
+	for _, p := range []string{r.Netns, path} {
+		if id, err := netns.Identify(p); err == nil && id.Same(r.NetnsID) {
+			return true
+		}
+	}
+	return false
+}
+
+// abort ends a failed ADD: the record goes with what it spoke of, unless
+// something could not be undone, which DEL or GC will find by it.
+func (s Spec[C]) abort(c *Call, cause error) error {
+	var err error
+	if !undo.Incomplete(cause) {
+		err = c.Entry.Remove()
+	}
+	return errors.Join(err, s.close(c))
+}
+
+// open locks the attachment's record, waiting for another call on it.
+func (s Spec[C]) open(ctx context.Context, c *Call) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	c.Entry, err = c.Journal.Open(ctx, c.Key(s.Name))
+	if errors.Is(err, journal.ErrBusy) {
+		return cnierr.With(cnierr.TryAgain, err)
+	}
+	return cnierr.With(cnierr.IOFailure, err)
+}
+
+func (s Spec[C]) close(c *Call) error {
+	e := c.Entry
+	c.Entry = nil
+	return e.Close()
+}
+
+// del runs DEL with the record, if there is one, and forgets it when nothing of
+// the attachment is left. It also works where the journal cannot be used.
+func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
+	if s.Keeps == nil {
+		return call(s.Del, ctx, c, conf)
+	}
+	if err := s.open(ctx, c); err != nil {
+		if cnierr.Code(err) == cnierr.TryAgain {
+			return err
+		}
+		c.Note("%v (removing without it)", err)
+		c.Entry = nil
+		return call(s.Del, ctx, c, conf)
+	}
+	err := call(s.Del, ctx, c, conf)
+	if err == nil {
+		err = c.Entry.Remove()
+	}
+	return errors.Join(err, s.close(c))
+}
+
+// check runs CHECK with a copy of the record.
+func (s Spec[C]) check(ctx context.Context, c *Call, conf C) error {
+	if s.Keeps != nil && s.Keeps(conf) {
+		if r, err := c.Journal.Read(c.Key(s.Name)); err == nil {
+			c.Entry = &journal.Entry{Record: r, Found: journal.Done}
+		}
+	}
+	return call(s.Check, ctx, c, conf)
+}
+
+// gc removes the network's attachments that are not valid: those with a record
+// by Del, then whatever else the plugin finds.
+func (s Spec[C]) gc(ctx context.Context, c *Call, conf C) error {
+	list, known, err := c.Conf.valid()
+	if err != nil {
+		return err
+	}
+	if !known {
+		c.Note("%s: GC without cni.dev/valid-attachments: nothing removed", s.Name)
+		return nil
+	}
+	c.valid = list
+	var errs []error
+	if s.Keeps != nil {
+		errs = append(errs, s.gcRecords(ctx, c, conf))
+	}
+	return errors.Join(append(errs, call(s.GC, ctx, c, conf))...)
+}
+
+func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
+	records, err := c.Journal.Network(c.Conf.Name)
+	errs := []error{err}
+	for _, r := range records {
+		if r.Plugin != s.Name || r.Network != c.Conf.Name || c.Valid(r.ContainerID, r.IfName) {
+			continue
+		}
+		d := *c
+		d.Verb, d.ContainerID, d.IfName, d.Netns, d.Args = Del, r.ContainerID, r.IfName, r.Netns, r.Args
+		if err := s.gcOne(ctx, &d, conf); err != nil {
+			errs = append(errs, fmt.Errorf("container %q interface %q: %w", r.ContainerID, r.IfName, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// gcOne is DEL of an attachment that is not valid. One that an operation is
+// working on right now is left to it.
+func (s Spec[C]) gcOne(ctx context.Context, c *Call, conf C) error {
+	soon, cancel := context.WithTimeout(ctx, 0)
+	defer cancel()
+	e, err := c.Journal.Open(soon, c.Key(s.Name))
+	if errors.Is(err, journal.ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.Entry = e
+	if err = c.lookAtSandbox(); err == nil {
+		err = call(s.Del, ctx, c, conf)
+	}
+	if err == nil {
+		err = e.Remove()
+	}
+	return errors.Join(err, e.Close())
+}
+
+// finish makes the record of a successful ADD final, now that the runtime has
+// its result.
+func finish(c *Call) error {
+	if c.Entry == nil || c.Verb != Add {
+		return nil
+	}
+	return errors.Join(c.Entry.Done(), c.Entry.Close())
+}

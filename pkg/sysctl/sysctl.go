@@ -1,0 +1,108 @@
+// Package sysctl reads and writes /proc/sys in a network namespace.
+package sysctl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/netns"
+)
+
+// A Setting is one sysctl: the path below /proc/sys (slashes, since interface
+// names may hold dots) and the value.
+type Setting struct {
+	Key   string
+	Value string
+	// IfExists makes a key that the kernel does not have, or that is on a
+	// read-only /proc/sys, no error. Say why where it is set.
+	IfExists bool
+}
+
+const root = "/proc/sys/"
+
+// Set writes the settings in ns, in order, moving one thread there once; a nil
+// ns is the calling thread's own namespace. A setting that cannot be written
+// but already has the wanted value is success: rootless runtimes and read-only
+// /proc/sys are no error as long as nothing is wrong.
+func Set(ns *netns.NS, g gate.Gate, settings ...Setting) error {
+	if len(settings) == 0 {
+		return nil
+	}
+	return in(ns, func() error {
+		for _, s := range settings {
+			if err := set(g, s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Get returns the value of key in ns without its final newline.
+func Get(ns *netns.NS, key string) (value string, err error) {
+	err = in(ns, func() error {
+		value, err = read(key)
+		return err
+	})
+	return value, err
+}
+
+func in(ns *netns.NS, fn func() error) error {
+	if ns == nil {
+		return fn()
+	}
+	return ns.Do(fn)
+}
+
+func set(g gate.Gate, s Setting) error {
+	err := g.Pass("sysctl " + s.Key + "=" + s.Value)
+	if err == nil {
+		err = write(s)
+	}
+	if err == nil {
+		return nil
+	}
+	if s.IfExists && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if now, rerr := read(s.Key); rerr == nil && equal(now, s.Value) && refusedByFilesystem(err) {
+		return nil
+	}
+	return fmt.Errorf("sysctl %s=%s: %w", s.Key, s.Value, err)
+}
+
+func refusedByFilesystem(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+}
+
+func write(s Setting) error {
+	fd, err := unix.Open(root+s.Key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(s.Value))
+	return errors.Join(err, unix.Close(fd))
+}
+
+func read(key string) (string, error) {
+	fd, err := unix.Open(root+key, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("sysctl %s: %w", key, err)
+	}
+	buf := make([]byte, 4096)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		err = fmt.Errorf("sysctl %s: %w", key, err)
+	}
+	return string(bytes.TrimRight(buf[:max(n, 0)], "\n")), errors.Join(err, unix.Close(fd))
+}
+
+// equal compares as the kernel does: fields count, the blanks between do not.
+func equal(a, b string) bool {
+	return strings.Join(strings.Fields(a), " ") == strings.Join(strings.Fields(b), " ")
+}
