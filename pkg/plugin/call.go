@@ -53,8 +53,8 @@ type Call struct {
 	Delegated bool
 
 	table    Table
-	override bool      // CNI_NETNS_OVERRIDE: the sandbox may be the host
-	gone     bool      // DEL: what is at Netns is not this attachment's sandbox
+	override bool // CNI_NETNS_OVERRIDE: the sandbox may be the host
+	gone     bool // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
 }
 

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
@@ -34,6 +35,7 @@ type Process struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Journal        journal.Dir
+	Gate           gate.Gate // nil: every change is let through
 }
 
 // Run answers the call and returns the exit status.
@@ -143,7 +145,7 @@ func (p Process) environment(c *Call) error {
 	c.Args, c.Path = p.Getenv("CNI_ARGS"), p.Getenv("CNI_PATH")
 	o := p.Getenv("CNI_NETNS_OVERRIDE")
 	c.override = o == "1" || strings.EqualFold(o, "true")
-	c.Gate = debugGate(p.Getenv("CNI_DEBUG"), p.Stderr)
+	c.Gate = debugGate(p.Getenv("CNI_DEBUG"), p.Stderr, p.Gate)
 
 	var missing []string
 	need := func(name, value string) {

@@ -1,0 +1,229 @@
+// Package nltest gives a test its own host and sandbox, runs plugins in it as a
+// runtime does, and makes the kernel refuse on demand.
+package nltest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/netns"
+)
+
+// A Bed is a throw-away host and one sandbox. The test's thread is in the host.
+type Bed struct {
+	Host    *netns.NS
+	Sandbox *netns.NS
+	Path    string // of the sandbox, for CNI_NETNS
+	Dir     string // for the journal, leases and the like; part of the snapshot
+	t       testing.TB
+}
+
+// New moves the test's thread into a new host namespace and makes a sandbox
+// beside it. It skips the test where that takes more privilege than it has. The
+// test must not be parallel to itself: the thread dies with it.
+func New(t testing.TB) *Bed {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	home, err := netns.Open(netns.Own)
+	must(t, err)
+	b := &Bed{t: t, Dir: t.TempDir()}
+	b.Sandbox = b.NewSandbox()
+	b.Path = b.PathOf(b.Sandbox)
+	b.Host = newNS(t) // last: the thread stays there
+	b.IP("link", "set", "lo", "up")
+	t.Cleanup(func() {
+		must(t, unix.Setns(home.Fd(), unix.CLONE_NEWNET))
+		_ = home.Close()
+	})
+	return b
+}
+
+// NewSandbox makes one more sandbox. The thread stays where it is.
+func (b *Bed) NewSandbox() *netns.NS {
+	b.t.Helper()
+	back, err := netns.Open(netns.Own)
+	must(b.t, err)
+	n := newNS(b.t)
+	must(b.t, unix.Setns(back.Fd(), unix.CLONE_NEWNET))
+	must(b.t, back.Close())
+	return n
+}
+
+// PathOf returns a path of n that holds as long as the test runs.
+func (b *Bed) PathOf(n *netns.NS) string {
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.Fd())
+}
+
+func newNS(t testing.TB) *netns.NS {
+	t.Helper()
+	err := unix.Unshare(unix.CLONE_NEWNET)
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs CAP_SYS_ADMIN: run it as root (make test)")
+	}
+	must(t, err)
+	n, err := netns.Open(netns.Own)
+	must(t, err)
+	t.Cleanup(func() { _ = n.Close() })
+	return n
+}
+
+// IP runs ip(8) in the host and returns what it prints.
+func (b *Bed) IP(args ...string) string { b.t.Helper(); return b.Run("ip", args...) }
+
+// Run runs a command in the host; its failure is the test's.
+func (b *Bed) Run(name string, args ...string) string {
+	b.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// Try runs a command in the host and returns what it prints and whether it
+// succeeded.
+func (b *Bed) Try(name string, args ...string) (string, bool) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err == nil
+}
+
+// In runs fn with the test's thread inside ns.
+func (b *Bed) In(ns *netns.NS, fn func()) {
+	b.t.Helper()
+	must(b.t, ns.Do(func() error { fn(); return nil }))
+}
+
+// SandboxIP runs ip(8) in the sandbox.
+func (b *Bed) SandboxIP(args ...string) (out string) {
+	b.t.Helper()
+	b.In(b.Sandbox, func() { out = b.IP(args...) })
+	return out
+}
+
+// Snapshot returns the links, addresses, routes, rules, qdiscs and firewall
+// rules of host and sandbox and the files of Dir as text, without what differs
+// from run to run.
+func (b *Bed) Snapshot() string {
+	b.t.Helper()
+	var out strings.Builder
+	for _, ns := range []*netns.NS{b.Host, b.Sandbox} {
+		b.In(ns, func() {
+			for _, args := range [][]string{
+				{"ip", "-d", "-o", "link"}, {"ip", "-o", "addr"}, {"ip", "route", "show", "table", "all"},
+				{"ip", "-6", "route", "show", "table", "all"}, {"ip", "rule"}, {"ip", "-6", "rule"}, {"tc", "qdisc"},
+			} {
+				out.WriteString(stable(b.Run(args[0], args[1:]...)))
+			}
+			if rules, ok := b.Try("nft", "list", "ruleset"); ok {
+				out.WriteString(rules)
+			}
+		})
+		out.WriteString("--\n")
+	}
+	out.WriteString(b.files())
+	return out.String()
+}
+
+// files lists the regular files of Dir with their contents.
+func (b *Bed) files() string {
+	var out strings.Builder
+	must(b.t, filepath.WalkDir(b.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		fmt.Fprintf(&out, "%s: %q\n", strings.TrimPrefix(path, b.Dir), content)
+		return err
+	}))
+	return out.String()
+}
+
+var (
+	volatile = regexp.MustCompile(`@\S+|([0-9a-f]{2}:){5}[0-9a-f]{2}|fe80::\S+|expires \w+|(valid|preferred)_lft \w+|numtxqueues.*|promiscuity.*| minmtu.*|^\d+: `)
+	noise    = regexp.MustCompile(`multicast|fe80|^anycast|state (UNKNOWN|LOWERLAYERDOWN)\b.*tunl`)
+)
+
+// stable leaves out of ip(8)'s text what differs from run to run.
+func stable(text string) string {
+	lines := strings.Split(text, "\n")
+	lines = slices.DeleteFunc(lines, func(l string) bool { return noise.MatchString(l) })
+	for i, l := range lines {
+		lines[i] = volatile.ReplaceAllString(l, "")
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Faults counts the changes asked of the kernel and refuses the one numbered
+// At, from 1 on. It is a gate.Gate by its method Gate.
+type Faults struct {
+	At, Seen int
+	Err      error  // EIO where nil
+	What     string // the change that was refused, in words
+}
+
+// Hit reports whether a change was refused.
+func (f *Faults) Hit() bool { return f.At > 0 && f.Seen >= f.At }
+
+// Gate counts one change and refuses the chosen one.
+func (f *Faults) Gate(what string) error {
+	if f.Seen++; f.Seen != f.At {
+		return nil
+	}
+	f.What = what
+	if f.Err != nil {
+		return f.Err
+	}
+	return fmt.Errorf("injected: %w", unix.EIO)
+}
+
+// Require skips the test where the kernel lacks a feature, which names what
+// only such kernels have ("ipvlan", "vlan", "vrf", "dummy"). Where the
+// environment's REQUIRE lists the feature, as in the VM, it fails instead.
+func Require(t testing.TB, feature string, probe func() error) {
+	t.Helper()
+	err := probe()
+	if err == nil {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("REQUIRE"), ","), feature) {
+		t.Fatalf("this kernel must have %s: %v", feature, err)
+	}
+	t.Skipf("kernel without %s (make test-vm runs it): %v", feature, err)
+}
+
+// HasLink is a probe for a kind of link: it makes one in a throw-away
+// namespace.
+func (b *Bed) HasLink(kind string, args ...string) func() error {
+	return func() (err error) {
+		ns := b.NewSandbox()
+		b.In(ns, func() {
+			var out bytes.Buffer
+			cmd := exec.Command("ip", append([]string{"link", "add", "probe0", "type", kind}, args...)...)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if cmd.Run() != nil {
+				err = errors.New(strings.TrimSpace(out.String()))
+			}
+		})
+		return err
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
