@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -87,7 +88,7 @@ func (b *Bed) Journal() journal.Dir { return journal.Dir(filepath.Join(b.Dir, "j
 // own file, so that delegates run in the process as they do in the product.
 func (b *Bed) cniPath(t plugin.Table) string {
 	b.t.Helper()
-	dir := filepath.Join(b.t.(interface{ TempDir() string }).TempDir(), "bin")
+	dir := filepath.Join(b.t.TempDir(), "bin")
 	must(b.t, os.MkdirAll(dir, 0o755))
 	self, err := os.Executable()
 	must(b.t, err)
@@ -131,38 +132,34 @@ func (b *Bed) Fails(verb string, c Call, code uint) string {
 // among the leases. prepare sets a fresh bed up.
 func NoTrace(t *testing.T, c Call, prepare func(*Bed)) {
 	t.Helper()
-	for at, more := 1, true; more; at++ {
-		more = noTraceAt(t, c, prepare, at)
+	for at, hit := 1, true; hit && !t.Failed(); at++ {
+		hit = false
+		// A subtest has a goroutine of its own, and so a thread that dies with it.
+		t.Run(fmt.Sprintf("refuse change %d", at), func(t *testing.T) { hit = noTraceAt(t, c, prepare, at) })
 	}
 }
 
 func noTraceAt(t *testing.T, c Call, prepare func(*Bed), at int) (hit bool) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() { // its own goroutine: New takes a thread that dies with it
-		defer close(done)
-		bed := New(t)
-		prepare(bed)
-		before := bed.Snapshot()
-		faults := &Faults{At: at}
-		c.Gate = faults.Gate
-		a := bed.Do(plugin.Add, c)
-		hit = faults.Hit()
-		switch {
-		case !hit && a.Exit != 0:
-			t.Errorf("no fault left to inject, yet: %s", a.Stdout)
-		case !hit && at < 3:
-			t.Errorf("only %d changes: the faults do not reach the kernel", at-1)
-		case hit && a.Exit == 0:
-			t.Errorf("change %d (%s) was refused and nobody noticed", at, faults.What)
-		case hit:
-			if diff := cmp.Diff(before, bed.Snapshot()); diff != "" {
-				t.Errorf("change %d (%s): %s\nleft behind (-before +after):\n%s", at, faults.What, a.Stdout, diff)
-			}
+	bed := New(t)
+	prepare(bed)
+	before := bed.Snapshot()
+	faults := &Faults{At: at}
+	c.Gate = faults.Gate
+	a := bed.Do(plugin.Add, c)
+	switch {
+	case !faults.Hit() && a.Exit != 0:
+		t.Errorf("no fault left to inject, yet: %s", a.Stdout)
+	case !faults.Hit() && at < 3:
+		t.Errorf("only %d changes: the faults do not reach the kernel", at-1)
+	case faults.Hit() && a.Exit == 0:
+		t.Errorf("change %d (%s) was refused and nobody noticed", at, faults.What)
+	case faults.Hit():
+		if diff := cmp.Diff(before, bed.Snapshot()); diff != "" {
+			t.Errorf("change %d (%s): %s\nleft behind (-before +after):\n%s", at, faults.What, a.Stdout, diff)
 		}
-	}()
-	<-done
-	return hit && !t.Failed()
+	}
+	return faults.Hit()
 }
 
 // StubIPAM is an IPAM plugin called "stub" that hands out the given addresses
