@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -152,6 +153,46 @@ func prevVersion(c *Call) string {
 		return v
 	}
 	return c.Conf.CNIVersion
+}
+
+// Reported reports whether the MAC address may be that of the attachment's
+// interface: prevResult says so, or there is none to contradict. DEL asks where
+// it has no record.
+func (c *Call) Reported(mac net.HardwareAddr) bool {
+	res, err := c.PrevResult()
+	if err != nil || res == nil {
+		return true
+	}
+	for _, i := range res.Interfaces {
+		if i.Name == c.IfName && i.Sandbox != "" && i.Mac != "" {
+			return strings.EqualFold(i.Mac, mac.String())
+		}
+	}
+	return true
+}
+
+// AttachedBy reports whether another attachment than the call's has the call's
+// interface name in the sandbox: the runtime then named a sandbox that has
+// become another container's. It reads all records of all networks, so only DEL
+// of what has no record may ask.
+func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
+	networks, err := c.Journal.Networks()
+	if err != nil {
+		return false, err
+	}
+	for _, n := range networks {
+		records, err := c.Journal.Network(n)
+		if err != nil {
+			return false, err
+		}
+		for _, r := range records {
+			same := r.Network == c.Conf.Name && r.ContainerID == c.ContainerID
+			if r.IfName == c.IfName && r.NetnsID.Same(sandbox) && !same {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // Valid reports whether GC's list names the attachment.

@@ -40,7 +40,7 @@ type Attachment struct {
 // wrong type is left at its zero value and reported as note: nothing but the
 // name is needed to remove what is there.
 func decodeConf(stdin []byte, lenient bool) (c Conf, note, err error) {
-	c, err = Conf{}, json.Unmarshal(stdin, &c)
+	err = json.Unmarshal(stdin, &c)
 	if mistyped := (*json.UnmarshalTypeError)(nil); lenient && errors.As(err, &mistyped) {
 		note, err = err, nil
 	}

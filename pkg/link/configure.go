@@ -1,0 +1,226 @@
+// Package link sets up the sandbox's interface once it exists, and compares it
+// later with what was set up.
+package link
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/sysctl"
+)
+
+// DAD says what to do about duplicate address detection, which keeps an IPv6
+// address unusable for one to two seconds.
+type DAD int
+
+// What can be done about duplicate address detection.
+const (
+	// NoDAD uses an address at once: IPAM guarantees that it is unique on a
+	// bridge or a point-to-point link.
+	NoDAD DAD = iota
+	// OptimisticDAD uses an address at once and detects duplicates meanwhile,
+	// for links to a LAN (RFC 4429). CHECK reports what it found.
+	OptimisticDAD
+	// WaitDAD waits until detection has ended, and fails where it found one.
+	WaitDAD
+)
+
+// Setup is what the sandbox's interface is to become.
+type Setup struct {
+	Name  string
+	Index int
+	// IPs and Routes are those of the IPAM result; both empty is a link of
+	// layer 2, which is only brought up.
+	IPs    []*current.IPConfig
+	Routes []*types.Route
+	DAD    DAD
+	// AcceptRA leaves router advertisements and, where no IPv6 address was
+	// given, IPv6 itself to the kernel: for users of SLAAC. Otherwise neither
+	// is on before the link is first up (CVE-2020-10749, CVE-2024-32473).
+	AcceptRA bool
+}
+
+// Configure brings the sandbox's interface up with its addresses and routes.
+func Configure(p *nl.Pair, s Setup) error {
+	addrs, err := addrs(s)
+	if err != nil {
+		return err
+	}
+	routes, err := Routes(s.Index, s.IPs, s.Routes)
+	if err != nil {
+		return err
+	}
+	if err := sysctl.Set(p.NS, p.Gate, s.sysctls(addrs)...); err != nil {
+		return err
+	}
+	var batch, late []*nl.Message
+	for _, a := range addrs {
+		m := nl.AddAddr(a)
+		if a.Prefix.Addr().Is4() {
+			batch = append(batch, m) // before the link is up, which announces it (arp_notify)
+		} else {
+			late = append(late, m)
+		}
+	}
+	batch = append(batch, announce(s), nl.SetUp(s.Name, s.Index))
+	batch = append(batch, late...)
+	for _, r := range routes {
+		batch = append(batch, nl.AddRoute(r))
+	}
+	if err := p.Sandbox.Do(batch...); err != nil {
+		return err
+	}
+	if s.DAD == WaitDAD {
+		return waitDAD(p, s.Index)
+	}
+	return nil
+}
+
+func addrs(s Setup) ([]nl.Addr, error) {
+	all := make([]nl.Addr, 0, len(s.IPs))
+	for _, ip := range s.IPs {
+		p, err := PrefixOf(ip.Address)
+		if err != nil {
+			return nil, err
+		}
+		a := nl.Addr{Index: s.Index, Prefix: p}
+		if p.Addr().Is6() && s.DAD == NoDAD {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		if p.Addr().Is6() && s.DAD == OptimisticDAD {
+			a.Flags = unix.IFA_F_OPTIMISTIC
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// announce makes the kernel send a gratuitous ARP when the link comes up
+// (arp_notify), without a write to /proc.
+func announce(s Setup) *nl.Message {
+	const inetConf, arpNotify = 1, 19 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
+	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
+	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1)
+	return m.End().End().End()
+}
+
+// sysctls returns the settings that must hold before the link is up.
+func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
+	conf := func(key, value string) sysctl.Setting {
+		// Hosts started with ipv6.disable=1 have no such key, and need none.
+		return sysctl.Setting{Key: "net/ipv6/conf/" + s.Name + "/" + key, Value: value, IfExists: true}
+	}
+	hasV6 := false
+	for _, a := range addrs {
+		hasV6 = hasV6 || a.Prefix.Addr().Is6()
+	}
+	switch {
+	case hasV6:
+		set := []sysctl.Setting{
+			// Without it the address below is refused, so its absence is an error there.
+			conf("disable_ipv6", "0"),
+			{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
+			conf("keep_addr_on_down", "1"),
+			conf("ndisc_notify", "1"),
+		}
+		if !s.AcceptRA {
+			set = append(set, conf("accept_ra", "0"))
+		}
+		return append(set, s.dadSysctls(conf)...)
+	case len(addrs) > 0 && !s.AcceptRA:
+		return []sysctl.Setting{conf("disable_ipv6", "1")}
+	default:
+		return nil // layer 2: nobody said that IPv6 is not wanted
+	}
+}
+
+func (s Setup) dadSysctls(conf func(key, value string) sysctl.Setting) []sysctl.Setting {
+	switch s.DAD {
+	case OptimisticDAD:
+		return []sysctl.Setting{conf("optimistic_dad", "1"), conf("use_optimistic", "1")}
+	case WaitDAD:
+		return []sysctl.Setting{conf("enhanced_dad", "1"), conf("accept_dad", "1")}
+	default:
+		return []sysctl.Setting{conf("accept_dad", "0")}
+	}
+}
+
+// Routes returns the result's routes for the kernel. One without a gateway goes
+// through the first gateway that the addresses of its family have.
+func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Route, error) {
+	gw4, gw6 := gateways(ips)
+	all := make([]nl.Route, 0, len(routes))
+	for _, r := range routes {
+		dst, err := PrefixOf(r.Dst)
+		if err != nil {
+			return nil, fmt.Errorf("route: %w", err)
+		}
+		n := nl.Route{
+			Dst: dst.Masked(), Index: index, Gateway: gw6, Priority: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS,
+		}
+		if dst.Addr().Is4() {
+			n.Gateway = gw4
+		}
+		if r.GW != nil {
+			n.Gateway = AddrOf(r.GW)
+		}
+		if r.Table != nil {
+			n.Table = *r.Table
+		}
+		if r.Scope != nil {
+			n.Scope = uint8(*r.Scope)
+		}
+		if n.Scope >= unix.RT_SCOPE_LINK && r.GW == nil {
+			n.Gateway = netip.Addr{} // a route of this scope has none
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
+func gateways(ips []*current.IPConfig) (v4, v6 netip.Addr) {
+	for _, ip := range ips {
+		gw := AddrOf(ip.Gateway)
+		if gw.Is4() && !v4.IsValid() {
+			v4 = gw
+		}
+		if gw.Is6() && !v6.IsValid() {
+			v6 = gw
+		}
+	}
+	return v4, v6
+}
+
+// AddrOf converts an address; one that is none becomes the invalid Addr.
+func AddrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// PrefixOf converts an address with its mask, host bits kept.
+func PrefixOf(n net.IPNet) (netip.Prefix, error) {
+	ones, bits := n.Mask.Size()
+	a := AddrOf(n.IP)
+	if !a.IsValid() || bits == 0 {
+		return netip.Prefix{}, fmt.Errorf("address %s: not one with a mask", n.String())
+	}
+	if a.Is4() && bits == 128 {
+		ones -= 96
+	}
+	p := netip.PrefixFrom(a, ones)
+	if !p.IsValid() {
+		return netip.Prefix{}, fmt.Errorf("address %s: prefix length %d", n.IP, ones)
+	}
+	return p, nil
+}
+
+// IPNet converts a prefix for a result.
+func IPNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,76 @@
+package nl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Brief is what can be asked of a link at a tenth of an RTM_GETLINK's cost.
+type Brief struct {
+	Index  int
+	Flags  uint16 // IFF_UP, IFF_PROMISC …
+	Driver string // "bridge", "veth" …; "" where the driver does not say
+}
+
+// BriefByName looks up a link of the calling thread's namespace. One that does
+// not exist satisfies NotFound.
+func BriefByName(name string) (b Brief, err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return Brief{}, fmt.Errorf("link %q: socket: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+
+	req := ifreq{}
+	if len(name) >= len(req.name) {
+		return Brief{}, &Error{What: fmt.Sprintf("link %q", name), Errno: unix.ENODEV}
+	}
+	copy(req.name[:], name)
+	if err := req.ioctl(fd, unix.SIOCGIFINDEX); err != nil {
+		return Brief{}, &Error{What: fmt.Sprintf("link %q", name), Errno: err.(unix.Errno)}
+	}
+	b.Index = int(binary.NativeEndian.Uint32(req.data[:]))
+	if err := req.ioctl(fd, unix.SIOCGIFFLAGS); err != nil {
+		return Brief{}, &Error{What: fmt.Sprintf("flags of link %q", name), Errno: err.(unix.Errno)}
+	}
+	b.Flags = binary.NativeEndian.Uint16(req.data[:])
+	if info, err := unix.IoctlGetEthtoolDrvinfo(fd, name); err == nil {
+		b.Driver = cstring(info.Driver[:])
+	}
+	return b, nil
+}
+
+// MACByName returns the hardware address of a link of the calling thread's
+// namespace.
+func MACByName(name string) (mac net.HardwareAddr, err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("link %q: socket: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	req := ifreq{}
+	copy(req.name[:len(req.name)-1], name)
+	if err := req.ioctl(fd, unix.SIOCGIFHWADDR); err != nil {
+		return nil, &Error{What: fmt.Sprintf("hardware address of link %q", name), Errno: err.(unix.Errno)}
+	}
+	return net.HardwareAddr(req.data[2:8]), nil // past sa_family
+}
+
+// ifreq is the kernel's struct of that name.
+type ifreq struct {
+	name [unix.IFNAMSIZ]byte
+	data [24]byte
+}
+
+// ioctl returns a unix.Errno or nil.
+func (r *ifreq) ioctl(fd int, cmd uintptr) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(unsafe.Pointer(r))); errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+// Package veth makes the pair of interfaces that joins a sandbox to its host,
+// in one request, and finds the host's end again when the sandbox is gone.
+//
+// The host's end has a name and a MAC address that are a hash of (network,
+// container ID, interface name). Both together prove whose it is.
+package veth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// End is one end of a pair.
+type End struct {
+	Name  string
+	MAC   net.HardwareAddr
+	Index int
+	MTU   int
+}
+
+// identity is the host end of an attachment. Two attachments may have the same
+// 32-bit name; the next salt then gives another.
+func identity(k journal.Key, salt byte) (host, sandbox End) {
+	sum := sha256.Sum256([]byte(strings.Join([]string{k.Network, k.ContainerID, k.IfName, string(rune('0' + salt))}, "\x00")))
+	host = End{Name: "veth" + hex.EncodeToString(sum[:4]), MAC: localMAC(sum[4:10])}
+	sandbox = End{Name: k.IfName, MAC: localMAC(sum[10:16])}
+	return host, sandbox
+}
+
+// salts is how many names are tried: with 10,000 attachments one in 100,000
+// needs the second.
+const salts = 4
+
+func localMAC(b []byte) net.HardwareAddr {
+	m := append(net.HardwareAddr(nil), b...)
+	m[0] = m[0]&^1 | 2 // unicast, locally administered
+	return m
+}
+
+// Spec is a pair to be made.
+type Spec struct {
+	Key journal.Key
+	MTU int              // of both ends; 0 is the kernel's default
+	MAC net.HardwareAddr // of the sandbox's end; nil is derived like the host's
+	// Master is the index of the bridge that the host's end becomes a port of.
+	// It is then up at once; otherwise it stays down.
+	Master int
+}
+
+// Create makes the pair: the host's end ready, the sandbox's end down. A
+// sandbox that has an interface of the name already is refused with
+// cnierr.AlreadyAttached.
+func Create(p *nl.Pair, s Spec) (host, sandbox End, err error) {
+	for salt := range byte(salts) {
+		host, sandbox = identity(s.Key, salt)
+		if s.MAC != nil {
+			sandbox.MAC = s.MAC
+		}
+		err = s.create(p, &host, &sandbox)
+		if !errors.Is(err, unix.EEXIST) {
+			return host, sandbox, err
+		}
+		if _, lerr := p.Sandbox.LinkByName(sandbox.Name); lerr == nil {
+			return host, sandbox, cnierr.Newf(cnierr.AlreadyAttached, "container veth name (%q) peer provided (%q) already exists", sandbox.Name, host.Name)
+		}
+		if err := deleteStale(p.Host, host); err != nil {
+			return host, sandbox, err
+		}
+	}
+	return host, sandbox, fmt.Errorf("host end %s: %w", host.Name, err)
+}
+
+// create sends the request. Where the kernel does not answer it with the links
+// (before 6.2), they are looked up.
+func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
+	var flags uint32
+	if s.Master != 0 {
+		flags = unix.IFF_UP
+	}
+	m := nl.NewLink("veth", host.Name, flags)
+	m.Flags |= unix.NLM_F_ECHO
+	m.Attr(unix.IFLA_ADDRESS, host.MAC)
+	if s.MTU != 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(s.MTU))
+	}
+	if s.Master != 0 {
+		m.Uint32(unix.IFLA_MASTER, uint32(s.Master))
+	}
+	const peer = 1 // VETH_INFO_PEER
+	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Begin(unix.IFLA_INFO_DATA).Begin(peer)
+	m.Raw(nl.Ifinfomsg(0)).String(unix.IFLA_IFNAME, sandbox.Name).Attr(unix.IFLA_ADDRESS, sandbox.MAC)
+	m.Uint32(unix.IFLA_NET_NS_FD, uint32(p.NS.Fd()))
+	if s.MTU != 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(s.MTU))
+	}
+	m.End().End().End()
+	var made *nl.Link
+	m.Reply = func(b []byte) (err error) {
+		made, err = nl.ParseLink(b)
+		return err
+	}
+	if err := p.Host.Do(m); err != nil {
+		return err
+	}
+	if made == nil {
+		var err error
+		if made, err = p.Host.LinkByName(host.Name); err != nil {
+			return errors.Join(err, p.Host.Do(nl.DelLinkName(host.Name)))
+		}
+	}
+	host.Index, host.MTU = made.Index, made.MTU
+	sandbox.Index, sandbox.MTU = made.Parent, made.MTU
+	return nil
+}
+
+// deleteStale removes a host end that is this attachment's though its sandbox
+// has no interface of that name: the record of it was lost.
+func deleteStale(host *nl.Conn, e End) error {
+	l, err := host.LinkByName(e.Name)
+	if nl.NotFound(err) {
+		return nil
+	}
+	if err != nil || l.MAC.String() != e.MAC.String() {
+		return err
+	}
+	return host.Do(nl.DelLinkIndex(l.Name, l.Index))
+}
+
+// Delete removes the attachment's pair by its host end, wherever the sandbox is.
+// None is success. found says whether there was one.
+func Delete(host *nl.Conn, k journal.Key) (found bool, err error) {
+	for salt := range byte(salts) {
+		e, _ := identity(k, salt)
+		l, err := host.LinkByName(e.Name)
+		if nl.NotFound(err) {
+			continue // perhaps a later one, made while another had this name
+		}
+		if err != nil {
+			return false, err
+		}
+		if l.Kind == "veth" && l.MAC.String() == e.MAC.String() {
+			return true, host.Do(nl.DelLinkIndex(l.Name, l.Index))
+		}
+	}
+	return false, nil
+}
+
+// Alias says in words whose the host's end is, for people who type `ip link`.
+// It is cut where the kernel's 255 bytes do not hold it.
+func Alias(k journal.Key) string {
+	const limit = 255
+	return journal.Cut("netcleat "+k.Network+" "+k.ContainerID+" "+k.IfName, limit)
+}
+
+// DeleteEnd removes a pair that this call has just made.
+func DeleteEnd(host *nl.Conn, e End) error { return host.Do(nl.DelLinkIndex(e.Name, e.Index)) }
+
+// Remove removes the pair of the call's attachment, for DEL: by its host end
+// where this suite made it. One that the reference made has a random name on the
+// host; it is found in the sandbox, and only removed where nothing says that it
+// is another attachment's.
+func Remove(p *nl.Pair, c *plugin.Call) error {
+	found, err := Delete(p.Host, c.Key(""))
+	if found || err != nil || p.Sandbox == nil {
+		return err
+	}
+	if c.Entry != nil && c.Entry.Found != journal.Nothing {
+		return nil // made by this suite, and gone
+	}
+	l, err := p.Sandbox.LinkByName(c.IfName)
+	if nl.NotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if l.Kind != "veth" || !c.Reported(l.MAC) {
+		return nil
+	}
+	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
+		return err
+	}
+	return p.Sandbox.Do(nl.DelLinkIndex(l.Name, l.Index))
+}

@@ -1,0 +1,119 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// check answers CHECK: what ADD reported is still so, on both ends.
+func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
+	res, err := c.PrevResult()
+	if err != nil {
+		return err
+	}
+	if res == nil {
+		return cnierr.Config("required prevResult missing")
+	}
+	if conf.layer3 {
+		if err := ipam.Check(ctx, c); err != nil {
+			return err
+		}
+	}
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+
+	l, err := checkSandbox(p, c, res)
+	if err != nil {
+		return err
+	}
+	return checkHost(p, &conf, l, res)
+}
+
+// checkSandbox compares the sandbox's end with the result and returns it.
+func checkSandbox(p *nl.Pair, c *plugin.Call, res *current.Result) (*nl.Link, error) {
+	want, at := link.Find(res, c.IfName, c.Netns)
+	if want == nil {
+		return nil, cnierr.Check("prevResult has no interface %s in %s", c.IfName, c.Netns)
+	}
+	l, err := link.Expect(p.Sandbox, want, "veth")
+	if err != nil {
+		return nil, err
+	}
+	ips := link.Owned(res.IPs, at)
+	if err := link.CheckAddrs(p.Sandbox, l, ips); err != nil {
+		return nil, err
+	}
+	return l, link.CheckRoutes(p.Sandbox, l, ips, res.Routes)
+}
+
+// checkHost compares the bridge and the host's end, the peer of l.
+func checkHost(p *nl.Pair, conf *config, l *nl.Link, res *current.Result) error {
+	b, err := nl.BriefByName(conf.Bridge)
+	switch {
+	case nl.NotFound(err):
+		return cnierr.Check("bridge %s is missing", conf.Bridge)
+	case err != nil:
+		return err
+	case b.Driver != "bridge":
+		return cnierr.Check("%s is not a bridge", conf.Bridge)
+	case b.Flags&unix.IFF_UP == 0:
+		return cnierr.Check("bridge %s is down", conf.Bridge)
+	}
+	host, err := p.Host.LinkByIndex(l.Parent)
+	switch {
+	case nl.NotFound(err):
+		return cnierr.Check("interface %s: its host end is missing", l.Name)
+	case err != nil:
+		return err
+	case host.Kind != "veth" || host.Master != b.Index:
+		return cnierr.Check("interface %s: its host end %s is no port of bridge %s", l.Name, host.Name, conf.Bridge)
+	case conf.HairpinMode && !flag(host.PortInfo, unix.IFLA_BRPORT_MODE):
+		return cnierr.Check("port %s: hairpin mode is off", host.Name)
+	case conf.PortIsolation && !flag(host.PortInfo, unix.IFLA_BRPORT_ISOLATED):
+		return cnierr.Check("port %s: isolation is off", host.Name)
+	}
+	if conf.IsGateway {
+		return checkGateways(p, conf, res)
+	}
+	return nil
+}
+
+func checkGateways(p *nl.Pair, conf *config, res *current.Result) error {
+	gws, err := gateways(res.IPs)
+	if err != nil {
+		return err
+	}
+	b, err := nl.BriefByName(conf.gatewayLink())
+	if nl.NotFound(err) {
+		return cnierr.Check("interface %s of the gateway is missing", conf.gatewayLink())
+	}
+	if err != nil {
+		return err
+	}
+	have, err := p.Host.Addrs(b.Index)
+	if err != nil {
+		return err
+	}
+next:
+	for _, gw := range gws {
+		for _, a := range have {
+			if a.Prefix == gw {
+				continue next
+			}
+		}
+		return cnierr.Check("gateway %s is missing on %s", gw, conf.gatewayLink())
+	}
+	return nil
+}

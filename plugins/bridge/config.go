@@ -1,0 +1,137 @@
+package bridge
+
+import (
+	"net"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// config is the plugin's network configuration, valid once parse returns it.
+type config struct {
+	Bridge              string      `json:"bridge"`
+	IsGateway           bool        `json:"isGateway"`
+	IsDefaultGateway    bool        `json:"isDefaultGateway"`
+	ForceAddress        bool        `json:"forceAddress"`
+	IPMasq              bool        `json:"ipMasq"`
+	IPMasqBackend       *string     `json:"ipMasqBackend"`
+	MTU                 int         `json:"mtu"`
+	HairpinMode         bool        `json:"hairpinMode"`
+	PromiscMode         bool        `json:"promiscMode"`
+	VLAN                int         `json:"vlan"`
+	VLANTrunk           []vlanTrunk `json:"vlanTrunk"`
+	PreserveDefaultVLAN bool        `json:"preserveDefaultVlan"`
+	MACSpoofCheck       bool        `json:"macspoofchk"`
+	EnableDAD           bool        `json:"enabledad"`
+	PortIsolation       bool        `json:"portIsolation"`
+	// DisableContainerInterface leaves the sandbox's end down: for a VM's use.
+	DisableContainerInterface bool `json:"disableContainerInterface"`
+	// AcceptRA leaves router advertisements and IPv6 in the sandbox to the
+	// kernel; ours, not the reference's.
+	AcceptRA bool `json:"acceptRA"`
+
+	Args struct {
+		CNI struct {
+			MAC string `json:"mac"`
+		} `json:"cni"`
+	} `json:"args"`
+	RuntimeConfig struct {
+		MAC string `json:"mac"`
+	} `json:"runtimeConfig"`
+
+	layer3 bool             // an IPAM plugin is configured
+	mac    net.HardwareAddr // of the sandbox's end; nil where nobody asked for one
+	vlans  []vlanRange      // VLANTrunk, checked
+}
+
+// vlanTrunk is one entry of vlanTrunk: a range, an ID, or both.
+type vlanTrunk struct {
+	MinID *int `json:"minID"`
+	MaxID *int `json:"maxID"`
+	ID    *int `json:"id"`
+}
+
+// vlanRange is the VLAN IDs from First to Last.
+type vlanRange struct{ First, Last uint16 }
+
+const maxVLAN = 4094
+
+func parse(c *plugin.Call) (config, error) {
+	conf := config{Bridge: "cni0"}
+	if err := c.Decode(&conf); err != nil {
+		return conf, err
+	}
+	conf.layer3 = c.Conf.IPAM.Type != ""
+	conf.IsGateway = conf.IsGateway || conf.IsDefaultGateway
+	if err := conf.validate(); err != nil {
+		return conf, err
+	}
+	if err := c.CheckArgs("MAC"); err != nil && c.Verb == plugin.Add {
+		return conf, err
+	}
+	var err error
+	conf.mac, err = link.ParseMAC(firstOf(conf.RuntimeConfig.MAC, conf.Args.CNI.MAC, c.Arg("MAC")))
+	return conf, err
+}
+
+func firstOf(all ...string) string {
+	for _, s := range all {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+func (c *config) validate() (err error) {
+	switch {
+	case c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n"):
+		return cnierr.Config("bridge %q: not a name that an interface can have", c.Bridge)
+	case c.MTU < 0:
+		return cnierr.Config("mtu %d: negative", c.MTU)
+	case c.VLAN < 0 || c.VLAN > maxVLAN:
+		return cnierr.Config("invalid VLAN ID %d (must be between 0 and %d)", c.VLAN, maxVLAN)
+	case c.layer3 && c.DisableContainerInterface:
+		return cnierr.Config("cannot use IPAM when DisableContainerInterface flag is set")
+	case c.HairpinMode && c.PromiscMode:
+		return cnierr.Config("cannot set hairpin mode and promiscuous mode at the same time")
+	case c.VLAN != 0 && c.IsGateway && len(c.gatewayLink()) > 15:
+		return cnierr.Config("bridge %q: with vlan and isGateway the gateway's interface would be %q, longer than 15 characters", c.Bridge, c.gatewayLink())
+	}
+	c.vlans, err = trunk(c.VLANTrunk)
+	return err
+}
+
+// trunk turns vlanTrunk into ranges.
+func trunk(entries []vlanTrunk) ([]vlanRange, error) {
+	var all []vlanRange
+	valid := func(id *int) bool { return id == nil || *id > 0 && *id <= maxVLAN }
+	for _, e := range entries {
+		switch {
+		case !valid(e.MinID):
+			return nil, cnierr.Config("incorrect trunk minID parameter: %d", *e.MinID)
+		case !valid(e.MaxID):
+			return nil, cnierr.Config("incorrect trunk maxID parameter: %d", *e.MaxID)
+		case !valid(e.ID):
+			return nil, cnierr.Config("incorrect trunk id parameter: %d", *e.ID)
+		case e.MinID != nil && e.MaxID == nil:
+			return nil, cnierr.Config("minID and maxID should be configured simultaneously, maxID is missing")
+		case e.MaxID != nil && e.MinID == nil:
+			return nil, cnierr.Config("minID and maxID should be configured simultaneously, minID is missing")
+		case e.MinID != nil && *e.MinID > *e.MaxID:
+			return nil, cnierr.Config("minID is greater than maxID in trunk parameter: %d, %d", *e.MinID, *e.MaxID)
+		}
+		if e.MinID != nil {
+			all = append(all, vlanRange{uint16(*e.MinID), uint16(*e.MaxID)})
+		}
+		if e.ID != nil {
+			all = append(all, vlanRange{uint16(*e.ID), uint16(*e.ID)})
+		}
+	}
+	return all, nil
+}
+
+// filtersVLANs reports whether the bridge has to keep VLANs apart.
+func (c *config) filtersVLANs() bool { return c.VLAN != 0 || len(c.vlans) > 0 }

@@ -1,0 +1,201 @@
+package bridge
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/sysctl"
+)
+
+// ensureBridge returns the index of the bridge, which it makes where there is
+// none and brings up where it is down. A bridge is shared: nothing of this is
+// undone.
+func ensureBridge(p *nl.Pair, c *config) (int, error) {
+	b, err := nl.BriefByName(c.Bridge)
+	if nl.NotFound(err) {
+		if err := createBridge(p, c); err != nil {
+			return 0, err
+		}
+		b, err = nl.BriefByName(c.Bridge)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if b.Driver != "bridge" {
+		return 0, cnierr.Config("%q already exists but is not a bridge", c.Bridge)
+	}
+	if c.filtersVLANs() {
+		if err := requireFiltering(p, c); err != nil {
+			return 0, err
+		}
+	}
+	want := uint16(unix.IFF_UP)
+	if c.PromiscMode {
+		want |= unix.IFF_PROMISC
+	}
+	if b.Flags&want == want {
+		return b.Index, nil
+	}
+	return b.Index, p.Host.Do(nl.SetFlags("bring up "+c.Bridge, b.Index, uint32(want), uint32(want)))
+}
+
+// createBridge makes the bridge. Its MAC address is set at once: one that the
+// kernel chooses changes with the ports. Router advertisements are off before
+// it is up (CVE-2020-10749).
+func createBridge(p *nl.Pair, c *config) error {
+	m := nl.NewLink("bridge", c.Bridge, 0)
+	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Attr(unix.IFLA_ADDRESS, randomMAC())
+	if c.MTU != 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(c.MTU))
+	}
+	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "bridge")
+	if c.filtersVLANs() {
+		m.Begin(unix.IFLA_INFO_DATA).Uint8(unix.IFLA_BR_VLAN_FILTERING, 1).End()
+	}
+	m.End()
+	if err := p.Host.Do(m); err != nil {
+		return err
+	}
+	return noRA(p, c.Bridge)
+}
+
+func noRA(p *nl.Pair, name string) error {
+	// Hosts started with ipv6.disable=1 have no such key, and need none.
+	return sysctl.Set(nil, p.Gate, sysctl.Setting{Key: "net/ipv6/conf/" + name + "/accept_ra", Value: "0", IfExists: true})
+}
+
+func randomMAC() net.HardwareAddr {
+	m := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(m) // never fails
+	m[0] = m[0]&^1 | 2
+	return m
+}
+
+// requireFiltering refuses VLANs on a bridge that would not keep them apart:
+// that would be isolation that is not there.
+func requireFiltering(p *nl.Pair, c *config) error {
+	l, err := p.Host.LinkByName(c.Bridge)
+	if err != nil {
+		return err
+	}
+	if flag(l.Info, unix.IFLA_BR_VLAN_FILTERING) {
+		return nil
+	}
+	return cnierr.Newf(cnierr.UnsupportedField, "bridge %q: vlan has no effect: vlan_filtering is off (`ip link set %s type bridge vlan_filtering 1` turns it on)", c.Bridge, c.Bridge)
+}
+
+// flag reads an attribute of one byte as a bool.
+func flag(attrs []byte, want uint16) (on bool) {
+	nl.Attrs(attrs, func(typ uint16, d []byte) {
+		on = on || typ == want && len(d) > 0 && d[0] != 0
+	})
+	return on
+}
+
+// gatewayLink is the interface that holds the gateways: the bridge, or with a
+// VLAN an interface of the host in that VLAN.
+func (c *config) gatewayLink() string {
+	if c.VLAN == 0 {
+		return c.Bridge
+	}
+	return fmt.Sprintf("%s.%d", c.Bridge, c.VLAN)
+}
+
+// ensureGatewayLink returns the index of the gateways' interface.
+func ensureGatewayLink(p *nl.Pair, c *config, bridge int) (int, error) {
+	if c.VLAN == 0 {
+		return bridge, nil
+	}
+	name := c.gatewayLink()
+	b, err := nl.BriefByName(name)
+	if err == nil {
+		return b.Index, nil
+	}
+	if !nl.NotFound(err) {
+		return 0, err
+	}
+	// A veth pair within the host: its port on the bridge has the VLAN.
+	mac := randomMAC()
+	portName := "br" + fmt.Sprintf("%x", mac[2:])
+	m := nl.NewLink("veth", portName, unix.IFF_UP)
+	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Uint32(unix.IFLA_MASTER, uint32(bridge))
+	const peer = 1 // VETH_INFO_PEER
+	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Begin(unix.IFLA_INFO_DATA).Begin(peer)
+	m.Raw(nl.Ifinfomsg(0)).String(unix.IFLA_IFNAME, name).Attr(unix.IFLA_ADDRESS, mac).End().End().End()
+	if err := p.Host.Do(m); err != nil {
+		return 0, err
+	}
+	gw, err := p.Host.LinkByName(name)
+	if err != nil {
+		return 0, err
+	}
+	port := portConf{index: gw.Parent, vlan: uint16(c.VLAN), defaultPVID: c.preservedOrRemoved(p)}
+	if err := errors.Join(noRA(p, name), p.Host.Do(port.vlanMessages()...)); err != nil {
+		return 0, err
+	}
+	return gw.Index, p.Host.Do(nl.SetUp(name, gw.Index))
+}
+
+// gateways returns the addresses that the host has on the network: the
+// gateways that IPAM names, or the first address of a subnet for which it names
+// none.
+func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, ip := range ips {
+		p, err := link.PrefixOf(ip.Address)
+		if err != nil {
+			return nil, err
+		}
+		gw := link.AddrOf(ip.Gateway)
+		if !gw.IsValid() {
+			gw = p.Masked().Addr().Next()
+			ip.Gateway = gw.AsSlice()
+		}
+		all = append(all, netip.PrefixFrom(gw, p.Bits()))
+	}
+	return all, nil
+}
+
+// ensureAddress gives the link the gateway's address. A different address of
+// the same family (IPv6: of an overlapping subnet) is replaced with forceAddress
+// and refused without it.
+func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix) error {
+	have, err := p.Host.Addrs(index)
+	if err != nil {
+		return err
+	}
+	var batch []*nl.Message
+	for _, a := range have {
+		switch {
+		case a.Prefix == want:
+			return nil
+		case a.Prefix.Addr().Is4() != want.Addr().Is4(), a.Prefix.Addr().IsLinkLocalUnicast():
+		case want.Addr().Is6() && !a.Prefix.Masked().Overlaps(want.Masked()):
+		case !c.ForceAddress:
+			return cnierr.Newf(cnierr.InvalidConfig, "%q already has an IP address different from %v (it has %v; forceAddress replaces it)", c.gatewayLink(), want, a.Prefix)
+		default:
+			batch = append(batch, nl.DelAddr(a))
+		}
+	}
+	add := nl.AddAddr(nl.Addr{Index: index, Prefix: want, Flags: c.addrFlags(want)})
+	add.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	return p.Host.Do(append(batch, add)...)
+}
+
+func (c *config) addrFlags(p netip.Prefix) uint32 {
+	if p.Addr().Is6() && !c.EnableDAD {
+		return unix.IFA_F_NODAD
+	}
+	return 0
+}
