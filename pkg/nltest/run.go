@@ -167,6 +167,7 @@ func noTraceAt(t *testing.T, c Call, prepare func(*Bed), at int) (hit bool) {
 type StubIPAM struct {
 	Addresses []string // "10.1.2.3/24 10.1.2.1": an address, and optionally its gateway
 	Routes    []string // "0.0.0.0/0 10.1.2.1": a destination, and optionally its gateway
+	Raw       string   // more of the result as JSON: `"routes":[…]`
 	Err       error    // what ADD answers where set
 	Held      int
 }
@@ -188,7 +189,11 @@ func (s *StubIPAM) Plugin() plugin.Plugin {
 }
 
 func (s *StubIPAM) result() (*current.Result, error) {
-	res := &current.Result{CNIVersion: "1.1.0"}
+	res := &current.Result{}
+	if err := json.Unmarshal([]byte("{"+s.Raw+"}"), res); err != nil {
+		return nil, err
+	}
+	res.CNIVersion = "1.1.0"
 	for _, a := range s.Addresses {
 		addr, gw, _ := strings.Cut(a, " ")
 		ip, n, err := net.ParseCIDR(addr)

@@ -59,11 +59,10 @@ type vlanRange struct{ First, Last uint16 }
 const maxVLAN = 4094
 
 func parse(c *plugin.Call) (config, error) {
-	conf := config{Bridge: "cni0"}
+	conf := config{Bridge: "cni0", layer3: c.Conf.IPAM.Type != ""}
 	if err := c.Decode(&conf); err != nil {
 		return conf, err
 	}
-	conf.layer3 = c.Conf.IPAM.Type != ""
 	conf.IsGateway = conf.IsGateway || conf.IsDefaultGateway
 	if err := conf.validate(); err != nil {
 		return conf, err
@@ -99,6 +98,9 @@ func (c *config) validate() (err error) {
 		return cnierr.Config("cannot set hairpin mode and promiscuous mode at the same time")
 	case c.VLAN != 0 && c.IsGateway && len(c.gatewayLink()) > 15:
 		return cnierr.Config("bridge %q: with vlan and isGateway the gateway's interface would be %q, longer than 15 characters", c.Bridge, c.gatewayLink())
+	}
+	if b := c.IPMasqBackend; b != nil && *b != "" && *b != "iptables" && *b != "nftables" {
+		return cnierr.Config("ipMasqBackend %q: want iptables or nftables", *b)
 	}
 	c.vlans, err = trunk(c.VLANTrunk)
 	return err
