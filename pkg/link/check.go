@@ -12,10 +12,11 @@ import (
 )
 
 // Find returns the result's interface of that name and its index among the
-// result's interfaces. sandbox tells the sandbox's interfaces from the host's.
+// result's interfaces: the sandbox's where sandbox is set, however its path is
+// spelt, and the host's otherwise.
 func Find(res *current.Result, name, sandbox string) (*current.Interface, int) {
 	for i, f := range res.Interfaces {
-		if f.Name == name && f.Sandbox == sandbox {
+		if f.Name == name && (f.Sandbox == "") == (sandbox == "") {
 			return f, i
 		}
 	}

@@ -54,8 +54,9 @@ type Call struct {
 	Delegated bool
 
 	table    Table
-	override bool // CNI_NETNS_OVERRIDE: the sandbox may be the host
-	gone     bool // DEL: what is at Netns is not this attachment's sandbox
+	opened   *nl.Pair // by ADD, for the plugin's Open
+	override bool     // CNI_NETNS_OVERRIDE: the sandbox may be the host
+	gone     bool     // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
 }
 
@@ -74,6 +75,10 @@ func (c *Call) Note(format string, args ...any) {
 // Open opens the host and the sandbox. ADD and CHECK fail with code 8 where
 // there is no sandbox; for DEL the Pair then has none. The caller closes it.
 func (c *Call) Open() (*nl.Pair, error) {
+	if p := c.opened; p != nil {
+		c.opened = nil
+		return p, nil
+	}
 	path := c.Netns
 	if c.gone {
 		path = ""
@@ -87,9 +92,6 @@ func (c *Call) Open() (*nl.Pair, error) {
 	}
 	if c.Entry != nil && c.Verb == Del && p.NS != nil && c.Entry.Found != journal.Nothing && !c.Entry.NetnsID.Same(p.NS.ID) {
 		return p, p.Forget() // the path names another container's namespace now
-	}
-	if c.Entry != nil && c.Verb == Add {
-		c.Entry.NetnsID = p.NS.ID
 	}
 	return p, nil
 }

@@ -19,6 +19,8 @@ type Conf struct {
 	IPAM       IPAMConf        `json:"ipam"`
 	DNS        types.DNS       `json:"dns"`
 	PrevResult json.RawMessage `json:"prevResult"`
+	// Debug writes the call's steps to a log; ours, not the reference's.
+	Debug any `json:"debug"`
 
 	Valid       json.RawMessage `json:"cni.dev/valid-attachments"`
 	Attachments json.RawMessage `json:"cni.dev/attachments"` // how libcni has misspelt it

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
@@ -52,13 +53,27 @@ func (p Process) Run(ctx context.Context, t Table) int {
 	case verbVer:
 		return p.version(plug)
 	default:
-		c := &Call{Verb: verb, Stderr: p.Stderr, Journal: p.Journal, table: t}
-		if err := p.answer(ctx, plug, c); err != nil {
-			printError(p.Stdout, c.Conf.CNIVersion, err)
-			return 1
-		}
-		return 0
+		return p.call(ctx, t, plug, verb)
 	}
+}
+
+// call answers any verb but VERSION.
+func (p Process) call(ctx context.Context, t Table, plug Plugin, verb string) int {
+	c := &Call{Verb: verb, Stderr: p.Stderr, Journal: p.Journal, table: t}
+	tr := &trace{start: time.Now()}
+	if p.Getenv("CNI_DEBUG") != "" {
+		tr.live = p.Stderr
+	}
+	c.Gate = tr.through(p.Gate)
+	err := p.answer(ctx, plug, c)
+	if lerr := tr.log(c, p.Name, err); lerr != nil {
+		c.Note("debug log: %v", lerr)
+	}
+	if err != nil {
+		printError(p.Stdout, c.Conf.CNIVersion, tr.explain(err))
+		return 1
+	}
+	return 0
 }
 
 func (p Process) usage(t Table) {
@@ -116,7 +131,7 @@ func (p Process) answer(ctx context.Context, plug Plugin, c *Call) (err error) {
 		return nil
 	}
 	if err := printResult(p.Stdout, c, res); err != nil {
-		return err
+		return errors.Join(err, plug.revert(ctx, c))
 	}
 	if err := finish(c); err != nil {
 		// The runtime has its result: what is left pending, DEL finds.
@@ -145,7 +160,6 @@ func (p Process) environment(c *Call) error {
 	c.Args, c.Path = p.Getenv("CNI_ARGS"), p.Getenv("CNI_PATH")
 	o := p.Getenv("CNI_NETNS_OVERRIDE")
 	c.override = o == "1" || strings.EqualFold(o, "true")
-	c.Gate = debugGate(p.Getenv("CNI_DEBUG"), p.Stderr, p.Gate)
 
 	var missing []string
 	need := func(name, value string) {

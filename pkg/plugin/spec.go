@@ -46,6 +46,7 @@ type Spec[C any] struct {
 type Plugin interface {
 	versions() []string
 	do(context.Context, *Call) (*current.Result, error)
+	revert(context.Context, *Call) error
 }
 
 // Table holds the plugins by name.
@@ -106,31 +107,35 @@ func (s Spec[C]) add(ctx context.Context, c *Call, conf C) (*current.Result, err
 // begin opens the attachment's record, refuses one that lives, takes back what
 // a killed ADD left, and writes the record as pending.
 func (s Spec[C]) begin(ctx context.Context, c *Call, conf C) error {
-	id, err := netns.Identify(c.Netns)
-	if err != nil {
-		return cnierr.Netns(fmt.Errorf("failed to open netns %q: %w", c.Netns, err))
-	}
 	if err := s.open(ctx, c); err != nil {
 		return err
 	}
+	if err := s.renew(ctx, c, conf); err != nil {
+		return errors.Join(err, s.close(c))
+	}
+	return nil
+}
+
+func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 	e := c.Entry
 	if e.Found == journal.Done && lives(e.Record, c.Netns) {
-		err := cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
-		return errors.Join(err, s.close(c))
+		return cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
 	}
 	if e.Found != journal.Nothing {
 		if err := s.takeBack(ctx, c, conf); err != nil {
-			return errors.Join(fmt.Errorf("remains of an earlier ADD: %w", err), s.close(c))
+			return fmt.Errorf("remains of an earlier ADD: %w", err)
 		}
 	}
-	e.Record = journal.Record{
-		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: id, Created: time.Now().UTC(), Args: c.Args, Config: withoutPrevResult(c.Stdin),
+	p, err := c.Open()
+	if err != nil {
+		return err
 	}
+	c.opened = p
 	e.Found = journal.Nothing
-	if err := e.Begin(); err != nil {
-		return errors.Join(cnierr.With(cnierr.IOFailure, err), s.close(c))
+	e.Record = journal.Record{
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: p.NS.ID, Created: time.Now().UTC(), Args: c.Args, Config: withoutPrevResult(c.Stdin),
 	}
-	return nil
+	return cnierr.With(cnierr.IOFailure, e.Begin())
 }
 
 // takeBack removes what an earlier ADD of the attachment left.
@@ -144,10 +149,17 @@ func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 }
 
 // lives reports whether the sandbox that r was made for still exists, at the
-// path that it was made with or at the one that the call names.
+// path that it was made with or at the one that the call names. The cookie
+// decides: the kernel gives the inode number of a dead namespace to the next one.
 func lives(r journal.Record, path string) bool {
 	for _, p := range []string{r.Netns, path} {
-		if id, err := netns.Identify(p); err == nil && id.Same(r.NetnsID) {
+		n, err := netns.Open(p)
+		if err != nil {
+			continue
+		}
+		err = n.Cookie()
+		same := n.ID.Same(r.NetnsID)
+		if errors.Join(err, n.Close()) == nil && same {
 			return true
 		}
 	}
@@ -164,6 +176,20 @@ func (s Spec[C]) abort(c *Call, cause error) error {
 	return errors.Join(err, s.close(c))
 }
 
+// revert takes back an ADD whose result could not be written.
+func (s Spec[C]) revert(ctx context.Context, c *Call) error {
+	conf, err := s.Parse(c)
+	if err != nil {
+		return err
+	}
+	if c.Entry != nil {
+		return errors.Join(s.takeBack(ctx, c, conf), s.close(c))
+	}
+	old := *c
+	old.Verb = Del
+	return call(s.Del, ctx, &old, conf)
+}
+
 // open locks the attachment's record, waiting for another call on it.
 func (s Spec[C]) open(ctx context.Context, c *Call) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
@@ -176,8 +202,11 @@ func (s Spec[C]) open(ctx context.Context, c *Call) (err error) {
 }
 
 func (s Spec[C]) close(c *Call) error {
-	e := c.Entry
-	c.Entry = nil
+	e, p := c.Entry, c.opened
+	c.Entry, c.opened = nil, nil
+	if p != nil {
+		return errors.Join(e.Close(), p.Close())
+	}
 	return e.Close()
 }
 
@@ -275,5 +304,9 @@ func finish(c *Call) error {
 	if c.Entry == nil || c.Verb != Add {
 		return nil
 	}
-	return errors.Join(c.Entry.Done(), c.Entry.Close())
+	errs := []error{c.Entry.Done(), c.Entry.Close()}
+	if c.opened != nil {
+		errs = append(errs, c.opened.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -1,0 +1,275 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
+)
+
+// run runs a plugin called "toy" and returns its exit status and output.
+func run(t *testing.T, p Plugin, stdin string, env ...string) (exit int, stdout, stderr string) {
+	t.Helper()
+	vars := map[string]string{}
+	for _, e := range env {
+		k, v, _ := strings.Cut(e, "=")
+		vars[k] = v
+	}
+	var out, errs bytes.Buffer
+	proc := Process{
+		Name: "toy", Getenv: func(k string) string { return vars[k] }, Stdin: strings.NewReader(stdin),
+		Stdout: &out, Stderr: &errs, Journal: journal.Dir(t.TempDir()),
+	}
+	exit = proc.Run(context.Background(), Table{"toy": p})
+	return exit, out.String(), errs.String()
+}
+
+type toyConf struct{}
+
+// toy is a plugin that needs no sandbox.
+func toy(add func(*Call) (*current.Result, error)) Spec[toyConf] {
+	return Spec[toyConf]{
+		Name:  "toy",
+		Parse: func(*Call) (toyConf, error) { return toyConf{}, nil },
+		Add:   func(_ context.Context, c *Call, _ toyConf) (*current.Result, error) { return add(c) },
+	}
+}
+
+func attachEnv(verb string) []string {
+	return []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_NETNS=/none", "CNI_PATH=/none"}
+}
+
+func nothing(*Call) (*current.Result, error) { return &current.Result{}, nil }
+
+func TestAboutGoesToStderr(t *testing.T) {
+	exit, stdout, stderr := run(t, toy(nothing), "")
+	if exit != 0 || stdout != "" || !strings.HasPrefix(stderr, "CNI toy plugin v"+Version+"\n") {
+		t.Errorf("exit %d, stdout %q, stderr %q", exit, stdout, stderr)
+	}
+}
+
+func TestVersionEchoesTheVersionAsked(t *testing.T) {
+	for stdin, want := range map[string]string{
+		`{"cniVersion":"0.3.1"}`:                                     "0.3.1",
+		`{"prevResult":{"cniVersion":"0.2.0"},"cniVersion":"1.0.0"}`: "1.0.0",
+		`{"x":"a\"b,{","cniVersion" : "0.4.0"}`:                      "0.4.0",
+		`{"x":"cniVersion","y":["cniVersion","0.1.0"]}`:              newestSpec,
+		`{"cniVersion":"1\"2"}`:                                      newestSpec,
+		``:                                                           newestSpec,
+		`nonsense`:                                                   newestSpec,
+	} {
+		exit, stdout, _ := run(t, toy(nothing), stdin, "CNI_COMMAND=VERSION")
+		var got struct {
+			CNIVersion        string
+			SupportedVersions []string
+		}
+		if err := json.Unmarshal([]byte(stdout), &got); err != nil || exit != 0 {
+			t.Fatalf("%s: exit %d, %q: %v", stdin, exit, stdout, err)
+		}
+		if diff := cmp.Diff(specVersions, got.SupportedVersions); got.CNIVersion != want || diff != "" {
+			t.Errorf("%s: %s, want %s%s", stdin, got.CNIVersion, want, diff)
+		}
+	}
+}
+
+// What the environment or the configuration lacks has its code and its text.
+func TestRefusals(t *testing.T) {
+	const conf = `{"cniVersion":"1.1.0","name":"net","type":"toy"}`
+	for name, c := range map[string]struct {
+		conf string
+		env  []string
+		code uint
+		msg  string
+	}{
+		"verb":            {conf, []string{"CNI_COMMAND=FOO"}, 4, "unknown CNI_COMMAND: FOO"},
+		"missing":         {conf, []string{"CNI_COMMAND=ADD"}, 4, "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing"},
+		"DEL, no sandbox": {conf, []string{"CNI_COMMAND=DEL", "CNI_CONTAINERID=c", "CNI_IFNAME=e"}, 0, ""},
+		"container":       {conf, append(attachEnv("ADD"), "CNI_CONTAINERID=../x"), 4, `invalid characters in containerID "../x"`},
+		"long interface":  {conf, append(attachEnv("ADD"), "CNI_IFNAME=sixteen-letters-"), 4, `interface name is too long: "sixteen-letters-" has more than 15 characters`},
+		"interface":       {conf, append(attachEnv("ADD"), "CNI_IFNAME=a/b"), 4, `interface name contains / or : or whitespace characters: "a/b"`},
+		"dots":            {conf, append(attachEnv("ADD"), "CNI_IFNAME=.."), 4, "interface name is . or .."},
+		"not JSON":        {`{`, attachEnv("ADD"), 6, "configuration: unexpected end of JSON input"},
+		"no name":         {`{"cniVersion":"1.0.0"}`, attachEnv("ADD"), 7, "missing network name"},
+		"name":            {`{"cniVersion":"1.0.0","name":"../x"}`, attachEnv("DEL"), 7, `invalid characters found in network name "../x"`},
+		"version":         {`{"cniVersion":"9.9.9","name":"net"}`, attachEnv("ADD"), 1, "incompatible CNI versions"},
+		"CHECK too early": {`{"cniVersion":"0.3.1","name":"net"}`, attachEnv("CHECK"), 1, "config version does not allow CHECK"},
+		"GC too early":    {`{"cniVersion":"1.0.0","name":"net"}`, attachEnv("GC"), 1, "config version does not allow GC"},
+		"host's sandbox":  {conf, append(attachEnv("ADD"), "CNI_NETNS=/proc/self/ns/net"), 8, "plugin's netns and netns from CNI_NETNS should not be the same: /proc/self/ns/net is the host's namespace (CNI_NETNS_OVERRIDE=1 allows it)"},
+		"override":        {conf, append(attachEnv("ADD"), "CNI_NETNS=/proc/self/ns/net", "CNI_NETNS_OVERRIDE=TRUE"), 0, ""},
+		"DEL of the host": {conf, append(attachEnv("DEL"), "CNI_NETNS=/proc/self/ns/net"), 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			exit, stdout, _ := run(t, toy(nothing), c.conf, c.env...)
+			if c.code == 0 {
+				if exit != 0 {
+					t.Fatalf("exit %d: %s", exit, stdout)
+				}
+				return
+			}
+			var got errorObject
+			if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+				t.Fatalf("%v in %q", err, stdout)
+			}
+			if exit != 1 || got.Code != c.code || got.Msg != c.msg || got.CNIVersion == "" {
+				t.Errorf("exit %d, %+v, want code %d: %s", exit, got, c.code, c.msg)
+			}
+		})
+	}
+}
+
+func TestTooMuchInput(t *testing.T) {
+	_, stdout, _ := run(t, toy(nothing), strings.Repeat(" ", maxStdin+1), attachEnv("ADD")...)
+	if !strings.Contains(stdout, `"code": 6`) {
+		t.Error(stdout)
+	}
+}
+
+// A panic is an error object, and what the call did is taken back.
+func TestPanic(t *testing.T) {
+	exit, stdout, _ := run(t, toy(func(*Call) (*current.Result, error) { panic("oh") }), `{"cniVersion":"1.0.0","name":"net"}`, attachEnv("ADD")...)
+	if exit != 1 || !strings.Contains(stdout, `"code": 999`) || !strings.Contains(stdout, "panic: oh") {
+		t.Errorf("exit %d: %s", exit, stdout)
+	}
+}
+
+// A nil result is prevResult as it came, in any version.
+func TestPassThrough(t *testing.T) {
+	p := toy(func(*Call) (*current.Result, error) { return nil, nil })
+	for prev, want := range map[string]string{
+		`{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.0.0.2/8"}],"x":1}`: "{\n    \"cniVersion\": \"0.4.0\",\n    \"ips\": [\n        {\n            \"version\": \"4\",\n            \"address\": \"10.0.0.2/8\"\n        }\n    ],\n    \"x\": 1\n}",
+		`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}`:                     "{\n    \"cniVersion\": \"0.4.0\",\n    \"ips\": [\n        {\n            \"version\": \"4\",\n            \"address\": \"10.0.0.2/8\"\n        }\n    ],\n    \"dns\": {}\n}",
+	} {
+		_, stdout, _ := run(t, p, `{"cniVersion":"0.4.0","name":"net","prevResult":`+prev+`}`, attachEnv("ADD")...)
+		if diff := cmp.Diff(want, stdout); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// An ADD whose result nobody can read is taken back.
+func TestUnwrittenResult(t *testing.T) {
+	deleted := false
+	p := toy(nothing)
+	p.Del = func(context.Context, *Call, toyConf) error { deleted = true; return nil }
+	vars := map[string]string{}
+	for _, e := range attachEnv("ADD") {
+		k, v, _ := strings.Cut(e, "=")
+		vars[k] = v
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	proc := Process{
+		Name: "toy", Getenv: func(k string) string { return vars[k] }, Stdin: strings.NewReader(`{"cniVersion":"1.0.0","name":"net"}`),
+		Stdout: w, Stderr: io.Discard, Journal: journal.Dir(t.TempDir()),
+	}
+	if exit := proc.Run(t.Context(), Table{"toy": p}); exit != 1 || !deleted {
+		t.Errorf("exit %d, taken back %v", exit, deleted)
+	}
+}
+
+// DEL and GC go on with a configuration that ADD would refuse.
+func TestRemovingNeedsNoGoodConfiguration(t *testing.T) {
+	ran := ""
+	p := toy(nothing)
+	p.Parse = func(*Call) (toyConf, error) { return toyConf{}, cnierr.Config("mtu -1: negative") }
+	p.Del = func(_ context.Context, c *Call, _ toyConf) error { ran += c.Verb; return nil }
+	p.GC = func(_ context.Context, c *Call, _ toyConf) error { ran += c.Verb; return nil }
+	conf := `{"cniVersion":"1.1.0","name":"net","ipam":"none","dns":[],"cni.dev/valid-attachments":[]}`
+	for _, verb := range []string{"DEL", "GC"} {
+		if exit, stdout, stderr := run(t, p, conf, attachEnv(verb)...); exit != 0 || !strings.Contains(stderr, "mtu -1") {
+			t.Errorf("%s: exit %d %s %s", verb, exit, stdout, stderr)
+		}
+	}
+	if ran != "DELGC" {
+		t.Errorf("ran %q", ran)
+	}
+	if exit, _, _ := run(t, p, conf, attachEnv("ADD")...); exit != 1 {
+		t.Error("ADD accepted it")
+	}
+}
+
+// The words of an error survive, whatever is in them.
+func TestErrorObject(t *testing.T) {
+	for _, err := range []error{
+		errors.New("quote \" and \x00 and \xff"),
+		errors.Join(cnierr.Config("first"), cnierr.Env("second")),
+	} {
+		var b bytes.Buffer
+		printError(&b, "", err)
+		var o errorObject
+		if jerr := json.Unmarshal(b.Bytes(), &o); jerr != nil || o.Code != cnierr.Code(err) || o.Msg == "" {
+			t.Errorf("%q: %v %+v", b.String(), jerr, o)
+		}
+	}
+}
+
+// A call's steps are in the details of its error, and in the log when asked for.
+func TestDebugLog(t *testing.T) {
+	dir := t.TempDir()
+	p := toy(func(c *Call) (*current.Result, error) {
+		return nil, errors.Join(c.Gate.Pass("create veth veth0"), errors.New("no luck"))
+	})
+	vars := map[string]string{}
+	for _, e := range attachEnv("ADD") {
+		k, v, _ := strings.Cut(e, "=")
+		vars[k] = v
+	}
+	var out bytes.Buffer
+	proc := Process{
+		Name: "toy", Getenv: func(k string) string { return vars[k] }, Stdin: strings.NewReader(`{"cniVersion":"1.0.0","name":"net","debug":true}`),
+		Stdout: &out, Stderr: io.Discard, Journal: journal.Dir(dir),
+	}
+	proc.Run(t.Context(), Table{"toy": p})
+	log, err := os.ReadFile(filepath.Join(dir, "debug.log"))
+	if err != nil || !strings.Contains(string(log), "create veth veth0") || !strings.Contains(string(log), "no luck") {
+		t.Errorf("log %q %v", log, err)
+	}
+	if !strings.Contains(out.String(), "create veth veth0") {
+		t.Error(out.String())
+	}
+}
+
+func FuzzCall(f *testing.F) {
+	f.Add(`{"cniVersion":"1.1.0","name":"net","type":"toy","prevResult":{"cniVersion":"1.0.0"},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]}`, "ADD", "c1", "eth0", "K=V;IP=10.0.0.1")
+	p := toy(func(c *Call) (*current.Result, error) { _, err := c.PrevResult(); return nil, err })
+	f.Fuzz(func(t *testing.T, conf, verb, id, ifname, args string) {
+		exit, stdout, _ := run(t, p, conf, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_IFNAME="+ifname, "CNI_NETNS=/none", "CNI_ARGS="+args, "CNI_PATH=/none")
+		if exit != 0 && !json.Valid([]byte(stdout)) {
+			t.Errorf("exit %d with %q", exit, stdout)
+		}
+		if strings.Contains(stdout, "panic:") {
+			t.Error(stdout)
+		}
+	})
+}
+
+func FuzzVersionOf(f *testing.F) {
+	f.Add(`{"a":{"cniVersion":"x"},"cniVersion":"1.0.0"}`)
+	f.Fuzz(func(t *testing.T, conf string) {
+		var want struct {
+			V *string `json:"cniVersion"`
+		}
+		dec := json.NewDecoder(strings.NewReader(conf))
+		if dec.Decode(&want) != nil || want.V == nil || strings.ContainsAny(conf, `\`) || strings.Count(strings.ToLower(conf), "cniversion") != 1 || !strings.Contains(conf, `"cniVersion"`) {
+			t.Skip() // no object, or one whose meaning the short cut may miss
+		}
+		if got := versionOf([]byte(conf)); got != *want.V {
+			t.Errorf("versionOf(%q): %q, want %q", conf, got, fmt.Sprint(*want.V))
+		}
+	})
+}
