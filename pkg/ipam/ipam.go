@@ -51,6 +51,21 @@ func Del(ctx context.Context, c *plugin.Call) error {
 	return forward(context.WithoutCancel(ctx), c, plugin.Del)
 }
 
+// Release gives back, before the link goes, what can only be given back over it:
+// a DHCP lease, whose server is told through the container's own interface. A
+// main plugin's DEL calls it first, as long as the link is there, and Del last
+// as ever, which then finds nothing to do. All other addresses wait for Del:
+// they answer until the link is gone.
+//
+// Its failure must not keep the link: the caller notes it at most. Del speaks up
+// where the trouble lasts.
+func Release(ctx context.Context, c *plugin.Call) error {
+	if c.Conf.IPAM.Type != "dhcp" {
+		return nil
+	}
+	return Del(ctx, c)
+}
+
 // Check asks whether the attachment still holds what it was given.
 func Check(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.Check) }
 

@@ -117,7 +117,7 @@ func (n *NS) Fd() int { return n.fd }
 func (n *NS) Close() error { return unix.Close(n.fd) }
 
 // Do runs fn on a thread inside n and brings the thread back. Only packages nl
-// (to open a socket) and sysctl (to reach /proc/sys/net) may call it: code that
+// and netns (to open a socket) and sysctl (to reach /proc/sys/net) may call it: code that
 // runs in fn must not start goroutines, which would run outside.
 func (n *NS) Do(fn func() error) (err error) {
 	runtime.LockOSThread()
@@ -140,6 +140,16 @@ func (n *NS) Do(fn func() error) (err error) {
 		err = errors.Join(err, unix.Close(back))
 	}()
 	return fn()
+}
+
+// Socket opens a socket in n. It stays n's wherever it is used from; it is closed
+// on exec, and it keeps the namespace alive until it is closed.
+func (n *NS) Socket(domain, typ, protocol int) (fd int, err error) {
+	err = n.Do(func() (err error) {
+		fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
+		return os.NewSyscallError("socket", err)
+	})
+	return fd, err
 }
 
 // CookieOf returns the cookie of the namespace that the socket fd belongs to,
