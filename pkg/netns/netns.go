@@ -90,14 +90,12 @@ func (e *notNamespace) Is(target error) bool { return target == fs.ErrNotExist }
 
 // Cookie looks up the cookie, which n.ID then has: 0 where the kernel has none.
 func (n *NS) Cookie() error {
-	return n.Do(func() error {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return os.NewSyscallError("socket", err)
-		}
-		n.ID.Cookie = CookieOf(fd)
-		return os.NewSyscallError("close", unix.Close(fd))
-	})
+	fd, err := n.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	n.ID.Cookie = CookieOf(fd)
+	return os.NewSyscallError("close", unix.Close(fd))
 }
 
 // Identify returns the identity of the namespace at path without keeping it
