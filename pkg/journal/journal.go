@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -241,6 +242,72 @@ func (d Dir) Network(name string) ([]Record, error) {
 	return all, errors.Join(errs...)
 }
 
+// Any reports whether a record of the network matches, pending ones included. It
+// looks at one after the other until one does, so that its cost does not grow
+// with the network where most do. pick says by its key's plugin which are worth
+// reading. What cannot be read counts as a match: nothing may be taken from an
+// attachment for want of knowledge.
+func (d Dir) Any(network string, pick func(plugin string) bool, match func(Record) bool) (bool, error) {
+	dir, err := os.Open(d.network(network))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("journal: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	for {
+		names, err := dir.Readdirnames(64)
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("journal: %w", err)
+		}
+		if d.anyOf(network, names, pick, match) {
+			return true, nil
+		}
+	}
+}
+
+func (d Dir) anyOf(network string, names []string, pick func(string) bool, match func(Record) bool) bool {
+	for _, name := range names {
+		name = strings.TrimSuffix(name, tempSuffix)
+		path := filepath.Join(d.network(network), name)
+		if !pick(strings.TrimSuffix(name[strings.LastIndexByte(name, ':')+1:], pendingSuffix)) {
+			continue
+		}
+		r, err := read(path)
+		if errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || match(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// locks is where Lock keeps its files. No network is called so.
+const locks = ".locks"
+
+// Lock takes a lock that all plugins share, waiting until ctx ends (ErrBusy);
+// what names it: "masquerade of <network>". The lock order of the suite is: an
+// attachment's record (Open), then at most one of these, then IPAM's.
+func (d Dir) Lock(ctx context.Context, what string) (unlock func() error, err error) {
+	dir := filepath.Join(string(d), locks)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	path := filepath.Join(dir, Cut(what, 2*readable))
+	fd, err := lockFile(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	// Whoever waits sees that the file is gone and makes a new one.
+	return func() error { return errors.Join(remove(path), unix.Close(fd)) }, nil
+}
+
 // Networks returns the names of all networks that have a record, each cut as
 // Cut does to 200 bytes; Network takes them.
 func (d Dir) Networks() ([]string, error) {
@@ -250,7 +317,7 @@ func (d Dir) Networks() ([]string, error) {
 	}
 	var names []string
 	for _, e := range dirs {
-		if e.IsDir() {
+		if e.IsDir() && e.Name() != locks {
 			names = append(names, e.Name())
 		}
 	}

@@ -112,16 +112,27 @@ func (m *Message) forgives(err error) bool {
 	return false
 }
 
-func (c *Conn) exchange(msgs []*Message) error {
+// Transact sends an nfnetlink batch: begin opens the transaction, end closes it,
+// and the kernel makes all the changes of msgs or none. It passes the gate once,
+// as what.
+func (c *Conn) Transact(what string, begin, end *Message, msgs ...*Message) error {
+	if err := c.gate.Pass(what); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return c.roundTrip(append([]*Message{begin}, msgs...), end)
+}
+
+func (c *Conn) exchange(msgs []*Message) error { return c.roundTrip(msgs, nil) }
+
+// roundTrip sends msgs and reads until the last of them is answered. end, which
+// the kernel does not answer, closes a batch; where its first message is refused,
+// no other answer need come.
+func (c *Conn) roundTrip(msgs []*Message, end *Message) error {
 	first := c.seq + 1
-	var out []byte
-	for i, m := range msgs {
+	out := c.encode(msgs)
+	if end != nil {
 		c.seq++
-		var flags uint16
-		if i == len(msgs)-1 && m.Flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP {
-			flags = unix.NLM_F_ACK
-		}
-		out = m.append(out, c.seq, flags)
+		out = end.append(out, c.seq, 0)
 	}
 	if err := c.send(out); err != nil {
 		return fmt.Errorf("%s: %w", msgs[0].What, err)
@@ -134,13 +145,34 @@ func (c *Conn) exchange(msgs []*Message) error {
 		}
 		done, err = c.answers(c.buf[:n], first, msgs)
 		errs = append(errs, err)
+		done = done || end != nil && err != nil && binary.NativeEndian.Uint32(c.buf[8:]) == first
 	}
 	return errors.Join(errs...)
 }
 
+// encode numbers the messages and asks for an acknowledgement of the last.
+func (c *Conn) encode(msgs []*Message) (out []byte) {
+	for i, m := range msgs {
+		c.seq++
+		var flags uint16
+		if i == len(msgs)-1 && m.Flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP {
+			flags = unix.NLM_F_ACK
+		}
+		out = m.append(out, c.seq, flags)
+	}
+	return out
+}
+
 func (c *Conn) send(b []byte) error {
-	for {
+	for grown := false; ; {
 		_, err := unix.SendmsgN(c.fd, b, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+		if err == unix.EMSGSIZE && !grown {
+			// A message must fit into the socket's buffer, which the force may take
+			// above the system's limit.
+			_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(b))
+			grown = true
+			continue
+		}
 		if err != unix.EINTR {
 			return os.NewSyscallError("sendmsg", err)
 		}
