@@ -164,6 +164,17 @@ func (e *Entry) Remove() error {
 	return errors.Join(remove(path), remove(path+tempSuffix), e.unpend())
 }
 
+// Abandon ends an operation that took back all it did: a finished record stays
+// as the operation found it.
+func (e *Entry) Abandon() error { return e.unpend() }
+
+// Restart forgets what an earlier operation left, and keeps the lock for the
+// one that follows.
+func (e *Entry) Restart() error {
+	path := e.dir.path(e.Key)
+	return errors.Join(remove(path), remove(path+tempSuffix), os.NewSyscallError("ftruncate", unix.Ftruncate(e.lock, 0)))
+}
+
 // unpend removes the pending file, which also is the lock's; whoever waits for
 // it sees that it is gone and starts over.
 func (e *Entry) unpend() error { return remove(e.dir.path(e.Key) + pendingSuffix) }
