@@ -4,12 +4,12 @@ package static
 
 import (
 	"context"
-	"net"
 	"net/netip"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -32,9 +32,7 @@ func add(_ context.Context, c *plugin.Call, conf config) (*current.Result, error
 }
 
 func (a address) result() *current.IPConfig {
-	ip := &current.IPConfig{Address: net.IPNet{
-		IP: a.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(a.Prefix.Bits(), a.Prefix.Addr().BitLen()),
-	}}
+	ip := &current.IPConfig{Address: link.IPNet(a.Prefix)}
 	if a.Gateway.IsValid() {
 		ip.Gateway = a.Gateway.AsSlice()
 	}
@@ -53,10 +51,11 @@ func check(_ context.Context, c *plugin.Call, conf config) error {
 	}
 	gateways := map[netip.Prefix]netip.Addr{}
 	for _, ip := range res.IPs {
-		addr, _ := netip.AddrFromSlice(ip.Address.IP)
-		ones, _ := ip.Address.Mask.Size()
-		gw, _ := netip.AddrFromSlice(ip.Gateway)
-		gateways[netip.PrefixFrom(addr.Unmap(), ones)] = gw.Unmap()
+		p, err := link.PrefixOf(ip.Address)
+		if err != nil {
+			return cnierr.Config("prevResult: %w", err)
+		}
+		gateways[p] = link.AddrOf(ip.Gateway)
 	}
 	for _, a := range conf.Addresses {
 		gw, ok := gateways[a.Prefix]
