@@ -109,7 +109,10 @@ func (d Dir) Open(ctx context.Context, k Key) (*Entry, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	e := &Entry{dir: d, lock: lock, Record: Record{Key: k}}
-	return e, e.load()
+	if err := e.load(); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
 }
 
 // load reads the finished record, or the pending one where there is no other.
@@ -163,6 +166,17 @@ func (e *Entry) Done() error {
 func (e *Entry) Remove() error {
 	path := e.dir.path(e.Key)
 	return errors.Join(remove(path), remove(path+tempSuffix), e.unpend())
+}
+
+// Abandon ends an operation that took back all it did: a finished record stays
+// as the operation found it.
+func (e *Entry) Abandon() error { return e.unpend() }
+
+// Restart forgets what an earlier operation left, and keeps the lock for the
+// one that follows.
+func (e *Entry) Restart() error {
+	path := e.dir.path(e.Key)
+	return errors.Join(remove(path), remove(path+tempSuffix), os.NewSyscallError("ftruncate", unix.Ftruncate(e.lock, 0)))
 }
 
 // unpend removes the pending file, which also is the lock's; whoever waits for

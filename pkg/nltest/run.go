@@ -13,6 +13,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/gate"
@@ -109,7 +110,7 @@ func (b *Bed) Must(verb string, c Call) *current.Result {
 	if verb != plugin.Add {
 		return nil
 	}
-	res, err := current.NewResult([]byte(a.Stdout))
+	res, err := create.CreateFromBytes([]byte(a.Stdout))
 	must(b.t, err)
 	r, err := current.NewResultFromResult(res)
 	must(b.t, err)

@@ -28,6 +28,10 @@ type Spec[C any] struct {
 	// the journal: whether ADD makes something that DEL must find again without
 	// the runtime's help. nil is never. Call.Entry is that record.
 	Keeps func(C) bool
+	// Again lets an ADD of a live attachment through, for a plugin that may be
+	// in one list more than once. Add then finds the record as the first left it
+	// (Call.Entry.Found is journal.Done), and begins it anew with what it adds.
+	Again bool
 	// Add attaches. It undoes what it did where it fails. A nil result passes
 	// prevResult on as it came.
 	Add func(context.Context, *Call, C) (*current.Result, error)
@@ -119,6 +123,9 @@ func (s Spec[C]) begin(ctx context.Context, c *Call, conf C) error {
 func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 	e := c.Entry
 	if e.Found == journal.Done && lives(e.Record, c.Netns) {
+		if s.Again {
+			return nil
+		}
 		return cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
 	}
 	if e.Found != journal.Nothing {
@@ -145,7 +152,7 @@ func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 	if err := call(s.Del, ctx, &old, conf); err != nil {
 		return err
 	}
-	return c.Entry.Remove()
+	return c.Entry.Restart()
 }
 
 // lives reports whether the sandbox that r was made for still exists, at the
@@ -167,11 +174,12 @@ func lives(r journal.Record, path string) bool {
 }
 
 // abort ends a failed ADD: the record goes with what it spoke of, unless
-// something could not be undone, which DEL or GC will find by it.
+// something could not be undone, which DEL or GC will find by it. The record of
+// an earlier ADD of the same attachment (Again) stays as it was.
 func (s Spec[C]) abort(c *Call, cause error) error {
 	var err error
 	if !undo.Incomplete(cause) {
-		err = c.Entry.Remove()
+		err = c.Entry.Abandon()
 	}
 	return errors.Join(err, s.close(c))
 }

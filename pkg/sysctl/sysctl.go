@@ -52,6 +52,28 @@ func Get(ns *netns.NS, key string) (value string, err error) {
 	return value, err
 }
 
+// Values returns the values of keys in ns, moving one thread there once. A key
+// that only can be written (net/ipv4/route/flush) is left out; one that the
+// kernel does not have is an error that satisfies errors.Is(err,
+// fs.ErrNotExist).
+func Values(ns *netns.NS, keys ...string) (map[string]string, error) {
+	values := make(map[string]string, len(keys))
+	err := in(ns, func() error {
+		for _, k := range keys {
+			v, err := read(k)
+			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			values[k] = v
+		}
+		return nil
+	})
+	return values, err
+}
+
 func in(ns *netns.NS, fn func() error) error {
 	if ns == nil {
 		return fn()
@@ -70,7 +92,7 @@ func set(g gate.Gate, s Setting) error {
 	if s.IfExists && errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if now, rerr := read(s.Key); rerr == nil && equal(now, s.Value) && refusedByFilesystem(err) {
+	if now, rerr := read(s.Key); rerr == nil && Equal(now, s.Value) && refusedByFilesystem(err) {
 		return nil
 	}
 	return fmt.Errorf("sysctl %s=%s: %w", s.Key, s.Value, err)
@@ -85,7 +107,11 @@ func write(s Setting) error {
 	if err != nil {
 		return err
 	}
-	_, err = unix.Write(fd, []byte(s.Value))
+	value := s.Value
+	if value == "" {
+		value = "\n" // writing nothing would change nothing
+	}
+	_, err = unix.Write(fd, []byte(value))
 	return errors.Join(err, unix.Close(fd))
 }
 
@@ -102,7 +128,8 @@ func read(key string) (string, error) {
 	return string(bytes.TrimRight(buf[:max(n, 0)], "\n")), errors.Join(err, unix.Close(fd))
 }
 
-// equal compares as the kernel does: fields count, the blanks between do not.
-func equal(a, b string) bool {
+// Equal compares two values as the kernel does: fields count, the blanks
+// between do not.
+func Equal(a, b string) bool {
 	return strings.Join(strings.Fields(a), " ") == strings.Join(strings.Fields(b), " ")
 }

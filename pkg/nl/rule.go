@@ -1,0 +1,118 @@
+package nl
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Rule is a policy routing rule that sends what comes from Src to Table.
+type Rule struct {
+	Src      netip.Prefix // invalid: from anywhere
+	Table    int
+	Priority int // 0 when adding: before all others but the local table's
+	IPv6     bool
+}
+
+// From returns the rule that looks up table for what comes from the address.
+func From(src netip.Addr, table int) Rule {
+	return Rule{Src: netip.PrefixFrom(src, src.BitLen()), Table: table, IPv6: src.Is6()}
+}
+
+// String returns the rule as ip(8) would write it.
+func (r Rule) String() string {
+	src := "all"
+	if r.Src.IsValid() {
+		src = r.Src.String()
+	}
+	return fmt.Sprintf("from %s lookup %d", src, r.Table)
+}
+
+// frToTable is the action of a rule that looks up a table (FR_ACT_TO_TBL).
+const frToTable = 1
+
+func (r Rule) message(what string, typ, flags uint16) *Message {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[7] = unix.AF_INET, frToTable
+	if r.IPv6 {
+		h[0] = unix.AF_INET6
+	}
+	if r.Src.IsValid() {
+		h[2] = uint8(r.Src.Bits())
+	}
+	if r.Table < 256 {
+		h[4] = uint8(r.Table)
+	}
+	m := NewMessage(what+" "+r.String(), typ, flags, h...)
+	if r.Src.IsValid() {
+		m.IP(unix.FRA_SRC, r.Src.Addr())
+	}
+	m.Uint32(unix.FRA_TABLE, uint32(r.Table))
+	if r.Priority != 0 {
+		m.Uint32(unix.FRA_PRIORITY, uint32(r.Priority))
+	}
+	return m
+}
+
+// AddRule adds a rule.
+func AddRule(r Rule) *Message {
+	return r.message("add rule", unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+}
+
+// DelRule removes a rule; one that is gone is success.
+func DelRule(r Rule) *Message {
+	m := r.message("delete rule", unix.RTM_DELRULE, 0)
+	m.Forgive = []unix.Errno{unix.ENOENT}
+	return m
+}
+
+// Rules returns the rules of both families. Where the kernel has no IPv6 there
+// are none of its family.
+func (c *Conn) Rules() ([]Rule, error) {
+	var all []Rule
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		var some []Rule
+		h := make([]byte, unix.SizeofRtMsg)
+		h[0] = fam
+		m := NewMessage("list rules", unix.RTM_GETRULE, 0, h...)
+		m.Reply = func(b []byte) error {
+			r, err := ParseRule(b)
+			if err == nil && r.IPv6 == (fam == unix.AF_INET6) {
+				some = append(some, r)
+			}
+			return err
+		}
+		err := c.Dump(m, func() { some = nil })
+		if fam == unix.AF_INET6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
+			err = nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// ParseRule reads the body of an RTM_NEWRULE message.
+func ParseRule(b []byte) (Rule, error) {
+	if len(b) < unix.SizeofRtMsg {
+		return Rule{}, errors.New("rule message cut short")
+	}
+	r := Rule{Table: int(b[4]), IPv6: b[0] == unix.AF_INET6}
+	Attrs(b[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
+		switch typ {
+		case unix.FRA_SRC:
+			a, _ := netip.AddrFromSlice(d)
+			r.Src = netip.PrefixFrom(a, int(b[2]))
+		case unix.FRA_TABLE:
+			r.Table = cmp.Or(int(u32(d)), r.Table)
+		case unix.FRA_PRIORITY:
+			r.Priority = int(u32(d))
+		}
+	})
+	return r, nil
+}
