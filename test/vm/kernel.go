@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,7 +80,26 @@ func unpackKernel(ctx context.Context, dir, pkg string) error {
 	if err != nil {
 		return err
 	}
+	if err := decompress(ctx, k.Modules); err != nil {
+		return err
+	}
 	_, err = output(ctx, dir, "depmod", "--basedir", "tree", filepath.Base(k.Modules))
+	return err
+}
+
+// decompress unpacks the modules, once here instead of at every boot, where it takes half of the time.
+func decompress(ctx context.Context, modules string) error {
+	argv := []string{"xz", "--decompress", "--"}
+	err := filepath.WalkDir(modules, func(file string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(file, ".ko.xz") {
+			argv = append(argv, file)
+		}
+		return err
+	})
+	if err != nil || len(argv) == 3 {
+		return err
+	}
+	_, err = output(ctx, modules, argv...)
 	return err
 }
 
@@ -144,7 +164,7 @@ func output(ctx context.Context, dir string, argv ...string) (string, error) {
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(said.String()))
+		return "", fmt.Errorf("%s: %w: %s", argv[0], err, strings.TrimSpace(said.String()))
 	}
 	return string(out), nil
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -120,18 +119,14 @@ func mounts(j *job.Job) []mount {
 	}
 }
 
-// loadModule loads a module from the initramfs. Debian compresses the modules of newer kernels, which unpack them themselves.
+// loadModule loads a module from the initramfs.
 func loadModule(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	var flags int
-	if !strings.HasSuffix(file, ".ko") {
-		flags = unix.MODULE_INIT_COMPRESSED_FILE
-	}
-	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil {
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
 		return fmt.Errorf("module %s: %w", file, err)
 	}
 	return nil
