@@ -14,8 +14,8 @@ import (
 	"github.com/netcleat/netcleat/test/vm/internal/job"
 )
 
-// proof is what shows that a feature exists: commands that must succeed in a new network namespace, and a word that the last
-// one must print.
+// proof is what shows that a feature exists: commands that must succeed in a new network namespace, and what they must
+// print.
 type proof struct {
 	commands []string
 	want     string
@@ -63,7 +63,7 @@ var proofs = map[string][]proof{
 		"tc filter show dev up0 parent ffff:",
 	}, "Redirect to device i0"}},
 	"nft": {{[]string{
-		"nft add table inet t", "nft add chain inet t c { type nat hook postrouting priority 100 ; }",
+		"nft add table inet t", "nft add chain inet t c '{ type nat hook postrouting priority 100 ; }'",
 		"nft add rule inet t c ip saddr 192.0.2.0/24 masquerade", "nft list table inet t",
 	}, "masquerade"}},
 	"iptables-nft":    iptablesProofs("iptables-nft", "ip6tables-nft"),
@@ -154,25 +154,12 @@ func needVM(t *testing.T) {
 // check runs the commands in a network namespace of their own.
 func (p proof) check(t *testing.T) {
 	t.Helper()
-	const ns = "selftest"
-	command(t, "ip netns add "+ns)
-	defer command(t, "ip netns del "+ns)
-	var out string
-	for _, c := range p.commands {
-		out = command(t, "ip netns exec "+ns+" "+c)
-	}
-	if !strings.Contains(out, p.want) {
-		t.Errorf("%s: want %q, got\n%s", p.commands[len(p.commands)-1], p.want, out)
-	}
-}
-
-// command runs a command whose words have no spaces.
-func command(t *testing.T, line string) string {
-	t.Helper()
-	argv := strings.Fields(line)
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	script := strings.Join(p.commands, "\n")
+	out, err := exec.Command("unshare", "--net", "sh", "-ec", script).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
+		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
-	return string(out)
+	if !strings.Contains(string(out), p.want) {
+		t.Errorf("%s: want %q, got\n%s", script, p.want, out)
+	}
 }
