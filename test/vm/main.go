@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -177,7 +178,7 @@ func (b *bench) test(ctx context.Context, name string) error {
 	defer boot.Stop()
 	r := &report{Out: os.Stdout, Verbose: b.verbose, Skips: b.skips, Ready: func() { boot.Stop() }}
 	if err := m.run(ctx, r.event); err != nil {
-		r.fault("machine: %v", errors.Join(context.Cause(ctx), err))
+		r.fault("machine: %v", cmp.Or(context.Cause(ctx), err))
 	}
 	console, err := os.ReadFile(m.Console)
 	if err != nil {

@@ -67,7 +67,7 @@ func (m *machine) run(ctx context.Context, handle func(job.Event)) error {
 // shell boots the machine with its serial console on this terminal.
 func (m *machine) shell(ctx context.Context) error {
 	cmd := m.command(ctx,
-		"-chardev", "null,id=events", "-device", "virtserialport,chardev=events,name=events",
+		"-chardev", "file,id=events,path=/dev/null", "-device", "virtserialport,chardev=events,name=events",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	runtime.LockOSThread()

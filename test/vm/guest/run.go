@@ -57,7 +57,7 @@ func do(j *job.Job, events *json.Encoder) error {
 	}
 	report(events, job.Event{Ready: time.Duration(up.Nano())})
 	if j.Shell {
-		return shell()
+		return shell(j.Repo)
 	}
 	for _, t := range j.Tests {
 		report(events, job.Event{Package: t.Package, Exit: runTest(j, t, events)})
@@ -147,8 +147,8 @@ func mark(pkg string) {
 	}
 }
 
-// shell gives the serial console to a shell until that ends.
-func shell() error {
+// shell gives the serial console to a shell in dir until that ends.
+func shell(dir string) error {
 	console, err := os.OpenFile("/dev/ttyS0", os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -156,6 +156,7 @@ func shell() error {
 	defer console.Close()
 	cmd := exec.Command("/bin/bash", "-i")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = console, console, console
+	cmd.Dir = dir
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	var exit *exec.ExitError
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
