@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/netcleat/netcleat/test/vm/internal/job"
+)
+
+// buildTests compiles the test binaries of the packages into dir. Packages without tests are left out.
+func buildTests(ctx context.Context, dir string, patterns []string) ([]job.Test, error) {
+	const tested = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
+	list, err := output(ctx, ".", append([]string{"go", "list", "-f", tested}, patterns...)...)
+	if err != nil {
+		return nil, err
+	}
+	var tests []job.Test
+	for line := range strings.Lines(list) {
+		pkg, source, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok {
+			tests = append(tests, job.Test{Package: pkg, Dir: source})
+		}
+	}
+	for i, batch := range batches(tests) {
+		if err := buildBatch(ctx, filepath.Join(dir, strconv.Itoa(i)), batch); err != nil {
+			return nil, err
+		}
+	}
+	return tests, nil
+}
+
+// batches groups tests so that no two of a group have the same base name: go test names a binary after it. A group is compiled
+// by one command, which keeps all processors busy.
+func batches(tests []job.Test) [][]*job.Test {
+	var groups [][]*job.Test
+	seen := map[string]int{}
+	for i := range tests {
+		name := path.Base(tests[i].Package)
+		n := seen[name]
+		seen[name]++
+		if n == len(groups) {
+			groups = append(groups, nil)
+		}
+		groups[n] = append(groups[n], &tests[i])
+	}
+	return groups
+}
+
+// buildBatch compiles the tests into dir and notes where each binary is.
+func buildBatch(ctx context.Context, dir string, tests []*job.Test) error {
+	argv := []string{"test", "-c", "-o", dir + "/"}
+	for _, t := range tests {
+		argv = append(argv, t.Package)
+		t.Binary = filepath.Join(dir, path.Base(t.Package)+".test")
+	}
+	if err := static(ctx, argv...); err != nil {
+		return fmt.Errorf("test binaries: %w", err)
+	}
+	for _, t := range tests {
+		if _, err := os.Stat(t.Binary); err != nil {
+			return fmt.Errorf("test binary of %s: %w", t.Package, err)
+		}
+	}
+	return nil
+}
+
+// static runs go so that what it builds needs no library.
+func static(ctx context.Context, argv ...string) error {
+	cmd := exec.CommandContext(ctx, "go", argv...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
