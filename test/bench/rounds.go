@@ -12,7 +12,7 @@ const (
 	minRounds   = 5
 	heavy       = 5 * time.Millisecond
 	pause       = 15 * time.Millisecond
-	burstRounds = 2
+	burstRounds = 3
 	connectWarm = 500
 	connectRow  = 2000
 	connectRows = 5

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/netcleat/netcleat/test/bench/bed"
@@ -212,7 +211,7 @@ func (r *runner) at(c cases.Case, verb string, level int) *report.Series {
 
 // collect moves the series into the report, the contenders of one verb together.
 func (s *session) collect(c cases.Case, runners []*runner) {
-	levels := slices.Concat(c.Levels)
+	levels := c.Levels
 	if len(levels) == 0 {
 		levels = []int{0}
 	}

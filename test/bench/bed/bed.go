@@ -44,7 +44,7 @@ type Bed struct {
 	host   *os.File // the bed's network namespace
 	slots  map[int]*attachment
 	serial atomic.Int64
-	links  map[string]bool // the host's links before the first ADD
+	links  map[string]bool // the host's links that are no leaks
 }
 
 // attachment is one container, which lives in the sandbox of its slot.
@@ -251,5 +251,7 @@ func (b *Bed) Fill(r Range, attached *int) error {
 		}
 		*attached++
 	}
-	return nil
+	var err error
+	b.links, err = links()
+	return err
 }

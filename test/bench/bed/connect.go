@@ -11,6 +11,10 @@ import (
 // hostAddress is the host's address on up0, where published ports are reached.
 var hostAddress = [4]byte{198, 51, 100, 1}
 
+// synRetries ends the wait for a port that is not published after seven seconds. A time-out on the socket would do too,
+// but makes connect fail at every signal, and the Go runtime sends itself some.
+const synRetries = 2
+
 // Connect measures n connections from outside, one after the other, through slot 0's first published port, and reports
 // how many there are in a second.
 func (b *Bed) Connect(n int, rate *float64) error {
@@ -83,10 +87,9 @@ func connect(to unix.Sockaddr) error {
 	if err != nil {
 		return err
 	}
-	wait := unix.NsecToTimeval(int64(patience))
 	return errors.Join(
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_SYNCNT, synRetries),
 		unix.Connect(fd, to),
 		unix.Close(fd))
 }

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ func Compare(old, now *Report) string {
 		if !ok {
 			continue
 		}
-		for _, other := range []string{Ours, s.Floor} {
+		for _, other := range slices.Compact([]string{Ours, s.Floor}) {
 			was, okWas := old.ratio(before, other)
 			is, okIs := now.ratio(s, other)
 			if okWas && okIs {

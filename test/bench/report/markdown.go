@@ -61,8 +61,12 @@ func (r *Report) cells(s Series, name, verb string) []string {
 	if n == 0 {
 		n = len(s.PerSecond)
 	}
+	contender := s.Contender
+	if s.Attached > 0 {
+		contender += fmt.Sprintf(" (%d attached)", s.Attached)
+	}
 	c := []string{
-		name, verb, s.Contender, fmt.Sprint(n), digits(Median(s.WallMS)), digits(100*spread) + " %",
+		name, verb, contender, fmt.Sprint(n), digits(Median(s.WallMS)), digits(100*spread) + " %",
 		digits(Quantile(s.WallMS, 0.95)), digits(Quantile(s.WallMS, 0.99)), digits(Median(s.PerSecond)),
 		digits(Median(s.CPUMS)), count(s.Execs), "–", "–", "–",
 	}
