@@ -59,7 +59,7 @@ const (
 func quiet(atMost time.Duration) {
 	end := time.Now().Add(atMost)
 	for busy, all := cpuTicks(); time.Now().Before(end); {
-		time.Sleep(quietWindow)
+		time.Sleep(quietWindow) //nolint:forbidigo // the window over which the load is measured
 		nowBusy, nowAll := cpuTicks()
 		if nowAll > all && float64(nowBusy-busy) <= quietShare*float64(nowAll-all) {
 			return

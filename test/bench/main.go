@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -49,9 +50,9 @@ func main() {
 func end(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // a command's end
 	}
-	os.Exit(0)
+	os.Exit(0) //nolint:forbidigo // a command's end
 }
 
 // run measures the chosen cases and writes the report.
@@ -95,7 +96,7 @@ func measure(o options, chosen []cases.Case) error {
 	if err != nil {
 		return err
 	}
-	s := session{options: o, field: f, report: r}
+	s := session{options: o, field: f, report: r, rng: rand.New(rand.NewPCG(1, 2))}
 	for _, c := range chosen {
 		if err := s.measure(c); err != nil {
 			return fmt.Errorf("case %s: %w", c.Name, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/netcleat/netcleat/test/bench/bed"
@@ -22,11 +23,20 @@ const (
 // make the next contender 0.5 to 0.9 ms slower, and there is no event that tells its end.
 func rest(took time.Duration) {
 	if took > heavy {
-		time.Sleep(pause)
+		time.Sleep(pause) //nolint:forbidigo // the kernel's deferred work has no event to wait for
 	}
 }
 
-// rounds lets the contenders take turns: each verb by all, then the next verb. Who begins moves on with every round.
+// shuffled returns the runners in the order of a turn. It differs from turn to turn, because a call is slower after a
+// heavy one than after a light one, and in a fixed order the same contender would always have the light one before it.
+// The seed is fixed.
+func (s *session) shuffled(runners []*runner) []*runner {
+	order := slices.Clone(runners)
+	s.rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	return order
+}
+
+// rounds lets the contenders take turns: each verb by all, then the next verb.
 func (s *session) rounds(c cases.Case, runners []*runner) {
 	end := time.Now().Add(s.options.budget)
 	for round := range s.options.rounds {
@@ -34,8 +44,7 @@ func (s *session) rounds(c cases.Case, runners []*runner) {
 			return
 		}
 		for _, verb := range c.Verbs {
-			for i := range runners {
-				r := runners[(i+round)%len(runners)]
+			for _, r := range s.shuffled(runners) {
 				if !r.takesPart(c, verb) {
 					continue
 				}
@@ -62,9 +71,8 @@ func burstSize(level int) int { return min(max(8*level, 16), 64) }
 // bursts lets the contenders take turns with whole bursts.
 func (s *session) bursts(c cases.Case, runners []*runner) {
 	for _, level := range c.Levels {
-		for round := range burstRounds {
-			for i := range runners {
-				r := runners[(i+round)%len(runners)]
+		for range burstRounds {
+			for _, r := range s.shuffled(runners) {
 				for _, verb := range c.Verbs {
 					if err := s.burst(c, r, verb, level); err != nil {
 						s.fail(c, r, err)
@@ -101,8 +109,7 @@ func (s *session) burst(c cases.Case, r *runner, verb string, level int) error {
 // connections lets the contenders take turns with rows of connections.
 func (s *session) connections(c cases.Case, runners []*runner) {
 	for row := range connectRows + 1 {
-		for i := range runners {
-			r := runners[(i+row)%len(runners)]
+		for _, r := range s.shuffled(runners) {
 			if r.failed {
 				continue
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,6 +18,7 @@ type session struct {
 	options options
 	field   *field
 	report  *report.Report
+	rng     *rand.Rand // of the order in which contenders take turns
 }
 
 // runner is an entry with its bed, and what it has done so far.

@@ -56,7 +56,7 @@ func watch(pid int) (Cost, int, error) {
 		if ws.Stopped() {
 			cost.count(at, ws)
 			// A process that was killed meanwhile is no longer there to be continued: its end is what comes next.
-			if err := syscall.PtraceCont(at, deliver(ws)); err != nil && err != syscall.ESRCH {
+			if err := syscall.PtraceCont(at, deliver(ws)); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return cost, 0, fmt.Errorf("ptrace: %w", err)
 			}
 		} else if at == pid {
@@ -64,7 +64,7 @@ func watch(pid int) (Cost, int, error) {
 		}
 		var err error
 		at, err = syscall.Wait4(-1, &ws, syscall.WALL, nil)
-		if err == syscall.ECHILD {
+		if errors.Is(err, syscall.ECHILD) {
 			return cost, status, nil
 		}
 		if err != nil {
