@@ -11,7 +11,7 @@ GOLANGCI := v2.15.0
 LINTER := build/tools/golangci-lint-$(GOLANGCI)
 
 # Static, and the same bytes wherever and whenever it is built.
-BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid="
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
 FUZZTIME ?= 30s
 
 ##@ Build

@@ -45,7 +45,7 @@ func (o Options) backup(all []name) error {
 	for _, n := range all {
 		k := kept{Name: n.name}
 		if n.owner != nobody {
-			k.Was = n.occupant.String()
+			k.Was = n.String()
 			if err := linkOrCopy(o.path(n.name), filepath.Join(dir, n.name)); err != nil {
 				return err
 			}
@@ -90,7 +90,7 @@ func Restore(ctx context.Context, o Options) error {
 		return err
 	}
 	if lock != nil {
-		defer lock.Close()
+		defer func() { _ = lock.Close() }()
 	}
 	files, err := pending(dir, m.Files)
 	if err != nil {

@@ -50,7 +50,7 @@ func Install(ctx context.Context, o Options) error {
 		return err
 	}
 	if dir != nil {
-		defer dir.Close()
+		defer func() { _ = dir.Close() }()
 	}
 	all, err := o.look(ctx, names)
 	if err != nil {
@@ -186,7 +186,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err

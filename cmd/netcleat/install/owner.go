@@ -107,7 +107,7 @@ func isELF(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	magic := make([]byte, 4)
 	_, err = f.Read(magic)
 	return err == nil && string(magic) == "\x7fELF"
