@@ -31,7 +31,7 @@ clean: ## Remove what the build and the tests made here
 
 ##@ Test
 .PHONY: test
-test: install-deps ## Everything: build, lint, house, unit, kernel, e2e (root)
+test: install-deps ## Everything: build, lint, house, unit, kernel, e2e, other kernels (root)
 	$(GO) run ./test/all
 
 .PHONY: unit
@@ -49,6 +49,17 @@ e2e: build ## Stories against the built binaries (root)
 .PHONY: house
 house: ## The rules of the house
 	$(GO) test ./test/house/...
+
+.PHONY: test-root
+test-root: kernel e2e ## The tests that need root, in this kernel
+
+.PHONY: test-vm
+test-vm: ## The tests in other kernels, booted in QEMU
+	$(GO) run ./test/vm
+
+.PHONY: bench
+bench: build ## Side by side with the reference (root)
+	$(GO) run ./test/bench
 
 .PHONY: golden
 golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)
@@ -75,6 +86,7 @@ fmt: $(LINTER) ## Format the code
 .PHONY: install-deps
 install-deps: $(LINTER) ## Install what the tests need, and say what (Debian and Ubuntu, root)
 	@scripts/test-deps
+	@scripts/reference
 
 $(LINTER):
 	@echo "build golangci-lint $(GOLANGCI) (a minute or three, once)"
