@@ -154,7 +154,7 @@ func pluginNames(ctx context.Context, binary string) ([]string, error) {
 			return names, nil
 		}
 	}
-	if err != nil {
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		return nil, fmt.Errorf("plugin binary %s: %w", binary, err)
 	}
 	return nil, fmt.Errorf("plugin binary %s: lists no plugins", binary)
