@@ -1,12 +1,10 @@
-// Command cni is all plugins of the suite. It is run under a plugin's name.
+// Command cni is the plugin binary: run under the name of a plugin, it is that
+// plugin.
+//
+// What is linked in here is paid for at every start of every plugin; the
+// operator's command is another binary for that reason.
 package main
 
-import (
-	"github.com/netcleat/netcleat/pkg/plugin"
-	"github.com/netcleat/netcleat/plugins/bridge"
-	"github.com/netcleat/netcleat/plugins/loopback"
-)
+import "github.com/netcleat/netcleat/pkg/plugin"
 
-func main() {
-	plugin.Main(plugin.Table{"bridge": bridge.Plugin, "loopback": loopback.Plugin})
-}
+func main() { plugin.Main(plugins) }

@@ -431,7 +431,7 @@ func lockFile(ctx context.Context, path string) (int, error) {
 // Flock locks fd exclusively, waiting until ctx ends; it then returns ErrBusy.
 // The wait is the kernel's, not a poll.
 func Flock(ctx context.Context, fd int) error {
-	if err := flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+	if err := flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		return err
 	}
 	locked := make(chan error, 1)

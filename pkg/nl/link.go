@@ -41,11 +41,7 @@ const OperUp = 6
 // LinkMessage starts an rtnetlink message about a link. With index 0 the kernel
 // finds it by the IFLA_IFNAME that the caller adds.
 func LinkMessage(what string, typ, flags uint16, index int) *Message {
-	return linkMessage(what, typ, flags, index, 0, 0)
-}
-
-func linkMessage(what string, typ, flags uint16, index int, ifFlags, change uint32) *Message {
-	return NewMessage(what, typ, flags, ifinfomsg(index, ifFlags, change)...)
+	return NewMessage(what, typ, flags, Ifinfomsg(index)...)
 }
 
 // Ifinfomsg returns the fixed header of a link message, as a veth's peer needs it.
@@ -62,23 +58,23 @@ func ifinfomsg(index int, flags, change uint32) []byte {
 // NewLink starts the message that creates a link of kind; the caller adds
 // IFLA_LINKINFO and the rest. flags (IFF_UP or 0) are the link's at birth.
 func NewLink(kind, name string, flags uint32) *Message {
-	m := linkMessage("create "+kind+" "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, flags, flags)
+	m := NewMessage("create "+kind+" "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfomsg(0, flags, flags)...)
 	return m.String(unix.IFLA_IFNAME, name)
 }
 
 // SetLink starts the message that changes an existing link.
 func SetLink(what string, index int) *Message {
-	return linkMessage(what, unix.RTM_NEWLINK, 0, index, 0, 0)
+	return LinkMessage(what, unix.RTM_NEWLINK, 0, index)
 }
 
 // SetLinkByName is SetLink for a link whose index the caller does not know.
 func SetLinkByName(what, name string) *Message {
-	return linkMessage(what, unix.RTM_NEWLINK, 0, 0, 0, 0).String(unix.IFLA_IFNAME, name)
+	return LinkMessage(what, unix.RTM_NEWLINK, 0, 0).String(unix.IFLA_IFNAME, name)
 }
 
 // SetFlags changes the link's IFF_ flags: those of mask take the bits of flags.
 func SetFlags(what string, index int, flags, mask uint32) *Message {
-	return linkMessage(what, unix.RTM_NEWLINK, 0, index, flags, mask)
+	return NewMessage(what, unix.RTM_NEWLINK, 0, ifinfomsg(index, flags, mask)...)
 }
 
 // SetUp brings a link up.

@@ -121,8 +121,13 @@ func (b *Bed) Snapshot() string {
 	for _, ns := range []*netns.NS{b.Host, b.Sandbox} {
 		b.In(ns, func() {
 			for _, args := range [][]string{
-				{"ip", "-d", "-o", "link"}, {"ip", "-o", "addr"}, {"ip", "route", "show", "table", "all"},
-				{"ip", "-6", "route", "show", "table", "all"}, {"ip", "rule"}, {"ip", "-6", "rule"}, {"tc", "qdisc"},
+				{"ip", "-d", "-o", "link"},
+				{"ip", "-o", "addr"},
+				{"ip", "route", "show", "table", "all"},
+				{"ip", "-6", "route", "show", "table", "all"},
+				{"ip", "rule"},
+				{"ip", "-6", "rule"},
+				{"tc", "qdisc"},
 			} {
 				out.WriteString(stable(b.Run(args[0], args[1:]...)))
 			}

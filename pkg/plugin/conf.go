@@ -38,21 +38,21 @@ type Attachment struct {
 	IfName      string `json:"ifname"`
 }
 
-// decodeConf reads the common part. For DEL and GC (lenient) a field of the
-// wrong type is left at its zero value and reported as note: nothing but the
-// name is needed to remove what is there.
-func decodeConf(stdin []byte, lenient bool) (c Conf, note, err error) {
-	err = json.Unmarshal(stdin, &c)
-	if mistyped := (*json.UnmarshalTypeError)(nil); lenient && errors.As(err, &mistyped) {
+// decodeConf reads the common part. For DEL and GC a field of the wrong type is
+// left at its zero value and reported as note: nothing but the name is needed to
+// remove what is there.
+func (c *Call) decodeConf() (conf Conf, note, err error) {
+	err = json.Unmarshal(c.Stdin, &conf)
+	if mistyped := (*json.UnmarshalTypeError)(nil); c.Removing() && errors.As(err, &mistyped) {
 		note, err = err, nil
 	}
 	if err != nil {
-		return c, note, cnierr.Decode(fmt.Errorf("configuration: %w", err))
+		return conf, note, cnierr.Decode(fmt.Errorf("configuration: %w", err))
 	}
-	if c.CNIVersion == "" {
-		c.CNIVersion = "0.1.0" // as the specification's first version had no field for it
+	if conf.CNIVersion == "" {
+		conf.CNIVersion = "0.1.0" // as the specification's first version had no field for it
 	}
-	return c, note, checkName(c.Name)
+	return conf, note, checkName(conf.Name)
 }
 
 // checkName enforces the specification's grammar for network names, which also

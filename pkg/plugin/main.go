@@ -214,7 +214,7 @@ func checkIfName(name string) error {
 
 // read decodes the common part of the configuration and settles the version.
 func (c *Call) read(plug Plugin) error {
-	conf, note, err := decodeConf(c.Stdin, c.Removing())
+	conf, note, err := c.decodeConf()
 	c.Conf = conf
 	if err != nil {
 		return err

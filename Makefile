@@ -1,0 +1,99 @@
+# `make` alone lists the targets. The two that matter: `make demo` and `make test`, both as root.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# sudo leaves /usr/local/go/bin out of PATH.
+export PATH := $(PATH):/usr/local/go/bin
+GO ?= go
+
+# Versions of the tools.
+GOLANGCI := v2.15.0
+LINTER := build/tools/golangci-lint-$(GOLANGCI)
+
+# Static, and the same bytes wherever and whenever it is built.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
+FUZZTIME ?= 30s
+
+##@ Build
+.PHONY: build
+build: ## bin/cni (all plugins) and bin/netcleat (the operator's command), static
+	@mkdir -p bin
+	$(BUILD) -o bin/cni ./cmd/cni
+	$(BUILD) -o bin/netcleat ./cmd/netcleat
+
+.PHONY: demo
+demo: build ## Attach two containers, show what that makes, detach them (root)
+	$(GO) run ./test/demo
+
+.PHONY: clean
+clean: ## Remove what the build and the tests made here
+	rm -rf bin build
+
+##@ Test
+.PHONY: test
+test: install-deps ## Everything: build, lint, house, unit, kernel, e2e, other kernels (root)
+	$(GO) run ./test/all
+
+.PHONY: unit
+unit: ## All tests that this user may run: without root, those that need no namespace
+	$(GO) test ./...
+
+.PHONY: kernel
+kernel: ## The tests of pkg and plugins, in namespaces of their own (root)
+	$(GO) test ./pkg/... ./plugins/...
+
+.PHONY: e2e
+e2e: build ## Stories against the built binaries (root)
+	$(GO) test ./test/e2e/...
+
+.PHONY: house
+house: ## The rules of the house
+	$(GO) test ./test/house/...
+
+.PHONY: test-root
+test-root: kernel e2e ## The tests that need root, in this kernel
+
+.PHONY: test-vm
+test-vm: ## The tests in other kernels, booted in QEMU
+	$(GO) run ./test/vm
+
+.PHONY: bench
+bench: build ## Side by side with the reference (root)
+	$(GO) run ./test/bench
+
+.PHONY: golden
+golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)
+	UPDATE=1 $(GO) test ./...
+
+.PHONY: fuzz
+fuzz: ## Each fuzzer for FUZZTIME
+	@set -e; $(GO) list ./... | while read -r pkg; do \
+		{ $(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true; } | while read -r name; do \
+			echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
+		done; \
+	done
+
+##@ Tidy
+.PHONY: lint
+lint: $(LINTER) ## The linters; CONTRIBUTING.md has the reason for each
+	$(LINTER) run ./...
+
+.PHONY: fmt
+fmt: $(LINTER) ## Format the code
+	$(LINTER) fmt ./...
+
+##@ Set up
+.PHONY: install-deps
+install-deps: $(LINTER) ## Install what the tests need, and say what (Debian and Ubuntu, root)
+	@scripts/test-deps
+	@scripts/reference
+
+$(LINTER):
+	@echo "build golangci-lint $(GOLANGCI) (a minute or three, once)"
+	@mkdir -p build/tools
+	@GOBIN=$(CURDIR)/build/tools/new $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	@mv build/tools/new/golangci-lint $@ && rmdir build/tools/new
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

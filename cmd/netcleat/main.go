@@ -1,0 +1,35 @@
+// Command netcleat is what an operator types: it installs the plugins, and
+// tells about them. Each subcommand has a file of its own.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "netcleat:", err)
+		os.Exit(1)
+	}
+}
+
+// root returns the command with all its subcommands.
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "netcleat",
+		Short:         "Install and look after the netcleat CNI plugins",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	c.AddCommand(installCommand(), versionCommand())
+	return c
+}

@@ -1,0 +1,142 @@
+// Package e2e runs the built plugins as runtimes do: as programs, with the
+// environment and the configurations of users.
+//
+// Each story (testdata/*.txtar) has a host of its own: a network namespace, and
+// a mount namespace with an empty /run, /var/lib/cni and /etc/cni. With CNI_BIN
+// set the stories run against the plugins in that directory, such as the
+// reference's; what cannot hold there is behind the condition [ours].
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// suite is what the stories share.
+type suite struct {
+	bin     string // directory of the plugins
+	cnitool string
+	repo    string
+	ours    bool
+}
+
+func TestStories(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: run make test as root")
+	}
+	s := newSuite(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       os.Getenv("UPDATE") != "",
+		RequireExplicitExec: true,
+		Setup:               s.setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"host": host, "container": container, "in": in, "uplink": uplink,
+			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left,
+		},
+		Condition: func(c string) (bool, error) {
+			if c != "ours" {
+				return false, fmt.Errorf("unknown condition %q", c)
+			}
+			return s.ours, nil
+		},
+	})
+}
+
+// newSuite builds the plugins and installs them, as a user does.
+func newSuite(t *testing.T) *suite {
+	t.Helper()
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch(t, repo)
+	run(t, filepath.Join(repo, "scripts/reference"))
+	s := &suite{repo: repo, cnitool: filepath.Join(repo, "build/reference/bin/cnitool"), bin: os.Getenv("CNI_BIN")}
+	if s.bin != "" {
+		return s
+	}
+	built := t.TempDir()
+	run(t, "go", "build", "-o", built, "../../cmd/cni", "../../cmd/netcleat")
+	s.bin, s.ours = filepath.Join(t.TempDir(), "bin"), true
+	run(t, filepath.Join(built, "netcleat"), "install", s.bin)
+	return s
+}
+
+func run(t *testing.T, argv ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
+	}
+}
+
+// watch looks at every source file, so that go test does not answer from its
+// cache when what the stories run has changed.
+func watch(t *testing.T, repo string) {
+	t.Helper()
+	for _, room := range []string{"cmd", "pkg", "plugins", "conflist-examples"} {
+		err := filepath.WalkDir(filepath.Join(repo, room), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// hostScript makes a story's host and waits until its standard input ends.
+const hostScript = `
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/netns /var/lib/cni /etc/cni
+mount -t tmpfs tmpfs /var/lib/cni
+mount -t tmpfs tmpfs /etc/cni
+ip link set lo up
+echo ready
+cat
+`
+
+// setup starts the story's host, a process that holds its namespaces.
+func (s *suite) setup(e *testscript.Env) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", hostScript)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		cancel()
+		return err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		cancel()
+		return err
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return err
+	}
+	e.Defer(func() {
+		_ = stdin.Close()
+		cancel()
+		_ = cmd.Wait()
+	})
+	if n, err := stdout.Read(make([]byte, len("ready\n"))); err != nil || n == 0 {
+		return fmt.Errorf("host: %w", err)
+	}
+	e.Setenv("HOST", fmt.Sprint(cmd.Process.Pid))
+	e.Setenv("NETCONFPATH", filepath.Join(e.WorkDir, "net.d"))
+	e.Setenv("CNI_PATH", s.bin)
+	e.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	return os.MkdirAll(e.Getenv("NETCONFPATH"), 0o755)
+}
