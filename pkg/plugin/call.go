@@ -207,6 +207,9 @@ func (c *Call) Valid(containerID, ifName string) bool {
 	return false
 }
 
+// ValidAttachments returns GC's list.
+func (c *Call) ValidAttachments() []Attachment { return c.valid }
+
 // Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), or "". Keys are
 // compared as they are.
 func (c *Call) Arg(key string) string {

@@ -1,0 +1,142 @@
+// Package iptables changes rules by iptables-restore: one process and one
+// transaction for all changes of a table. It is for hosts whose configuration or
+// kernel wants iptables; what iptables-nft made can also be read and removed by
+// package nft, without a process.
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/gate"
+)
+
+// Tool is one variant of iptables for one family.
+type Tool struct {
+	V6     bool
+	Legacy bool // the variant for the kernel's old ip_tables, whatever is the host's default
+}
+
+// Both returns the IPv4 and the IPv6 tool.
+func Both(legacy bool) []Tool {
+	return []Tool{{Legacy: legacy}, {V6: true, Legacy: legacy}}
+}
+
+func (t Tool) program(verb string) string {
+	name := "iptables"
+	if t.V6 {
+		name = "ip6tables"
+	}
+	if t.Legacy {
+		name += "-legacy"
+	}
+	return name + "-" + verb
+}
+
+// Loaded reports whether the kernel's old ip_tables (or ip6_tables) has the
+// table in the calling thread's namespace.
+func (t Tool) Loaded(table string) bool {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if t.V6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	b, err := os.ReadFile(file)
+	return err == nil && slices.Contains(strings.Fields(string(b)), table)
+}
+
+// LegacyLoaded reports whether either family has the old table.
+func LegacyLoaded(table string) bool {
+	return slices.ContainsFunc(Both(true), func(t Tool) bool { return t.Loaded(table) })
+}
+
+// wait bounds how long iptables waits for the lock on the legacy tables, in
+// seconds.
+const wait = "30"
+
+// Restore makes the changes that script describes in iptables-restore's form,
+// leaving everything else as it is.
+func (t Tool) Restore(ctx context.Context, g gate.Gate, what, script string) error {
+	name := t.program("restore")
+	if err := g.Pass(name + ": " + what); err != nil {
+		return fmt.Errorf("%s: %s: %w", name, what, err)
+	}
+	_, err := t.run(ctx, name, script, "--noflush", "-w", wait)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// Save returns the rules of a table in iptables-save's form, a line each. Where
+// the tool is not installed there are none.
+func (t Tool) Save(ctx context.Context, table string) ([]string, error) {
+	out, err := t.run(ctx, t.program("save"), "", "-t", table)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return strings.Split(out, "\n"), err
+}
+
+// Installed reports whether the host has the tool.
+func (t Tool) Installed() bool {
+	_, err := find(t.program("restore"))
+	return err == nil
+}
+
+func (t Tool) run(ctx context.Context, name, stdin string, args ...string) (string, error) {
+	path, err := find(name)
+	if err != nil {
+		return "", err
+	}
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	err = cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 4 {
+		return "", cnierr.Newf(cnierr.TryAgain, "%s: %s", name, bytes.TrimSpace(errs.Bytes())) // the lock is held
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out.String(), nil
+}
+
+// find looks for a program in PATH, and where runtimes with a bare PATH would
+// miss it.
+func find(name string) (string, error) {
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin", "/usr/local/sbin") {
+		path := filepath.Join(dir, name)
+		if st, err := os.Stat(path); dir != "" && err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: not installed: %w", name, fs.ErrNotExist)
+}
+
+// Quote writes s as one word of a script.
+func Quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// Hash returns the first n hex digits of the SHA-512 of s, as the names of the
+// reference's chains have them.
+func Hash(n int, s string) string {
+	sum := sha512.Sum512([]byte(s))
+	return hex.EncodeToString(sum[:])[:n]
+}
+
+// Comment is what the reference writes beside the rules of a container.
+func Comment(network, containerID string) string {
+	return fmt.Sprintf("name: %q id: %q", network, containerID)
+}

@@ -1,0 +1,187 @@
+package masq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// chainName is the reference's name of the container's chain.
+func chainName(network, containerID string) string {
+	return "CNI-" + iptables.Hash(24, network+containerID)
+}
+
+// addChains makes the container's chain by iptables, one transaction a family.
+func (a Attachment) addChains(ctx context.Context, tool iptables.Tool) error {
+	siblings, err := a.siblings()
+	if err != nil {
+		return err
+	}
+	for _, v6 := range []bool{false, true} {
+		tool.V6 = v6
+		own := slices.DeleteFunc(slices.Clone(a.Addrs), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
+		if len(own) == 0 {
+			continue
+		}
+		if err := tool.Restore(ctx, a.Gate, "masquerade "+a.ContainerID, a.script(own, siblings)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// script writes the chain anew, with what the container's other interfaces have
+// in it, and has the own addresses enter it.
+func (a Attachment) script(own, siblings []netip.Prefix) string {
+	chain := chainName(a.Network, a.ContainerID)
+	comment := " -m comment --comment " + iptables.Quote(iptables.Comment(a.Network, a.ContainerID)) + "\n"
+	v6 := own[0].Addr().Is6()
+	multicast := "224.0.0.0/4"
+	if v6 {
+		multicast = "ff00::/8"
+	}
+	var s strings.Builder
+	fmt.Fprintf(&s, "*nat\n:%s - [0:0]\n", chain)
+	for _, p := range append(slices.Clone(own), siblings...) {
+		if p.Addr().Is6() == v6 {
+			fmt.Fprintf(&s, "-A %s -d %s -j ACCEPT%s", chain, p.Masked(), comment)
+		}
+	}
+	fmt.Fprintf(&s, "-A %s ! -d %s -j MASQUERADE%s", chain, multicast, comment)
+	for _, p := range own {
+		fmt.Fprintf(&s, "-A POSTROUTING -s %s -j %s%s", p.Addr(), chain, comment)
+	}
+	s.WriteString("COMMIT\n")
+	return s.String()
+}
+
+// natTables are where iptables-nft keeps the nat tables.
+var natTables = []nft.Table{{Family: nft.IPv4, Name: "nat"}, {Family: nft.IPv6, Name: "nat"}}
+
+// delTranslated deletes the container's chain from iptables-nft's tables, but
+// for what enters it from the addresses to keep.
+func (a Attachment) delTranslated(c *nft.Conn, tx *nft.Tx, keep []netip.Prefix) (dropped []nft.Table, err error) {
+	for _, t := range natTables {
+		chain := nft.Chain{Table: t, Name: chainName(a.Network, a.ContainerID)}
+		info, err := c.GetChain(chain)
+		if err != nil {
+			return nil, err
+		}
+		if info == nil {
+			continue
+		}
+		dropped = append(dropped, t)
+		err = c.DropChain(tx, chain, nft.Chain{Table: t, Name: "POSTROUTING"}, func(r nft.RuleInfo) bool { return from(r, keep) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return dropped, nil
+}
+
+func from(r nft.RuleInfo, addrs []netip.Prefix) bool {
+	return slices.ContainsFunc(addrs, func(p netip.Prefix) bool {
+		return slices.ContainsFunc(r.Values, func(v []byte) bool { return slices.Equal(v, p.Addr().AsSlice()) })
+	})
+}
+
+// gcTranslated deletes the chains of the network's containers that are not
+// valid from iptables-nft's tables.
+func (a Attachment) gcTranslated(c *nft.Conn, tx *nft.Tx, valid []plugin.Attachment) error {
+	for _, t := range natTables {
+		rules, err := c.Rules(nft.Chain{Table: t, Name: "POSTROUTING"})
+		if err != nil {
+			return err
+		}
+		for _, chain := range a.stale(rules, valid) {
+			if err := c.DropChain(tx, nft.Chain{Table: t, Name: chain}, nft.Chain{Table: t, Name: "POSTROUTING"}, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stale returns the chains of the network's containers that are not valid, as
+// the comments of the rules that enter them say.
+func (a Attachment) stale(rules []nft.RuleInfo, valid []plugin.Attachment) (chains []string) {
+	for _, r := range rules {
+		id, ours := strings.CutPrefix(r.Comment, fmt.Sprintf("name: %q id: ", a.Network))
+		id = strings.Trim(id, `"`)
+		live := slices.ContainsFunc(valid, func(v plugin.Attachment) bool { return v.ContainerID == id })
+		if ours && !live && r.Target == chainName(a.Network, id) && !slices.Contains(chains, r.Target) {
+			chains = append(chains, r.Target)
+		}
+	}
+	return chains
+}
+
+// delLegacy deletes the container's chain from the kernel's old tables, where
+// those are loaded.
+func (a Attachment) delLegacy(ctx context.Context) error {
+	keep, err := a.siblings()
+	if err != nil {
+		return err
+	}
+	chain := chainName(a.Network, a.ContainerID)
+	return a.eachLegacy(ctx, func(rules []iptables.Line) []string {
+		return iptables.DropChain(rules, chain, func(l iptables.Line) bool {
+			return slices.ContainsFunc(keep, func(p netip.Prefix) bool { return l.Has("-s", hostPrefix(p.Addr()).String()) })
+		})
+	})
+}
+
+func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }
+
+func (a Attachment) gcLegacy(ctx context.Context, valid []plugin.Attachment) error {
+	return a.eachLegacy(ctx, func(rules []iptables.Line) (script []string) {
+		var infos []nft.RuleInfo
+		for _, l := range rules {
+			if l.Chain == "POSTROUTING" {
+				infos = append(infos, nft.RuleInfo{Comment: l.Value("--comment"), Target: l.Value("-j")})
+			}
+		}
+		for _, chain := range a.stale(infos, valid) {
+			script = append(script, iptables.DropChain(rules, chain, nil)...)
+		}
+		return script
+	})
+}
+
+// eachLegacy lets change say what to do with the rules of each old nat table.
+func (a Attachment) eachLegacy(ctx context.Context, change func([]iptables.Line) []string) error {
+	var errs []error
+	for _, tool := range iptables.Both(true) {
+		if tool.Loaded("nat") {
+			errs = append(errs, tool.Change(ctx, a.Gate, "nat", change))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkChains looks for the container's chain and for what enters it.
+func (a Attachment) checkChains(ctx context.Context, tool iptables.Tool) error {
+	chain := chainName(a.Network, a.ContainerID)
+	for _, p := range a.Addrs {
+		tool.V6 = p.Addr().Is6()
+		saved, err := tool.Save(ctx, "nat")
+		if err != nil {
+			return err
+		}
+		enters := func(l iptables.Line) bool {
+			return l.Chain == "POSTROUTING" && l.Value("-j") == chain && l.Has("-s", hostPrefix(p.Addr()).String())
+		}
+		if !slices.ContainsFunc(iptables.Parse(saved), enters) {
+			return cnierr.Check("masquerading of %s is missing in iptables (netcleat reconcile restores it)", p)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+// Package masq gives the containers of a network the host's address when they
+// speak to the world beyond it.
+//
+// With nftables there is one rule for a network and each of its prefixes, in the
+// reference's table. It is made with the network's first container and removed
+// with the last, so that all others cost a look. A container of the network that
+// is attached with ipMasq off is exempt from it (Exempt). With iptables there is
+// one chain a container, named and commented as the reference's.
+package masq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Attachment is whom to masquerade. Its record (of plugin bridge or ptp) must be
+// in the journal before Add, and until after Del.
+type Attachment struct {
+	Gate        gate.Gate
+	Journal     journal.Dir
+	Network     string
+	ContainerID string
+	IfName      string
+	Addrs       []netip.Prefix // addresses with the network's prefix length; Del needs none
+	Backend     *string        // ipMasqBackend: "nftables", "iptables", or nil
+}
+
+// CheckBackend returns the error for an ipMasqBackend that is none, for parsers.
+func CheckBackend(name *string) error {
+	if name == nil || *name == string(iptables.NFTables) || *name == string(iptables.IPTables) {
+		return nil
+	}
+	return cnierr.Config("unknown ipmasq backend %q", *name)
+}
+
+func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
+	if a.Backend == nil || CheckBackend(a.Backend) != nil {
+		return iptables.Default(c, "nat")
+	}
+	return iptables.Backend(*a.Backend), iptables.Tool{}
+}
+
+// locked runs fn with a socket and under the network's lock.
+func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) (err error) {
+	unlock, err := a.Journal.Lock(ctx, "masquerade of "+a.Network)
+	if errors.Is(err, journal.ErrBusy) {
+		return cnierr.With(cnierr.TryAgain, err)
+	}
+	if err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
+	c, err := nft.Dial(nil, a.Gate)
+	if err != nil {
+		return errors.Join(err, unlock())
+	}
+	err = errors.Join(fn(c), unlock())
+	return errors.Join(err, c.Close()) // which may wait for the kernel: not under the lock
+}
+
+// Add masquerades the attachment. undo takes that back.
+func Add(ctx context.Context, a Attachment) (undo func() error, err error) {
+	undo = func() error { return Del(context.WithoutCancel(ctx), a) }
+	if len(a.Addrs) == 0 {
+		return undo, nil
+	}
+	return undo, a.locked(ctx, func(c *nft.Conn) error { return a.add(ctx, c) })
+}
+
+func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
+	backend, tool := a.backend(c)
+	if backend == iptables.IPTables {
+		return a.addChains(ctx, tool)
+	}
+	missing, err := a.missing(c)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return c.Update(ctx, "masquerade "+a.Network, func(tx *nft.Tx) error { return a.addRules(c, tx) })
+}
+
+// Del removes what Add or the reference made for the attachment, with either
+// backend, and the network's rules where no other attachment needs them. Where
+// nothing of that exists it does nothing.
+func Del(ctx context.Context, a Attachment) error {
+	return a.locked(ctx, func(c *nft.Conn) error {
+		return errors.Join(a.delRules(ctx, c), a.delLegacy(ctx))
+	})
+}
+
+// Exempt keeps an attachment with ipMasq off from being masqueraded by the rule
+// of its network, where other attachments have brought that about. undo takes
+// that back; Del does, too.
+func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
+	undo = func() error { return nil }
+	c, err := nft.Dial(nil, a.Gate)
+	if err != nil {
+		return undo, nil // without nf_tables there is no such rule
+	}
+	info, err := c.GetChain(a.chain())
+	if err = errors.Join(ignoreMissing(err), c.Close()); err != nil || info == nil {
+		return undo, err
+	}
+	undo = func() error { return Del(context.WithoutCancel(ctx), a) }
+	return undo, a.locked(ctx, func(c *nft.Conn) error {
+		return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error { return a.exempt(c, tx, a.Addrs) })
+	})
+}
+
+// Check compares the kernel's rules with what Add makes.
+func Check(ctx context.Context, a Attachment) (err error) {
+	c, err := nft.Dial(nil, a.Gate)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if backend, tool := a.backend(c); backend == iptables.IPTables {
+		return a.checkChains(ctx, tool)
+	}
+	missing, err := a.missing(c)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return cnierr.Check("masquerading of %v is missing in %s (netcleat reconcile restores it)", missing, table)
+	}
+	return nil
+}
+
+// GC removes what is left of the network's attachments that are not valid: what
+// the reference made, and the rules of a network that nobody uses.
+func GC(ctx context.Context, a Attachment, valid []plugin.Attachment) error {
+	return a.locked(ctx, func(c *nft.Conn) error {
+		return errors.Join(a.gcRules(ctx, c, valid), a.gcLegacy(ctx, valid))
+	})
+}
+
+// Reconcile restores what an attachment needs, by its record alone.
+func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
+	conf := confOf(r)
+	a := Attachment{
+		Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Addrs: r.IPs, Backend: conf.Backend,
+	}
+	if !conf.IPMasq {
+		_, err := Exempt(ctx, a)
+		return err
+	}
+	if Check(ctx, a) == nil {
+		return nil
+	}
+	_, err := Add(ctx, a)
+	return err
+}
+
+// conf is what bridge's and ptp's configurations say of masquerading.
+type conf struct {
+	IPMasq  bool    `json:"ipMasq"`
+	Backend *string `json:"ipMasqBackend"`
+}
+
+func confOf(r journal.Record) (c conf) {
+	_ = json.Unmarshal(r.Config, &c) // what is of another type says nothing
+	return c
+}
+
+// masquerades says which plugins' records may need the network's rules.
+func masquerades(plugin string) bool { return plugin == "bridge" || plugin == "ptp" }
+
+func (a Attachment) owns(r journal.Record) bool {
+	return r.Network == a.Network && r.ContainerID == a.ContainerID && r.IfName == a.IfName
+}
+
+// needed reports whether another attachment of the network is masqueraded.
+func (a Attachment) needed() (bool, error) {
+	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
+		return !a.owns(r) && confOf(r).IPMasq
+	})
+}
+
+// others returns the records of the network's other attachments that pick
+// selects.
+func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, error) {
+	all, err := a.Journal.Network(a.Network)
+	var some []journal.Record
+	for _, r := range all {
+		if masquerades(r.Plugin) && !a.owns(r) && pick(r) {
+			some = append(some, r)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", a.Network, err)
+	}
+	return some, nil
+}
+
+// siblings returns the masqueraded addresses of the container's other
+// interfaces on the network: the reference's chain is theirs, too.
+func (a Attachment) siblings() ([]netip.Prefix, error) {
+	records, err := a.others(func(r journal.Record) bool { return r.ContainerID == a.ContainerID && confOf(r).IPMasq })
+	var ips []netip.Prefix
+	for _, r := range records {
+		ips = append(ips, r.IPs...)
+	}
+	return ips, err
+}
+
+func ignoreMissing(err error) error {
+	if nft.Missing(err) {
+		return nil
+	}
+	return err
+}

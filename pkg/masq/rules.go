@@ -1,0 +1,283 @@
+package masq
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// The reference's table and chains, which its rules for single containers and
+// ours for networks share.
+var (
+	table       = nft.Table{Family: nft.Inet, Name: "cni_plugins_masquerade"}
+	checks      = nft.Chain{Table: table, Name: "masq_checks"}
+	postrouting = nft.Chain{Table: table, Name: "postrouting", Hook: &nft.Hook{Type: "nat", Num: unix.NF_INET_POST_ROUTING, Priority: 100}}
+)
+
+// chain holds the rules of a's network.
+func (a Attachment) chain() nft.Chain {
+	return nft.Chain{Table: table, Name: "net_" + iptables.Hash(16, a.Network)}
+}
+
+// exempts holds the network's addresses that are not masqueraded.
+func (a Attachment) exempts(v6 bool) nft.Set {
+	s := nft.Set{Table: table, Name: "exempt4_" + iptables.Hash(16, a.Network), Key: []nft.Type{nft.TypeIPv4}}
+	if v6 {
+		s.Name, s.Key = "exempt6_"+iptables.Hash(16, a.Network), []nft.Type{nft.TypeIPv6}
+	}
+	return s
+}
+
+func (a Attachment) sets() []nft.Set { return []nft.Set{a.exempts(false), a.exempts(true)} }
+
+// tag begins the comment of a prefix's rule, by which it is found.
+func tag(p netip.Prefix) string { return p.Masked().String() + " of " }
+
+// missing returns those of a's prefixes that have no rule.
+func (a Attachment) missing(c *nft.Conn) ([]netip.Prefix, error) {
+	rules, err := c.Rules(a.chain())
+	if err != nil {
+		return nil, err
+	}
+	var list []netip.Prefix
+	for _, p := range a.Addrs {
+		if !hasRule(rules, tag(p)) {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+func hasRule(rules []nft.RuleInfo, prefix string) bool {
+	for _, r := range rules {
+		if strings.HasPrefix(r.Comment, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// addRules adds what is missing for a's prefixes.
+func (a Attachment) addRules(c *nft.Conn, tx *nft.Tx) error {
+	if err := ensureTable(c, tx); err != nil {
+		return err
+	}
+	chain := a.chain()
+	tx.EnsureChain(chain)
+	all, err := c.Rules(checks)
+	if err != nil {
+		return err
+	}
+	if !jumps(all, chain.Name) {
+		tx.Append(nft.Rule{Chain: checks, Exprs: []nft.Expr{nft.Jump(chain.Name)}, Comment: journal.Cut("net: "+a.Network, 120)})
+	}
+	missing, err := a.missing(c)
+	if err != nil {
+		return err
+	}
+	for i, p := range missing {
+		if !hasPrefix(missing[:i], p) {
+			tx.Append(a.rule(p))
+		}
+	}
+	off, err := a.others(func(r journal.Record) bool { return !confOf(r).IPMasq })
+	for _, r := range off {
+		if err == nil {
+			err = a.exempt(c, tx, within(r.IPs, missing))
+		}
+	}
+	return err
+}
+
+func hasPrefix(list []netip.Prefix, p netip.Prefix) bool {
+	for _, q := range list {
+		if q.Masked() == p.Masked() {
+			return true
+		}
+	}
+	return false
+}
+
+func within(ips, nets []netip.Prefix) (some []netip.Prefix) {
+	for _, ip := range ips {
+		if hasPrefix(nets, ip) {
+			some = append(some, ip)
+		}
+	}
+	return some
+}
+
+// rule masquerades what a prefix's containers send to others.
+func (a Attachment) rule(p netip.Prefix) nft.Rule {
+	return nft.Rule{
+		Chain:   a.chain(),
+		Exprs:   nft.Join(nft.Proto(p.Addr().Is6()), nft.Addr(nft.Source, nft.Equal, p), nft.Addr(nft.Destination, nft.Not, p), []nft.Expr{nft.Masquerade()}),
+		Comment: journal.Cut(tag(p)+"net: "+a.Network, 120),
+	}
+}
+
+// ensureTable adds the shared part.
+func ensureTable(c *nft.Conn, tx *nft.Tx) error {
+	tx.EnsureTable(table, "Masquerading for CNI plugins")
+	tx.EnsureChain(checks)
+	tx.EnsureChain(postrouting)
+	rules, err := c.Rules(postrouting)
+	if err != nil || jumps(rules, checks.Name) {
+		return err
+	}
+	for _, multicast := range []netip.Prefix{
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff}), 8),
+	} {
+		e := nft.Join(nft.Proto(multicast.Addr().Is6()), nft.Addr(nft.Destination, nft.Equal, multicast), []nft.Expr{nft.Decide(nft.Return)})
+		tx.Append(nft.Rule{Chain: postrouting, Exprs: e})
+	}
+	tx.Append(nft.Rule{Chain: postrouting, Exprs: []nft.Expr{nft.Goto(checks.Name)}})
+	return nil
+}
+
+func jumps(rules []nft.RuleInfo, chain string) bool {
+	for _, r := range rules {
+		if r.Target == chain {
+			return true
+		}
+	}
+	return false
+}
+
+// exempt adds addresses to the sets of the network's exceptions, and makes those
+// where there are none yet.
+func (a Attachment) exempt(c *nft.Conn, tx *nft.Tx, addrs []netip.Prefix) error {
+	for _, p := range addrs {
+		set := a.exempts(p.Addr().Is6())
+		there, err := c.HasSet(set)
+		if err != nil {
+			return err
+		}
+		tx.EnsureSet(set)
+		if !there {
+			e := nft.Join(nft.Proto(p.Addr().Is6()), []nft.Expr{nft.LoadAddr(p.Addr().Is6(), nft.Source, 0), nft.InSet(set.Name, 0), nft.Decide(nft.Return)})
+			tx.Insert(nft.Rule{Chain: a.chain(), Exprs: e, Comment: "attached with ipMasq off"})
+		}
+		tx.Add(set, nft.Elem{Key: p.Addr().AsSlice(), Comment: journal.Cut(a.ContainerID, 120)})
+	}
+	return nil
+}
+
+// delRules removes what nf_tables has of the attachment: rules of the reference
+// or of iptables-nft, its exemption, and the network's rules after its last.
+func (a Attachment) delRules(ctx context.Context, c *nft.Conn) error {
+	keep, err := a.siblings()
+	if err != nil {
+		return err
+	}
+	var dropped []nft.Table
+	err = c.Update(ctx, "end masquerading of "+a.ContainerID, func(tx *nft.Tx) (err error) {
+		if dropped, err = a.delTranslated(c, tx, keep); err != nil {
+			return err
+		}
+		own := instance(a.Network, a.ContainerID, a.IfName)
+		return a.sweep(c, tx, func(r nft.RuleInfo) bool { return strings.HasPrefix(r.Comment, own) })
+	})
+	for _, t := range dropped {
+		err = errors.Join(err, c.DeleteBare(ctx, t))
+	}
+	return ignoreMissing(err)
+}
+
+// instance begins the comment of the reference's rules for an attachment.
+func instance(network, containerID, ifName string) string {
+	return iptables.Hash(16, network) + "-" + iptables.Hash(16, ifName+":"+containerID)
+}
+
+// sweep deletes the reference's rules that are stale, a's exemptions, and all of
+// the network's rules where no other attachment needs them.
+func (a Attachment) sweep(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool) error {
+	rules, err := c.Rules(checks)
+	if err != nil || len(rules) == 0 {
+		return err
+	}
+	needed, err := a.needed()
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, r := range rules {
+		if stale(r) || !needed && r.Target == a.chain().Name {
+			tx.DeleteRule(checks, r.Handle)
+		} else {
+			left++
+		}
+	}
+	switch {
+	case left == 0:
+		tx.DeleteTable(table)
+		return nil
+	case needed:
+		return a.unexempt(c, tx)
+	default:
+		return a.delNetwork(c, tx)
+	}
+}
+
+// unexempt takes a's addresses from the exceptions.
+func (a Attachment) unexempt(c *nft.Conn, tx *nft.Tx) error {
+	for _, p := range a.Addrs {
+		set := a.exempts(p.Addr().Is6())
+		found, err := c.Find(set, p.Addr().AsSlice())
+		if err != nil {
+			return err
+		}
+		for _, e := range found {
+			if e.Comment == journal.Cut(a.ContainerID, 120) {
+				tx.Remove(set, nft.Elem{Key: e.Key})
+			}
+		}
+	}
+	return nil
+}
+
+// delNetwork deletes the network's chain and sets.
+func (a Attachment) delNetwork(c *nft.Conn, tx *nft.Tx) error {
+	info, err := c.GetChain(a.chain())
+	if err != nil || info == nil {
+		return err
+	}
+	tx.FlushChain(a.chain())
+	tx.DeleteChain(a.chain())
+	for _, set := range a.sets() {
+		there, err := c.HasSet(set)
+		if err != nil {
+			return err
+		}
+		if there {
+			tx.DeleteSet(set)
+		}
+	}
+	return nil
+}
+
+// gcRules removes the reference's rules for the network's attachments that are
+// not valid.
+func (a Attachment) gcRules(ctx context.Context, c *nft.Conn, valid []plugin.Attachment) error {
+	net, alive := iptables.Hash(16, a.Network)+"-", map[string]bool{}
+	for _, v := range valid {
+		alive[instance(a.Network, v.ContainerID, v.IfName)] = true
+	}
+	err := c.Update(ctx, "collect masquerading of "+a.Network, func(tx *nft.Tx) error {
+		if err := a.gcTranslated(c, tx, valid); err != nil {
+			return err
+		}
+		return a.sweep(c, tx, func(r nft.RuleInfo) bool {
+			return strings.HasPrefix(r.Comment, net) && !alive[r.Comment[:min(len(r.Comment), len(net)+16)]]
+		})
+	})
+	return ignoreMissing(err)
+}

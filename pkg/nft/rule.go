@@ -1,0 +1,179 @@
+package nft
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// Rule is a rule that is to be added.
+type Rule struct {
+	Chain   Chain
+	Exprs   []Expr
+	Comment string
+}
+
+// Append adds a rule at the end of its chain.
+func (tx *Tx) Append(r Rule) { tx.rule(r, unix.NLM_F_APPEND) }
+
+// Insert adds a rule at the beginning of its chain.
+func (tx *Tx) Insert(r Rule) { tx.rule(r, 0) }
+
+func (tx *Tx) rule(r Rule, flags uint16) {
+	m := message("add rule to "+r.Chain.Name, r.Chain.Table.Family, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|flags)
+	m.String(unix.NFTA_RULE_TABLE, r.Chain.Table.Name).String(unix.NFTA_RULE_CHAIN, r.Chain.Name)
+	m.Begin(unix.NFTA_RULE_EXPRESSIONS | unix.NLA_F_NESTED)
+	for _, e := range r.Exprs {
+		m.Begin(unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED)
+		m.String(unix.NFTA_EXPR_NAME, e.name)
+		m.Begin(unix.NFTA_EXPR_DATA | unix.NLA_F_NESTED)
+		e.write(m)
+		m.End().End()
+	}
+	m.End()
+	if r.Comment != "" {
+		m.Attr(unix.NFTA_RULE_USERDATA, comments(r.Comment))
+	}
+	tx.add(m)
+}
+
+// RuleInfo is what the kernel says of a rule.
+type RuleInfo struct {
+	Handle  uint64
+	Comment string
+	Target  string   // the chain that the rule jumps or goes to; "" is none
+	Values  [][]byte // what its comparisons compare with
+}
+
+// DeleteRule deletes a rule by its handle.
+func (tx *Tx) DeleteRule(c Chain, handle uint64) {
+	m := tx.add(message("delete rule of "+c.Name, c.Table.Family, unix.NFT_MSG_DELRULE, 0))
+	m.String(unix.NFTA_RULE_TABLE, c.Table.Name).String(unix.NFTA_RULE_CHAIN, c.Name).Attr(unix.NFTA_RULE_HANDLE, be64(handle))
+}
+
+// Rules returns the rules of a chain in order. A chain that does not exist has
+// none.
+func (c *Conn) Rules(ch Chain) (all []RuleInfo, err error) {
+	m := query("list rules of "+ch.Name, ch.Table.Family, unix.NFT_MSG_GETRULE)
+	m.String(unix.NFTA_RULE_TABLE, ch.Table.Name).String(unix.NFTA_RULE_CHAIN, ch.Name)
+	m.Reply = func(b []byte) error {
+		r, table, chain := parseRule(b)
+		if table == ch.Table.Name && chain == ch.Name {
+			all = append(all, r)
+		}
+		return nil
+	}
+	return all, c.dump(m, func() { all = nil })
+}
+
+func parseRule(b []byte) (r RuleInfo, table, chain string) {
+	attrs(b, func(typ uint16, d []byte) {
+		switch typ {
+		case unix.NFTA_RULE_TABLE:
+			table = text(d)
+		case unix.NFTA_RULE_CHAIN:
+			chain = text(d)
+		case unix.NFTA_RULE_HANDLE:
+			r.Handle = u64(d)
+		case unix.NFTA_RULE_USERDATA:
+			r.Comment = comment(d)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			r.expressions(d)
+		}
+	})
+	return r, table, chain
+}
+
+// expressions finds the rule's target and the comment that iptables(8) gave it.
+func (r *RuleInfo) expressions(list []byte) {
+	nl.Attrs(list, func(_ uint16, elem []byte) {
+		name, data := "", []byte(nil)
+		nl.Attrs(elem, func(typ uint16, d []byte) {
+			switch typ {
+			case unix.NFTA_EXPR_NAME:
+				name = text(d)
+			case unix.NFTA_EXPR_DATA:
+				data = d
+			}
+		})
+		switch name {
+		case "immediate":
+			r.Target = verdictChain(data)
+		case "cmp":
+			r.Values = append(r.Values, cmpValue(data))
+		case "match":
+			if c := xtComment(data); c != "" {
+				r.Comment = c
+			}
+		}
+	})
+}
+
+func cmpValue(cmp []byte) (v []byte) {
+	nl.Attrs(cmp, func(typ uint16, d []byte) {
+		if typ == unix.NFTA_CMP_DATA {
+			v = value(d)
+		}
+	})
+	return v
+}
+
+func verdictChain(immediate []byte) (chain string) {
+	nl.Attrs(immediate, func(typ uint16, d []byte) {
+		if typ != unix.NFTA_IMMEDIATE_DATA {
+			return
+		}
+		nl.Attrs(d, func(typ uint16, d []byte) {
+			if typ != unix.NFTA_DATA_VERDICT {
+				return
+			}
+			nl.Attrs(d, func(typ uint16, d []byte) {
+				if typ == unix.NFTA_VERDICT_CHAIN {
+					chain = text(d)
+				}
+			})
+		})
+	})
+	return chain
+}
+
+func xtComment(match []byte) (c string) {
+	name, info := "", []byte(nil)
+	nl.Attrs(match, func(typ uint16, d []byte) {
+		switch typ {
+		case unix.NFTA_MATCH_NAME:
+			name = text(d)
+		case unix.NFTA_MATCH_INFO:
+			info = d
+		}
+	})
+	if name == "comment" {
+		return text(info)
+	}
+	return ""
+}
+
+// DropChain deletes a chain and the rules of parent that enter it, but for those
+// to keep; then the chain stays as well.
+func (c *Conn) DropChain(tx *Tx, chain, parent Chain, keep func(RuleInfo) bool) error {
+	rules, err := c.Rules(parent)
+	if err != nil {
+		return err
+	}
+	kept := false
+	for _, r := range rules {
+		switch {
+		case r.Target != chain.Name:
+		case keep != nil && keep(r):
+			kept = true
+		default:
+			tx.DeleteRule(parent, r.Handle)
+		}
+	}
+	if kept {
+		return nil
+	}
+	tx.FlushChain(chain)
+	tx.DeleteChain(chain)
+	return nil
+}

@@ -1,0 +1,234 @@
+package nft
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// Type is the type of a part of a set's key or data: nft(8)'s number, and the
+// bytes it takes.
+type Type struct{ num, size, order uint32 }
+
+// The byte orders of nft(8), which a set tells it in its user data.
+const (
+	hostOrder = 1
+	bigEndian = 2
+)
+
+// The types that the suite's sets are made of.
+var (
+	TypeIPv4  = Type{7, 4, bigEndian}
+	TypeIPv6  = Type{8, 16, bigEndian}
+	TypeEther = Type{9, 6, bigEndian}
+	TypeProto = Type{12, 1, bigEndian}
+	TypePort  = Type{13, 2, bigEndian}
+	TypeName  = Type{41, unix.IFNAMSIZ, hostOrder}
+)
+
+// Set is a set, or a map where it has Data.
+type Set struct {
+	Table    Table
+	Name     string
+	Key      []Type
+	Data     []Type
+	Interval bool // elements are ranges; the key then has one part
+}
+
+// Elem is an element: the parts of its key, each padded to four bytes, one after
+// the other, and likewise its data (see Parts).
+type Elem struct {
+	Key     []byte
+	End     bool // the first value after an interval
+	Data    []byte
+	Comment string
+}
+
+// Parts puts the parts of a key or of data together, each padded to four bytes
+// where there are several.
+func Parts(parts ...[]byte) []byte {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	var b []byte
+	for _, p := range parts {
+		b = append(b, p...)
+		for len(b)%4 != 0 {
+			b = append(b, 0)
+		}
+	}
+	return b
+}
+
+func concat(types []Type) (num, size uint32) {
+	for _, t := range types {
+		num = num<<6 | t.num
+		size += (t.size + 3) &^ 3
+	}
+	if len(types) == 1 {
+		size = types[0].size
+	}
+	return num, size
+}
+
+func setMessage(what string, s Set, typ, flags uint16) *nl.Message {
+	m := message(what+" "+s.Name, s.Table.Family, typ, flags)
+	return m.String(unix.NFTA_SET_TABLE, s.Table.Name).String(unix.NFTA_SET_NAME, s.Name)
+}
+
+// EnsureSet adds a set unless it is there, in which case it must be of the same
+// kind.
+func (tx *Tx) EnsureSet(s Set) {
+	m := tx.add(setMessage("add set", s, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE))
+	var flags uint32
+	num, size := concat(s.Key)
+	m.Attr(unix.NFTA_SET_KEY_TYPE, be32(num)).Attr(unix.NFTA_SET_KEY_LEN, be32(size))
+	if s.Interval {
+		flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.Data != nil {
+		num, size := concat(s.Data)
+		flags |= unix.NFT_SET_MAP
+		m.Attr(unix.NFTA_SET_DATA_TYPE, be32(num)).Attr(unix.NFTA_SET_DATA_LEN, be32(size))
+	}
+	m.Attr(unix.NFTA_SET_FLAGS, be32(flags)).Attr(unix.NFTA_SET_ID, be32(uint32(len(tx.msgs))))
+	if len(s.Key) == 1 {
+		m.Attr(unix.NFTA_SET_USERDATA, append([]byte{keyByteOrder, 4}, Native32(s.Key[0].order)...))
+	}
+}
+
+const keyByteOrder = 0 // NFTNL_UDATA_SET_KEYBYTEORDER
+
+// DeleteSet deletes a set that no rule names.
+func (tx *Tx) DeleteSet(s Set) { tx.add(setMessage("delete set", s, unix.NFT_MSG_DELSET, 0)) }
+
+// Add adds elements. One whose key is there already, with other data, is EEXIST.
+func (tx *Tx) Add(s Set, elems ...Elem) {
+	tx.elements("add elements to", s, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, elems)
+}
+
+// AddNew adds elements, none of which may be there.
+func (tx *Tx) AddNew(s Set, elems ...Elem) {
+	tx.elements("add elements to", s, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, elems)
+}
+
+// Remove removes elements, all of which must be there.
+func (tx *Tx) Remove(s Set, elems ...Elem) {
+	tx.elements("delete elements from", s, unix.NFT_MSG_DELSETELEM, 0, elems)
+}
+
+// perMessage keeps a list of elements below the 64 KiB that an attribute can
+// hold: an element takes at most some 250 bytes.
+const perMessage = 200
+
+func (tx *Tx) elements(what string, s Set, typ, flags uint16, elems []Elem) {
+	for len(elems) > 0 {
+		n := min(len(elems), perMessage)
+		m := message(what+" "+s.Name, s.Table.Family, typ, flags)
+		m.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name).String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+		writeElems(m, elems[:n])
+		tx.add(m)
+		elems = elems[n:]
+	}
+}
+
+func writeElems(m *nl.Message, elems []Elem) {
+	m.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS | unix.NLA_F_NESTED)
+	for i, e := range elems {
+		m.Begin(uint16(i+1) | unix.NLA_F_NESTED)
+		if e.End {
+			m.Attr(unix.NFTA_SET_ELEM_FLAGS, be32(unix.NFT_SET_ELEM_INTERVAL_END))
+		}
+		m.Begin(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED).Attr(unix.NFTA_DATA_VALUE, e.Key).End()
+		if e.Data != nil {
+			m.Begin(unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED).Attr(unix.NFTA_DATA_VALUE, e.Data).End()
+		}
+		if e.Comment != "" {
+			m.Attr(unix.NFTA_SET_ELEM_USERDATA, comments(e.Comment))
+		}
+		m.End()
+	}
+	m.End()
+}
+
+// HasSet reports whether the set exists.
+func (c *Conn) HasSet(s Set) (found bool, err error) {
+	m := setMessage("look up set", s, unix.NFT_MSG_GETSET, 0)
+	m.Query, m.Forgive = true, []unix.Errno{unix.ENOENT}
+	m.Reply = func([]byte) error { found = true; return nil }
+	return found, c.nl.Do(m)
+}
+
+// Elements returns the elements of a set; its cost grows with their number. A
+// set that does not exist has none.
+func (c *Conn) Elements(s Set) (all []Elem, err error) {
+	m := elemQuery("list elements of", s)
+	m.Reply = func(b []byte) error { all = append(all, parseElems(b)...); return nil }
+	return all, c.dump(m, func() { all = nil })
+}
+
+// Find returns those of the set's elements that have one of the keys. Keys that
+// it does not have, and sets that do not exist, are no error.
+func (c *Conn) Find(s Set, keys ...[]byte) (found []Elem, err error) {
+	for len(keys) > 0 && err == nil {
+		n := min(len(keys), perQuery)
+		var msgs []*nl.Message
+		for _, k := range keys[:n] {
+			m := elemQuery("look up element of", s)
+			m.Forgive = []unix.Errno{unix.ENOENT}
+			m.Reply = func(b []byte) error { found = append(found, parseElems(b)...); return nil }
+			writeElems(m, []Elem{{Key: k}})
+			msgs = append(msgs, m)
+		}
+		err = c.nl.Do(msgs...)
+		keys = keys[n:]
+	}
+	return found, err
+}
+
+// perQuery bounds the answers that wait in the socket's buffer.
+const perQuery = 64
+
+func elemQuery(what string, s Set) *nl.Message {
+	m := query(what+" "+s.Name, s.Table.Family, unix.NFT_MSG_GETSETELEM)
+	return m.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name).String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+}
+
+func parseElems(b []byte) (all []Elem) {
+	attrs(b, func(typ uint16, d []byte) {
+		if typ == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			nl.Attrs(d, func(_ uint16, d []byte) { all = append(all, parseElem(d)) })
+		}
+	})
+	return all
+}
+
+func parseElem(b []byte) (e Elem) {
+	nl.Attrs(b, func(typ uint16, d []byte) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.Key = value(d)
+		case unix.NFTA_SET_ELEM_DATA:
+			e.Data = value(d)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.End = u32(d)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.Comment = comment(d)
+		}
+	})
+	return e
+}
+
+func value(data []byte) (v []byte) {
+	nl.Attrs(data, func(typ uint16, d []byte) {
+		if typ == unix.NFTA_DATA_VALUE {
+			v = append([]byte(nil), d...)
+		}
+	})
+	return v
+}
+
+// Exists reports whether err says that an element is there already.
+func Exists(err error) bool { return errors.Is(err, unix.EEXIST) }
