@@ -137,6 +137,13 @@ func deleteStale(host *nl.Conn, e End) error {
 	return host.Do(nl.DelLinkIndex(l.Name, l.Index))
 }
 
+// HostName returns the name of the host's end, but for the rare attachment that
+// found it taken and has another in its record.
+func HostName(k journal.Key) string {
+	host, _ := identity(k, 0)
+	return host.Name
+}
+
 // Delete removes the attachment's pair by its host end, wherever the sandbox is.
 // None is success. found says whether there was one.
 func Delete(host *nl.Conn, k journal.Key) (found bool, err error) {

@@ -46,11 +46,17 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	if err := setUpHost(p, &conf, bridge, port, sandbox, res); err != nil {
 		return nil, err
 	}
+	remember(c.Entry, host, sandbox, res)
+	if err := c.Entry.Begin(); err != nil {
+		return nil, err
+	}
+	if err := addRules(ctx, c, &conf, sandbox, &steps); err != nil {
+		return nil, err
+	}
 	if !conf.DisableContainerInterface {
 		if err := link.Configure(p, conf.setup(sandbox, res)); err != nil {
 			return nil, err
 		}
 	}
-	remember(c.Entry, host, sandbox, res)
 	return complete(c, &conf, host, sandbox, res)
 }

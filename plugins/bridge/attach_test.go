@@ -17,7 +17,7 @@ func table(stub *nltest.StubIPAM) plugin.Table {
 	return plugin.Table{"bridge": Plugin, "stub": stub.Plugin()}
 }
 
-const dual = `{"cniVersion":"1.1.0","name":"net","type":"bridge","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipam":{"type":"stub"}}`
+const dual = `{"cniVersion":"1.1.0","name":"net","type":"bridge","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,"macspoofchk":true,"ipam":{"type":"stub"}}`
 
 func dualStack() *nltest.StubIPAM {
 	return &nltest.StubIPAM{Addresses: []string{"10.1.0.2/16 10.1.0.1", "fd00:1::2/64 fd00:1::1"}}

@@ -38,7 +38,10 @@ func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
 	if err != nil {
 		return err
 	}
-	return checkHost(p, &conf, l, res)
+	if err := checkHost(p, &conf, l, res); err != nil {
+		return err
+	}
+	return checkRules(ctx, c, &conf, l.Name, res)
 }
 
 // checkSandbox compares the sandbox's end with the result and returns it.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -99,8 +100,8 @@ func (c *config) validate() (err error) {
 	case c.VLAN != 0 && c.IsGateway && len(c.gatewayLink()) > 15:
 		return cnierr.Config("bridge %q: with vlan and isGateway the gateway's interface would be %q, longer than 15 characters", c.Bridge, c.gatewayLink())
 	}
-	if b := c.IPMasqBackend; b != nil && *b != "" && *b != "iptables" && *b != "nftables" {
-		return cnierr.Config("ipMasqBackend %q: want iptables or nftables", *b)
+	if err := masq.CheckBackend(c.IPMasqBackend); err != nil {
+		return err
 	}
 	c.vlans, err = trunk(c.VLANTrunk)
 	return err

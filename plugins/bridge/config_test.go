@@ -34,7 +34,7 @@ func TestParse(t *testing.T) {
 		`{"runtimeConfig":{"mac":"zz"}}`:                         "address zz: invalid MAC address",
 		`{"runtimeConfig":{"mac":"01:00:5e:00:00:01"}}`:          "address 01:00:5e:00:00:01: invalid MAC address: a multicast one",
 		`{"bridge":"eleven-char","vlan":4000,"isGateway":true}`:  `bridge "eleven-char": with vlan and isGateway the gateway's interface would be "eleven-char.4000", longer than 15 characters`,
-		`{"ipMasqBackend":"ebtables"}`:                           `ipMasqBackend "ebtables": want iptables or nftables`,
+		`{"ipMasqBackend":"ebtables"}`:                           `unknown ipmasq backend "ebtables"`,
 		`{"mtu":"big"}`:                                          "failed to load netconf: json: cannot unmarshal string into Go struct field config.mtu of type int",
 	} {
 		_, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: []byte(conf), Conf: confOf(conf)})

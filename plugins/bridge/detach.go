@@ -5,7 +5,9 @@ import (
 	"errors"
 
 	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/spoof"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
 
@@ -18,19 +20,22 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 
-	if err := veth.Remove(p, c); err != nil {
-		return err
+	if err := ipam.Release(ctx, c); err != nil {
+		c.Note("%v", err)
 	}
-	if !conf.layer3 {
-		return nil
+	removed := veth.Remove(p, c)
+	rules := errors.Join(masq.Del(ctx, conf.masquerading(c)), spoof.Del(ctx, c.Gate, port(c)))
+	if removed != nil || !conf.layer3 {
+		return errors.Join(removed, rules)
 	}
-	return ipam.Del(ctx, c)
+	return errors.Join(rules, ipam.Del(ctx, c))
 }
 
 // collect removes what of the network is not valid and has no record.
 func collect(ctx context.Context, c *plugin.Call, conf config) error {
+	rules := masq.GC(ctx, conf.masquerading(c), c.ValidAttachments())
 	if !conf.layer3 {
-		return nil
+		return rules
 	}
-	return ipam.GC(ctx, c)
+	return errors.Join(rules, ipam.GC(ctx, c))
 }

@@ -1,0 +1,88 @@
+package bridge
+
+import (
+	"context"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/spoof"
+	"github.com/netcleat/netcleat/pkg/undo"
+	"github.com/netcleat/netcleat/pkg/veth"
+)
+
+// addRules makes the attachment's firewall rules, before the sandbox's end is up.
+func addRules(ctx context.Context, c *plugin.Call, conf *config, sandbox veth.End, steps *undo.Stack) error {
+	if conf.MACSpoofCheck {
+		takeBack, err := spoof.Add(ctx, c.Gate, port(c), sandbox.MAC)
+		steps.Push("remove spoof check", takeBack)
+		if err != nil {
+			return err
+		}
+	}
+	if !conf.layer3 {
+		return nil
+	}
+	add := masq.Exempt
+	if conf.IPMasq {
+		add = masq.Add
+	}
+	takeBack, err := add(ctx, conf.masquerading(c))
+	steps.Push("remove masquerading", takeBack)
+	return err
+}
+
+// masquerading is what masq has to know of the attachment.
+func (c *config) masquerading(call *plugin.Call) masq.Attachment {
+	a := masq.Attachment{
+		Gate: call.Gate, Journal: call.Journal, Network: call.Conf.Name,
+		ContainerID: call.ContainerID, IfName: call.IfName, Backend: c.IPMasqBackend,
+	}
+	if call.Entry != nil {
+		a.Addrs = call.Entry.IPs
+	}
+	return a
+}
+
+// port is the attachment's port of the bridge, as its record names it.
+func port(c *plugin.Call) spoof.Port {
+	p := spoof.Port{Name: veth.HostName(c.Key("")), ContainerID: c.ContainerID, IfName: c.IfName}
+	if c.Entry == nil {
+		return p
+	}
+	for _, l := range c.Entry.Links {
+		if !l.Sandbox {
+			p.Name = l.Name
+		}
+	}
+	return p
+}
+
+// checkRules compares the attachment's firewall rules with what ADD made.
+func checkRules(ctx context.Context, c *plugin.Call, conf *config, l string, res *current.Result) error {
+	want, at := link.Find(res, l, c.Netns)
+	if conf.MACSpoofCheck {
+		mac, err := link.ParseMAC(want.Mac)
+		if err != nil {
+			return err
+		}
+		if err := spoof.Check(c.Gate, port(c), mac); err != nil {
+			return err
+		}
+	}
+	if !conf.IPMasq || !conf.layer3 {
+		return nil
+	}
+	a := conf.masquerading(c)
+	a.Addrs = nil
+	for _, ip := range link.Owned(res.IPs, at) {
+		p, err := link.PrefixOf(ip.Address)
+		if err != nil {
+			return err
+		}
+		a.Addrs = append(a.Addrs, p)
+	}
+	return masq.Check(ctx, a)
+}
