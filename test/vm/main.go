@@ -50,7 +50,7 @@ func parseFlags() *options {
 	flag.StringVar(&o.run, "run", "", "run only the tests that match this expression")
 	flag.BoolVar(&o.verbose, "v", false, "print all that the tests print")
 	flag.BoolVar(&o.shell, "shell", false, "boot the first kernel and give a shell in it")
-	flag.StringVar(&o.accel, "accel", "tcg,thread=multi", "QEMU accelerator; kvm is much faster where it works")
+	flag.StringVar(&o.accel, "accel", emulate, "QEMU accelerator; kvm is much faster where it works")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "of one package's tests")
 	flag.DurationVar(&o.deadline, "deadline", time.Hour, "of one kernel's whole run")
 	flag.Parse()

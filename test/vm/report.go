@@ -134,6 +134,9 @@ func (r *report) end(want int, console string) {
 	if !r.done || r.runs != want {
 		r.fault("guest: %d of %d packages ended", r.runs, want)
 	}
+	if r.Passed+r.Failed+r.Skipped == 0 {
+		r.fault("no test ran")
+	}
 	for _, line := range kernelFaults(console) {
 		r.fault("kernel: %s", line)
 	}
