@@ -4,10 +4,12 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bridge"
 	"github.com/netcleat/netcleat/plugins/loopback"
+	static "github.com/netcleat/netcleat/plugins/static-ipam"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
 var plugins = plugin.Table{
 	"bridge":   bridge.Plugin,
 	"loopback": loopback.Plugin,
+	"static":   static.Plugin,
 }

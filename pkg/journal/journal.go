@@ -101,10 +101,13 @@ var ErrBusy = errors.New("another operation on this attachment is running")
 // Open locks the attachment and reads what is known of it, waiting for another
 // operation on it until ctx ends (ErrBusy). The caller must Close the Entry.
 func (d Dir) Open(ctx context.Context, k Key) (*Entry, error) {
-	if err := os.MkdirAll(d.network(k.Network), 0o700); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
 	lock, err := lockFile(ctx, d.path(k)+pendingSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(d.network(k.Network), 0o700); err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		lock, err = lockFile(ctx, d.path(k)+pendingSuffix)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -121,6 +124,9 @@ func (e *Entry) load() error {
 	r, err := read(path)
 	found := Done
 	if errors.Is(err, fs.ErrNotExist) {
+		if e.fresh() {
+			return nil
+		}
 		r, err = read(path + pendingSuffix)
 		found = Pending
 	}
@@ -132,6 +138,12 @@ func (e *Entry) load() error {
 	}
 	e.Record, e.Found = r, found
 	return nil
+}
+
+// fresh reports whether the pending file is empty: no operation has begun.
+func (e *Entry) fresh() bool {
+	var st unix.Stat_t
+	return unix.Fstat(e.lock, &st) == nil && st.Size == 0
 }
 
 // Begin writes e's record as pending: call it before the first change.
@@ -156,8 +168,8 @@ func (e *Entry) Done() error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	path := e.dir.path(e.Key)
-	if err := errors.Join(os.WriteFile(path+tempSuffix, b, 0o600), os.Rename(path+tempSuffix, path)); err != nil {
-		return fmt.Errorf("journal: %w", errors.Join(err, remove(path+tempSuffix)))
+	if err := replaceFile(path, b); err != nil {
+		return fmt.Errorf("journal: %w", err)
 	}
 	return e.unpend()
 }
@@ -366,7 +378,7 @@ func Cut(name string, limit int) string {
 var errEmpty = errors.New("empty record")
 
 func read(path string) (Record, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if err != nil {
 		return Record{}, err
 	}
@@ -381,27 +393,6 @@ func read(path string) (Record, error) {
 		return Record{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
-}
-
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func pwriteAll(fd int, b []byte) error {
-	for at := 0; at < len(b); {
-		n, err := unix.Pwrite(fd, b[at:], int64(at))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		at += n
-	}
-	return nil
 }
 
 // lockFile opens or creates path and locks it, waiting until ctx ends.

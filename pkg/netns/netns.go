@@ -108,6 +108,19 @@ func Identify(path string) (ID, error) {
 	return n.ID, n.Close()
 }
 
+// Same reports whether two paths name the same file, and so, where both are
+// namespaces, the same namespace. It opens neither.
+func Same(a, b string) (bool, error) {
+	var sa, sb unix.Stat_t
+	if err := unix.Stat(a, &sa); err != nil {
+		return false, &fs.PathError{Op: "stat", Path: a, Err: err}
+	}
+	if err := unix.Stat(b, &sb); err != nil {
+		return false, &fs.PathError{Op: "stat", Path: b, Err: err}
+	}
+	return sa.Dev == sb.Dev && sa.Ino == sb.Ino, nil
+}
+
 // Fd returns the descriptor, to create links in the namespace. It stays n's.
 func (n *NS) Fd() int { return n.fd }
 

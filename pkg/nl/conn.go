@@ -46,7 +46,7 @@ func (e *Error) Unwrap() error { return e.Errno }
 // Dial opens a socket of the netlink protocol (unix.NETLINK_ROUTE, …) in ns; a
 // nil ns is the calling thread's namespace.
 func Dial(ns *netns.NS, protocol int, g gate.Gate) (*Conn, error) {
-	c := &Conn{gate: g, buf: make([]byte, 32<<10)}
+	c := &Conn{gate: g, buf: make([]byte, datagram)}
 	open := func() (err error) {
 		c.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 		return os.NewSyscallError("netlink socket", err)
@@ -179,21 +179,23 @@ func (c *Conn) send(b []byte) error {
 	}
 }
 
-// receive reads one datagram, growing the buffer for one that is larger.
+// datagram is more than the kernel puts into one answer: 32 KiB of a dump, or a
+// single message, whose attributes have 16-bit lengths.
+const datagram = 64 << 10
+
+// receive reads one datagram.
 func (c *Conn) receive() (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_PEEK|unix.MSG_TRUNC)
-		if err == unix.EINTR {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
+		switch {
+		case err == unix.EINTR:
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return 0, os.NewSyscallError("recvfrom", err)
+		case n > len(c.buf):
+			return 0, fmt.Errorf("netlink answer of %d bytes: more than %d", n, len(c.buf))
 		}
-		if n > len(c.buf) {
-			c.buf = make([]byte, n)
-		}
-		n, _, err = unix.Recvfrom(c.fd, c.buf, 0)
-		return n, os.NewSyscallError("recvfrom", err)
+		return n, nil
 	}
 }
 

@@ -84,6 +84,10 @@ func (c *Call) Open() (*nl.Pair, error) {
 		path = ""
 	}
 	p, err := nl.Open(path, c.Gate)
+	if err != nil && c.Verb == Del && path != "" {
+		c.Note("sandbox: %v (taken for gone)", err)
+		p, err = nl.Open("", c.Gate)
+	}
 	if err != nil {
 		return nil, cnierr.Netns(fmt.Errorf("sandbox: %w", err))
 	}
@@ -106,7 +110,7 @@ func (c *Call) noSandbox() error {
 // lookAtSandbox compares the sandbox with the host before anything is done. ADD
 // and CHECK refuse a sandbox that is the host; for DEL it counts as gone.
 func (c *Call) lookAtSandbox() error {
-	id, err := netns.Identify(c.Netns)
+	same, err := netns.Same(c.Netns, netns.Own)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // the plugins that need it say so; the others work without
@@ -115,12 +119,7 @@ func (c *Call) lookAtSandbox() error {
 		return nil
 	case err != nil:
 		return cnierr.Netns(fmt.Errorf("sandbox: %w", err))
-	}
-	own, err := netns.Identify(netns.Own)
-	if err != nil {
-		return cnierr.Netns(fmt.Errorf("own namespace: %w", err))
-	}
-	if c.override || !id.Same(own) {
+	case c.override || !same:
 		return nil
 	}
 	if c.Verb == Del {
