@@ -58,6 +58,7 @@ type Call struct {
 	override bool     // CNI_NETNS_OVERRIDE: the sandbox may be the host
 	gone     bool     // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
+	isValid  map[Attachment]bool
 }
 
 // Key names the attachment in the journal of the plugin called name.
@@ -198,12 +199,13 @@ func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
 
 // Valid reports whether GC's list names the attachment.
 func (c *Call) Valid(containerID, ifName string) bool {
-	for _, a := range c.valid {
-		if a.ContainerID == containerID && a.IfName == ifName {
-			return true
+	if c.isValid == nil {
+		c.isValid = make(map[Attachment]bool, len(c.valid))
+		for _, a := range c.valid {
+			c.isValid[a] = true
 		}
 	}
-	return false
+	return c.isValid[Attachment{ContainerID: containerID, IfName: ifName}]
 }
 
 // ValidAttachments returns GC's list.

@@ -260,7 +260,7 @@ func (s Spec[C]) gc(ctx context.Context, c *Call, conf C) error {
 		c.Note("%s: GC without cni.dev/valid-attachments: nothing removed", s.Name)
 		return nil
 	}
-	c.valid = list
+	c.valid, c.isValid = list, nil
 	var errs []error
 	if s.Keeps != nil {
 		errs = append(errs, s.gcRecords(ctx, c, conf))

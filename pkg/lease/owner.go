@@ -1,0 +1,62 @@
+package lease
+
+import (
+	"bytes"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Owner is who holds an address: an interface of a container. A lease written
+// by a very old host-local names no interface.
+type Owner struct {
+	ContainerID string
+	IfName      string
+}
+
+const lineBreak = "\r\n"
+
+// String is the content of the owner's lease files.
+func (o Owner) String() string {
+	if o.IfName == "" {
+		return o.ContainerID
+	}
+	return o.ContainerID + lineBreak + o.IfName
+}
+
+// owns reports whether a file with the content is a lease of o. As in the
+// reference, one without an interface name belongs to all of the container's.
+func (o Owner) owns(content []byte) bool {
+	s := string(bytes.TrimSpace(content))
+	return s == o.String() || s == o.ContainerID
+}
+
+// parseOwner reads the content of a lease file. ok is false for what no runtime
+// wrote, such as an address that somebody reserved by hand.
+func parseOwner(content []byte) (o Owner, ok bool) {
+	id, ifName, _ := strings.Cut(string(bytes.TrimSpace(content)), lineBreak)
+	return Owner{id, ifName}, isContainerID(id) && !strings.ContainsFunc(ifName, unicode.IsSpace)
+}
+
+func isContainerID(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isGarbage reports whether a file holds nothing that anybody wrote: it is
+// empty, or has bytes that are no text. A crash between creating and writing
+// leaves the first, a loss of power either.
+func isGarbage(content []byte) bool {
+	if len(bytes.TrimSpace(content)) == 0 || !utf8.Valid(content) {
+		return true
+	}
+	return bytes.ContainsFunc(content, func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) })
+}

@@ -1,0 +1,418 @@
+// Package lease keeps the addresses of a network that are handed out, in the
+// file format of the reference's host-local: a directory with a file for each
+// address, which holds its owner.
+//
+// The files are the truth. What a call needs to know of all of them together
+// comes from an index beside the journal (see index.go), so that no call reads
+// them all. The index proves that it still is right: each Store that changed the
+// directory stamps it, when it is closed, with a modification time of random
+// nanoseconds, and remembers that in the index. Any change by somebody else,
+// whether the reference, an administrator or a restored backup, leaves another
+// time, and the index is made anew from the files. Modification times as the
+// kernel sets them would not prove it, since two changes within a tick share one.
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Place says where the leases of a network are, and under which conditions.
+type Place struct {
+	// Dir is the lease directory: <dataDir>/<network>.
+	Dir string
+	// Index is the directory for index files, "" where none is to be kept: then
+	// every Store reads all files.
+	Index string
+	// Boot is ThisBoot(), but for tests.
+	Boot Boot
+	// KeepOld leaves leases of an earlier boot alone.
+	KeepOld bool
+	// Note is told what is no error. It may be nil.
+	Note func(format string, args ...any)
+}
+
+// Store is a lease directory, locked.
+type Store struct {
+	Place
+	dirfd, lockfd int
+	reader        bool
+	x             *index
+	changed       bool
+	last          map[int]*position
+}
+
+// Lease is an address and who holds it.
+type Lease struct {
+	Addr  netip.Addr
+	Owner Owner
+	// Foreign says that what is in the lease's place was not written by a plugin:
+	// somebody reserved the address by hand. There is no Owner then.
+	Foreign bool
+}
+
+// ErrTaken says that an address is held already.
+var ErrTaken = errors.New("address is taken")
+
+// Create opens the leases to take one. It makes the directory where there is
+// none.
+func Create(ctx context.Context, p Place) (*Store, error) {
+	return open(ctx, &Store{Place: p}, true)
+}
+
+// Open opens the leases to give some back. Without a directory, which satisfies
+// errors.Is(err, fs.ErrNotExist), none is held.
+func Open(ctx context.Context, p Place) (*Store, error) {
+	return open(ctx, &Store{Place: p}, false)
+}
+
+// View opens the leases to look at them. It changes nothing, not even the index,
+// and fails as Open does without a directory.
+func View(ctx context.Context, p Place) (*Store, error) {
+	p.KeepOld = true
+	return open(ctx, &Store{Place: p, reader: true}, false)
+}
+
+func open(ctx context.Context, s *Store, create bool) (*Store, error) {
+	s.dirfd, s.lockfd = -1, -1
+	if err := s.enter(ctx, create); err != nil {
+		return nil, errors.Join(err, s.leave())
+	}
+	if s.loadIndex() {
+		return s, nil
+	}
+	if err := s.rebuild(); err != nil {
+		return nil, errors.Join(err, s.leave())
+	}
+	return s, nil
+}
+
+// Close lets the next call in.
+func (s *Store) Close() error {
+	if s.changed && s.x.mapped {
+		s.stamp()
+	}
+	var errs []error
+	for _, p := range s.last {
+		errs = append(errs, unix.Close(p.fd))
+	}
+	return errors.Join(append(errs, s.x.close(), s.leave())...)
+}
+
+// stamp makes the proof that the index and the directory belong together. Where
+// it cannot, the next call makes the index anew.
+func (s *Store) stamp() {
+	at := unix.NsecToTimespec(time.Now().Truncate(time.Second).UnixNano() + rand.Int64N(int64(time.Second)))
+	omit := unix.Timespec{Nsec: unix.UTIME_OMIT}
+	if err := unix.UtimesNanoAt(s.dirfd, ".", []unix.Timespec{omit, at}, 0); err != nil {
+		return
+	}
+	if p, err := proofOf(s.dirfd); err == nil && p[2] == uint64(at.Sec) && p[3] == uint64(at.Nsec) {
+		s.x.setProof(p)
+	}
+}
+
+// Free returns the first address from first to last that nobody holds.
+func (s *Store) Free(first, last netip.Addr) (netip.Addr, bool) { return s.x.free(first, last) }
+
+// CountHeld returns how many addresses from first to last are held.
+func (s *Store) CountHeld(first, last netip.Addr) uint64 { return s.x.countTaken(first, last) }
+
+// Take makes addr the owner's. ErrTaken says that somebody holds it: then the
+// index, if it said otherwise, has been made anew.
+func (s *Store) Take(addr netip.Addr, o Owner) error {
+	err := s.create(addr, o)
+	if errors.Is(err, unix.EEXIST) {
+		if err = s.clear(addr); err == nil {
+			err = s.create(addr, o)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return s.record(o, addr)
+}
+
+// create makes the lease file. The tag comes first, so that a file with an owner
+// has one; until the one write that follows, the file is empty, which is as good
+// as absent.
+func (s *Store) create(addr netip.Addr, o Owner) error {
+	name := addr.String()
+	fd, err := unix.Openat(s.dirfd, name, unix.O_RDWR|unix.O_EXCL|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return s.pathError("create lease", name, err)
+	}
+	s.changed = true
+	s.Boot.tag(fd)
+	err = pwrite(fd, []byte(o.String()))
+	if cerr := unix.Close(fd); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return errors.Join(s.pathError("write lease", name, err), s.unlink(name))
+	}
+	return nil
+}
+
+// clear makes room for a lease where a file already is: one that is as good as
+// absent goes.
+func (s *Store) clear(addr netip.Addr) error {
+	name := addr.String()
+	if _, k := look(s.dirfd, name, s.Boot, make([]byte, 4096)); k == absent {
+		return s.unlink(name)
+	}
+	if s.x.taken(addr.As16()) {
+		return ErrTaken
+	}
+	// Somebody wrote into a file of the directory, which leaves no trace in its
+	// modification time.
+	if err := s.rebuild(); err != nil {
+		return err
+	}
+	return ErrTaken
+}
+
+func (s *Store) record(o Owner, addr netip.Addr) error {
+	err := s.x.add(s.x.hash(o.String()), addr.As16())
+	if errors.Is(err, errFull) {
+		if err = s.grow(); err == nil {
+			err = s.x.add(s.x.hash(o.String()), addr.As16())
+		}
+	}
+	if err != nil {
+		return errors.Join(err, s.unlink(addr.String()))
+	}
+	return nil
+}
+
+// Of returns the owner's leases. As with the reference, those that name no
+// interface are the container's, and so this owner's too.
+func (s *Store) Of(o Owner) ([]Lease, error) {
+	leases, err := s.of(o)
+	if errors.Is(err, errCorrupt) {
+		if err = s.rebuild(); err == nil {
+			leases, err = s.of(o)
+		}
+	}
+	return leases, err
+}
+
+func (s *Store) of(o Owner) ([]Lease, error) {
+	var addrs []netip.Addr
+	collect := func(a [16]byte) { addrs = append(addrs, netip.AddrFrom16(a).Unmap()) }
+	err := s.x.held(s.x.hash(o.String()), collect)
+	if o.IfName != "" && err == nil {
+		err = s.x.held(s.x.hash(o.ContainerID), collect)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var leases []Lease
+	for _, a := range addrs {
+		l, ok := s.At(a)
+		if !ok || !o.owns([]byte(l.Owner.String())) {
+			return nil, errCorrupt // the index tells of what is not there
+		}
+		leases = append(leases, l)
+	}
+	return leases, nil
+}
+
+// At returns the lease of an address, as its file says. ok is false where nobody
+// holds it.
+func (s *Store) At(addr netip.Addr) (_ Lease, ok bool) {
+	content, k := look(s.dirfd, addr.String(), Boot{}, make([]byte, 4096))
+	o, _ := parseOwner(content)
+	switch k {
+	case absent:
+		return Lease{}, false
+	case foreign:
+		return Lease{Addr: addr, Foreign: true}, true
+	default:
+		return Lease{Addr: addr, Owner: o}, true
+	}
+}
+
+// Give ends a lease. It is gone already where the address is somebody else's.
+func (s *Store) Give(l Lease) error {
+	now, ok := s.At(l.Addr)
+	if ok && now != l {
+		return nil
+	}
+	if err := s.unlink(l.Addr.String()); err != nil {
+		return err
+	}
+	if err := s.x.drop(s.x.hash(l.Owner.String()), l.Addr.As16()); err != nil {
+		return s.rebuild()
+	}
+	return nil
+}
+
+func (s *Store) unlink(name string) error {
+	s.changed = true
+	if err := unix.Unlinkat(s.dirfd, name, 0); err != nil && err != unix.ENOENT {
+		return s.pathError("remove lease", name, err)
+	}
+	return nil
+}
+
+// GiveUnless ends the leases of every owner that is not valid, and returns how
+// many those were. A lease that names no interface is valid where its container
+// is. What was not written by a plugin stays.
+func (s *Store) GiveUnless(valid []Owner) (n int, err error) {
+	keep := make(map[string]bool, 2*len(valid))
+	hashes := make(map[uint64]bool, 2*len(valid))
+	for _, o := range valid {
+		for _, content := range []string{o.String(), o.ContainerID} {
+			keep[content], hashes[s.x.hash(content)] = true, true
+		}
+	}
+	var stale []netip.Addr
+	err = s.x.all(func(hash uint64, addr [16]byte) {
+		if !hashes[hash] {
+			stale = append(stale, netip.AddrFrom16(addr).Unmap())
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, a := range stale {
+		l, ok := s.At(a)
+		if !ok || l.Foreign || keep[l.Owner.String()] {
+			continue
+		}
+		if err := s.Give(l); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n++
+	}
+	return n, errors.Join(errs...)
+}
+
+// All returns every lease.
+func (s *Store) All() ([]Lease, error) {
+	all, err := scan(s.dirfd, Boot{})
+	if err != nil {
+		return nil, err
+	}
+	leases := make([]Lease, 0, len(all))
+	for _, f := range all {
+		o, _ := parseOwner(f.content)
+		switch f.kind {
+		case held, old:
+			leases = append(leases, Lease{Addr: f.addr, Owner: o})
+		case foreign:
+			leases = append(leases, Lease{Addr: f.addr, Foreign: true})
+		}
+	}
+	return leases, nil
+}
+
+// position is an open last_reserved_ip file.
+type position struct {
+	fd   int
+	size int
+}
+
+func lastName(set int) string { return "last_reserved_ip." + strconv.Itoa(set) }
+
+// Last returns the address that the range set handed out last, or the zero Addr
+// where none is known.
+func (s *Store) Last(set int) netip.Addr {
+	flags := unix.O_RDWR
+	if s.reader {
+		flags = unix.O_RDONLY
+	}
+	fd, err := unix.Openat(s.dirfd, lastName(set), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return netip.Addr{}
+	}
+	var buf [64]byte
+	n, err := unix.Pread(fd, buf[:], 0)
+	s.keep(set, &position{fd, max(n, 0)})
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(string(buf[:n]))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+func (s *Store) keep(set int, p *position) {
+	if s.last == nil {
+		s.last = map[int]*position{}
+	}
+	if had := s.last[set]; had != nil {
+		_ = unix.Close(had.fd)
+	}
+	s.last[set] = p
+}
+
+// SetLast remembers the address that the range set handed out. It writes in
+// place: a file that is cut to nothing first makes ext4 wait for the disk when it
+// is closed. A crash on the way leaves a position that is none, which costs
+// nothing but the order.
+func (s *Store) SetLast(set int, addr netip.Addr) error {
+	name := lastName(set)
+	p := s.last[set]
+	if p == nil {
+		fd, err := unix.Openat(s.dirfd, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return s.pathError("open", name, err)
+		}
+		s.changed = true
+		p = &position{fd: fd}
+		s.keep(set, p)
+	}
+	text := []byte(addr.String())
+	if err := pwrite(p.fd, text); err != nil {
+		return s.pathError("write", name, err)
+	}
+	if p.size > len(text) {
+		if err := unix.Ftruncate(p.fd, int64(len(text))); err != nil {
+			return s.pathError("truncate", name, err)
+		}
+	}
+	p.size = len(text)
+	return nil
+}
+
+func (s *Store) pathError(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: filepath.Join(s.Dir, name), Err: err}
+}
+
+func (s *Store) note(format string, args ...any) {
+	if s.Note != nil {
+		s.Note(format, args...)
+	}
+}
+
+func pwrite(fd int, b []byte) error {
+	for at := 0; at < len(b); {
+		n, err := unix.Pwrite(fd, b[at:], int64(at))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("wrote %d of %d bytes", at, len(b))
+		}
+		at += n
+	}
+	return nil
+}
