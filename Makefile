@@ -80,7 +80,7 @@ lint: $(LINTER) ## The linters; CONTRIBUTING.md has the reason for each
 
 .PHONY: fmt
 fmt: $(LINTER) ## Format the code
-	$(LINTER) fmt ./...
+	$(LINTER) fmt
 
 ##@ Set up
 .PHONY: install-deps
