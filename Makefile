@@ -77,6 +77,7 @@ fuzz: ## Each fuzzer for FUZZTIME
 .PHONY: lint
 lint: $(LINTER) ## The linters; CONTRIBUTING.md has the reason for each
 	$(LINTER) run ./...
+	$(LINTER) fmt --diff
 
 .PHONY: fmt
 fmt: $(LINTER) ## Format the code
