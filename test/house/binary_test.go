@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// build builds a command as the Makefile does and returns its path.
-func build(t *testing.T, command string) string {
+// build builds the plugin binary as the Makefile does and returns its path.
+func build(t *testing.T) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), command)
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./cmd/"+command)
+	out := filepath.Join(t.TempDir(), "cni")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./cmd/cni")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, msg)
@@ -43,7 +43,7 @@ func pluginNames(t *testing.T, binary string) []string {
 const maxBinary = 8 << 20
 
 func TestPluginBinaryIsSmallAndStatic(t *testing.T) {
-	binary := build(t, "cni")
+	binary := build(t)
 	st, err := os.Stat(binary)
 	if err != nil {
 		t.Fatal(err)
@@ -65,11 +65,11 @@ func TestPluginBinaryIsSmallAndStatic(t *testing.T) {
 
 // The same source gives the same bytes.
 func TestBuildIsReproducible(t *testing.T) {
-	a, err := os.ReadFile(build(t, "cni"))
+	a, err := os.ReadFile(build(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(build(t, "cni"))
+	b, err := os.ReadFile(build(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ var (
 // Every configuration in a README is one that its plugin reads: CHECK changes
 // nothing, and refuses a bad configuration before it looks at anything.
 func TestConfigurationsInReadmesAreRead(t *testing.T) {
-	binary := build(t, "cni")
+	binary := build(t)
 	names := pluginNames(t, binary)
 	for _, f := range files(t, "README.md") {
 		for i, block := range jsonBlock.FindAllStringSubmatch(read(t, f), -1) {
@@ -121,7 +121,7 @@ func TestExamples(t *testing.T) {
 
 // The README's table says which plugins there are.
 func TestReadmeTellsWhichPluginsExist(t *testing.T) {
-	have := pluginNames(t, build(t, "cni"))
+	have := pluginNames(t, build(t))
 	var told []string
 	for _, row := range tableRow.FindAllStringSubmatch(read(t, "README.md"), -1) {
 		if row[1] != "" {
