@@ -77,10 +77,11 @@ fuzz: ## Each fuzzer for FUZZTIME
 .PHONY: lint
 lint: $(LINTER) ## The linters; CONTRIBUTING.md has the reason for each
 	$(LINTER) run ./...
+	$(LINTER) fmt --diff
 
 .PHONY: fmt
 fmt: $(LINTER) ## Format the code
-	$(LINTER) fmt ./...
+	$(LINTER) fmt
 
 ##@ Set up
 .PHONY: install-deps

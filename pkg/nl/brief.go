@@ -31,12 +31,12 @@ func BriefByName(name string) (b Brief, err error) {
 		return Brief{}, &Error{What: fmt.Sprintf("link %q", name), Errno: unix.ENODEV}
 	}
 	copy(req.name[:], name)
-	if err := req.ioctl(fd, unix.SIOCGIFINDEX); err != nil {
-		return Brief{}, &Error{What: fmt.Sprintf("link %q", name), Errno: err.(unix.Errno)}
+	if errno := req.ioctl(fd, unix.SIOCGIFINDEX); errno != 0 {
+		return Brief{}, &Error{What: fmt.Sprintf("link %q", name), Errno: errno}
 	}
 	b.Index = int(binary.NativeEndian.Uint32(req.data[:]))
-	if err := req.ioctl(fd, unix.SIOCGIFFLAGS); err != nil {
-		return Brief{}, &Error{What: fmt.Sprintf("flags of link %q", name), Errno: err.(unix.Errno)}
+	if errno := req.ioctl(fd, unix.SIOCGIFFLAGS); errno != 0 {
+		return Brief{}, &Error{What: fmt.Sprintf("flags of link %q", name), Errno: errno}
 	}
 	b.Flags = binary.NativeEndian.Uint16(req.data[:])
 	if info, err := unix.IoctlGetEthtoolDrvinfo(fd, name); err == nil {
@@ -55,8 +55,8 @@ func MACByName(name string) (mac net.HardwareAddr, err error) {
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	req := ifreq{}
 	copy(req.name[:len(req.name)-1], name)
-	if err := req.ioctl(fd, unix.SIOCGIFHWADDR); err != nil {
-		return nil, &Error{What: fmt.Sprintf("hardware address of link %q", name), Errno: err.(unix.Errno)}
+	if errno := req.ioctl(fd, unix.SIOCGIFHWADDR); errno != 0 {
+		return nil, &Error{What: fmt.Sprintf("hardware address of link %q", name), Errno: errno}
 	}
 	return net.HardwareAddr(req.data[2:8]), nil // past sa_family
 }
@@ -67,10 +67,8 @@ type ifreq struct {
 	data [24]byte
 }
 
-// ioctl returns a unix.Errno or nil.
-func (r *ifreq) ioctl(fd int, cmd uintptr) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(unsafe.Pointer(r))); errno != 0 {
-		return errno
-	}
-	return nil
+// ioctl asks the kernel; 0 is success.
+func (r *ifreq) ioctl(fd int, cmd uintptr) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(unsafe.Pointer(r)))
+	return errno
 }

@@ -66,11 +66,10 @@ func run(ctx context.Context, o options) error {
 
 // programs says which programs are missing, with the package of each.
 func programs() error {
-	packages := map[string]string{"ip": "iproute2", "nft": "nftables", "ping": "iputils-ping"}
 	var errs []error
-	for program, pkg := range packages {
-		if _, err := exec.LookPath(program); err != nil {
-			errs = append(errs, fmt.Errorf("%s is missing: apt-get install %s", program, pkg))
+	for _, p := range []struct{ program, pkg string }{{"ip", "iproute2"}, {"nft", "nftables"}, {"ping", "iputils-ping"}} {
+		if _, err := exec.LookPath(p.program); err != nil {
+			errs = append(errs, fmt.Errorf("%s is missing: apt-get install %s", p.program, p.pkg))
 		}
 	}
 	return errors.Join(errs...)

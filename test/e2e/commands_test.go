@@ -146,14 +146,14 @@ func left(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// state lists links, rules, leases and records. The chains that the reference
-// leaves empty do not count, nor does host-local's memory of the last address.
+// state lists links, rules, leases and records. What host-local keeps of a
+// network does not count: its index, its lock and the last address.
 func state(ts *testscript.TestScript) string {
 	out, err := inHost(ts, nil, nil, "sh", "-ec", `
 		ip -o link | awk -F '[ :@]+' '{print "link " $2}'
 		nft list ruleset
-		find /run/netcleat -type f 2>/dev/null || true
-		find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*' | grep -v /index || true`)
+		find /run/netcleat -type f ! -name '.leases-*' 2>/dev/null || true
+		find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*'`)
 	judge(ts, false, out, err)
 	return string(out)
 }
