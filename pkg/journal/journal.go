@@ -149,11 +149,7 @@ func (e *Entry) fresh() bool {
 // Begin writes e's record as pending: call it before the first change.
 func (e *Entry) Begin() error {
 	e.Version = version
-	b, err := json.Marshal(e.Record)
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	if err := errors.Join(unix.Ftruncate(e.lock, 0), pwriteAll(e.lock, b)); err != nil {
+	if err := errors.Join(unix.Ftruncate(e.lock, 0), pwriteAll(e.lock, e.encode())); err != nil {
 		return fmt.Errorf("journal: write %s: %w", e.dir.path(e.Key)+pendingSuffix, err)
 	}
 	return nil
@@ -163,12 +159,8 @@ func (e *Entry) Begin() error {
 // has been written.
 func (e *Entry) Done() error {
 	e.Version = version
-	b, err := json.Marshal(e.Record)
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
 	path := e.dir.path(e.Key)
-	if err := replaceFile(path, b); err != nil {
+	if err := replaceFile(path, e.encode()); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return e.unpend()
@@ -385,8 +377,8 @@ func read(path string) (Record, error) {
 	if len(b) == 0 {
 		return Record{}, errEmpty
 	}
-	var r Record
-	if err := json.Unmarshal(b, &r); err != nil {
+	r, err := decode(b)
+	if err != nil {
 		if strings.HasSuffix(path, pendingSuffix) {
 			return Record{}, errEmpty // killed while writing it, which is before any change
 		}

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -54,9 +54,10 @@ type Call struct {
 	Delegated bool
 
 	table    Table
-	opened   *nl.Pair // by ADD, for the plugin's Open
-	override bool     // CNI_NETNS_OVERRIDE: the sandbox may be the host
-	gone     bool     // DEL: what is at Netns is not this attachment's sandbox
+	fields   fields.Object // the configuration, taken apart
+	opened   *nl.Pair      // by ADD, for the plugin's Open
+	override bool          // CNI_NETNS_OVERRIDE: the sandbox may be the host
+	gone     bool          // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
 	isValid  map[Attachment]bool
 }
@@ -262,7 +263,13 @@ func contains(list []string, s string) bool {
 // GC a field of the wrong type is skipped and noted, as is any other trouble but
 // malformed JSON: removing needs none of it.
 func (c *Call) Decode(v any) error {
-	err := json.Unmarshal(c.Stdin, v)
+	var err error
+	if c.fields == nil {
+		c.fields, err = fields.Parse(c.Stdin)
+	}
+	if err == nil {
+		err = c.fields.Into(v)
+	}
 	if err == nil {
 		return nil
 	}

@@ -1,14 +1,14 @@
 package plugin
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/fields"
 )
 
 // Conf is what the configuration of every plugin has.
@@ -42,8 +42,10 @@ type Attachment struct {
 // left at its zero value and reported as note: nothing but the name is needed to
 // remove what is there.
 func (c *Call) decodeConf() (conf Conf, note, err error) {
-	err = json.Unmarshal(c.Stdin, &conf)
-	if mistyped := (*json.UnmarshalTypeError)(nil); c.Removing() && errors.As(err, &mistyped) {
+	if c.fields, err = fields.Parse(c.Stdin); err == nil {
+		err = c.fields.Into(&conf)
+	}
+	if c.fields != nil && c.Removing() {
 		note, err = err, nil
 	}
 	if err != nil {
@@ -99,15 +101,15 @@ func (c *Conf) valid() (list []Attachment, known bool, err error) {
 
 // withoutPrevResult returns the configuration as reconcile needs it. Where it
 // cannot be taken apart it is kept whole.
-func withoutPrevResult(stdin []byte) json.RawMessage {
-	var all map[string]json.RawMessage
-	if !bytes.Contains(stdin, []byte(`"prevResult"`)) || json.Unmarshal(stdin, &all) != nil {
-		return stdin
+func (c *Call) withoutPrevResult() json.RawMessage {
+	if len(c.Conf.PrevResult) == 0 {
+		return c.Stdin
 	}
-	delete(all, "prevResult")
-	b, err := json.Marshal(all)
+	rest := maps.Clone(c.fields)
+	delete(rest, "prevResult")
+	b, err := json.Marshal(rest)
 	if err != nil {
-		return stdin
+		return c.Stdin
 	}
 	return b
 }

@@ -29,9 +29,7 @@ func printResult(w io.Writer, c *Call, res *current.Result) error {
 func encodeResult(c *Call, res *current.Result) ([]byte, error) {
 	if res == nil {
 		if prevVersion(c) == c.Conf.CNIVersion && versionOf(c.Conf.PrevResult) != "" {
-			var b bytes.Buffer
-			err := json.Indent(&b, c.Conf.PrevResult, "", indent)
-			return b.Bytes(), err
+			return indented(c.Conf.PrevResult)
 		}
 		var err error
 		if res, err = c.PrevResult(); err != nil {
@@ -45,11 +43,20 @@ func encodeResult(c *Call, res *current.Result) ([]byte, error) {
 	if !atLeast(c.Conf.CNIVersion, newestSpec) {
 		dropNewFields(res)
 	}
+	if b, ok := encodePlain(res, c.Conf.CNIVersion); ok {
+		return indented(b)
+	}
 	r, err := res.GetAsVersion(c.Conf.CNIVersion)
 	if err != nil {
 		return nil, fmt.Errorf("result as version %s: %w", c.Conf.CNIVersion, err)
 	}
 	return json.MarshalIndent(r, "", indent)
+}
+
+func indented(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	err := json.Indent(&out, b, "", indent)
+	return out.Bytes(), err
 }
 
 // dropNewFields takes out of a result what only 1.1.0 has of interfaces; the

@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 		`{"runtimeConfig":{"mac":"01:00:5e:00:00:01"}}`:          "address 01:00:5e:00:00:01: invalid MAC address: a multicast one",
 		`{"bridge":"eleven-char","vlan":4000,"isGateway":true}`:  `bridge "eleven-char": with vlan and isGateway the gateway's interface would be "eleven-char.4000", longer than 15 characters`,
 		`{"ipMasqBackend":"ebtables"}`:                           `unknown ipmasq backend "ebtables"`,
-		`{"mtu":"big"}`:                                          "failed to load netconf: json: cannot unmarshal string into Go struct field config.mtu of type int",
+		`{"mtu":"big"}`:                                          "failed to load netconf: mtu: json: cannot unmarshal string into Go value of type int",
 	} {
 		_, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: []byte(conf), Conf: confOf(conf)})
 		got := ""

@@ -1,0 +1,54 @@
+package journal
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/netcleat/netcleat/pkg/fields"
+	"github.com/netcleat/netcleat/pkg/jsontext"
+)
+
+// encode writes the record as encoding/json would.
+func (r *Record) encode() []byte {
+	id := jsontext.Object(
+		jsontext.Field{Key: "dev", Value: jsontext.Uint(r.NetnsID.Dev)},
+		jsontext.Field{Key: "ino", Value: jsontext.Uint(r.NetnsID.Ino)},
+		jsontext.Field{Key: "cookie", Value: jsontext.Uint(r.NetnsID.Cookie)},
+	)
+	return jsontext.Object(
+		jsontext.Field{Key: "version", Value: jsontext.Int(r.Version)},
+		jsontext.Field{Key: "network", Value: jsontext.String(r.Network)},
+		jsontext.Field{Key: "containerID", Value: jsontext.String(r.ContainerID)},
+		jsontext.Field{Key: "ifName", Value: jsontext.String(r.IfName)},
+		jsontext.Field{Key: "plugin", Value: jsontext.String(r.Plugin)},
+		jsontext.Field{Key: "netns", Value: jsontext.String(r.Netns)},
+		jsontext.Field{Key: "netnsID", Value: id},
+		jsontext.Field{Key: "created", Value: jsontext.String(r.Created.Format(time.RFC3339Nano))},
+		jsontext.Field{Key: "args", Value: jsontext.Optional(r.Args)},
+		jsontext.Field{Key: "config", Value: jsontext.Value(r.Config)},
+		jsontext.Field{Key: "links", Value: jsontext.OptionalArray(r.Links, Link.encode)},
+		jsontext.Field{Key: "ips", Value: jsontext.OptionalArray(r.IPs, func(p netip.Prefix) jsontext.Value { return jsontext.String(p.String()) })},
+		jsontext.Field{Key: "state", Value: jsontext.Value(r.State)},
+	)
+}
+
+func (l Link) encode() jsontext.Value {
+	var sandbox jsontext.Value
+	if l.Sandbox {
+		sandbox = jsontext.Value("true")
+	}
+	return jsontext.Object(
+		jsontext.Field{Key: "name", Value: jsontext.String(l.Name)},
+		jsontext.Field{Key: "index", Value: jsontext.OptionalInt(l.Index)},
+		jsontext.Field{Key: "mac", Value: jsontext.Optional(l.MAC)},
+		jsontext.Field{Key: "sandbox", Value: sandbox},
+	)
+}
+
+func decode(b []byte) (r Record, err error) {
+	o, err := fields.Parse(b)
+	if err != nil {
+		return Record{}, err
+	}
+	return r, o.Into(&r)
+}
