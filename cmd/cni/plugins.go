@@ -3,11 +3,13 @@ package main
 import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bridge"
+	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 	"github.com/netcleat/netcleat/plugins/loopback"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
 var plugins = plugin.Table{
-	"bridge":   bridge.Plugin,
-	"loopback": loopback.Plugin,
+	"bridge":     bridge.Plugin,
+	"host-local": hostlocal.Plugin,
+	"loopback":   loopback.Plugin,
 }
