@@ -217,5 +217,5 @@ func remaining(dirs ...string) ([]string, error) {
 // bookkeeping reports whether a file of host-local's belongs to the network and
 // not to an attachment.
 func bookkeeping(name string) bool {
-	return name == "lock" || strings.HasPrefix(name, "last_reserved_ip.")
+	return name == "lock" || strings.HasPrefix(name, "last_reserved_ip.") || strings.HasPrefix(name, ".leases-")
 }
