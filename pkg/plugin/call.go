@@ -56,6 +56,7 @@ type Call struct {
 	table    Table
 	opened   *nl.Pair // by ADD, for the plugin's Open
 	override bool     // CNI_NETNS_OVERRIDE: the sandbox may be the host
+	host     netns.ID // where the call runs, once the sandbox was looked at
 	gone     bool     // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
 	isValid  map[Attachment]bool
@@ -121,6 +122,7 @@ func (c *Call) lookAtSandbox() error {
 	if err != nil {
 		return cnierr.Netns(fmt.Errorf("own namespace: %w", err))
 	}
+	c.host = own
 	if c.override || !id.Same(own) {
 		return nil
 	}
@@ -129,6 +131,13 @@ func (c *Call) lookAtSandbox() error {
 		return nil
 	}
 	return cnierr.Netns(fmt.Errorf("plugin's netns and netns from CNI_NETNS should not be the same: %s is the host's namespace (CNI_NETNS_OVERRIDE=1 allows it)", c.Netns))
+}
+
+// hostID returns the identity of the namespace that the call runs in.
+func (c *Call) hostID(p *nl.Pair) netns.ID {
+	id := c.host
+	id.Cookie = netns.CookieOf(p.Host.Fd())
+	return id
 }
 
 // PrevResult returns the result of the plugin before this one in the list, or

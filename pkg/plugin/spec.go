@@ -140,7 +140,7 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 	c.opened = p
 	e.Found = journal.Nothing
 	e.Record = journal.Record{
-		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: p.NS.ID, Created: time.Now().UTC(), Args: c.Args, Config: withoutPrevResult(c.Stdin),
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: p.NS.ID, HostID: c.hostID(p), Created: time.Now().UTC(), Args: c.Args, Config: withoutPrevResult(c.Stdin),
 	}
 	return cnierr.With(cnierr.IOFailure, e.Begin())
 }
