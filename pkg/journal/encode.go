@@ -6,15 +6,11 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/jsontext"
+	"github.com/netcleat/netcleat/pkg/netns"
 )
 
 // encode writes the record as encoding/json would.
 func (r *Record) encode() []byte {
-	id := jsontext.Object(
-		jsontext.Field{Key: "dev", Value: jsontext.Uint(r.NetnsID.Dev)},
-		jsontext.Field{Key: "ino", Value: jsontext.Uint(r.NetnsID.Ino)},
-		jsontext.Field{Key: "cookie", Value: jsontext.Uint(r.NetnsID.Cookie)},
-	)
 	return jsontext.Object(
 		jsontext.Field{Key: "version", Value: jsontext.Int(r.Version)},
 		jsontext.Field{Key: "network", Value: jsontext.String(r.Network)},
@@ -22,13 +18,22 @@ func (r *Record) encode() []byte {
 		jsontext.Field{Key: "ifName", Value: jsontext.String(r.IfName)},
 		jsontext.Field{Key: "plugin", Value: jsontext.String(r.Plugin)},
 		jsontext.Field{Key: "netns", Value: jsontext.String(r.Netns)},
-		jsontext.Field{Key: "netnsID", Value: id},
+		jsontext.Field{Key: "netnsID", Value: encodeID(r.NetnsID)},
+		jsontext.Field{Key: "hostID", Value: encodeID(r.HostID)},
 		jsontext.Field{Key: "created", Value: jsontext.String(r.Created.Format(time.RFC3339Nano))},
 		jsontext.Field{Key: "args", Value: jsontext.Optional(r.Args)},
 		jsontext.Field{Key: "config", Value: jsontext.Value(r.Config)},
 		jsontext.Field{Key: "links", Value: jsontext.OptionalArray(r.Links, Link.encode)},
 		jsontext.Field{Key: "ips", Value: jsontext.OptionalArray(r.IPs, func(p netip.Prefix) jsontext.Value { return jsontext.String(p.String()) })},
 		jsontext.Field{Key: "state", Value: jsontext.Value(r.State)},
+	)
+}
+
+func encodeID(id netns.ID) jsontext.Value {
+	return jsontext.Object(
+		jsontext.Field{Key: "dev", Value: jsontext.Uint(id.Dev)},
+		jsontext.Field{Key: "ino", Value: jsontext.Uint(id.Ino)},
+		jsontext.Field{Key: "cookie", Value: jsontext.Uint(id.Cookie)},
 	)
 }
 

@@ -54,8 +54,11 @@ const version = 1
 type Record struct {
 	Version int `json:"version"`
 	Key
-	Netns   string    `json:"netns"` // CNI_NETNS as ADD was given it
-	NetnsID netns.ID  `json:"netnsID"`
+	Netns   string   `json:"netns"` // CNI_NETNS as ADD was given it
+	NetnsID netns.ID `json:"netnsID"`
+	// HostID is the namespace that ADD ran in: links that are not the sandbox's
+	// are looked for there and nowhere else.
+	HostID  netns.ID  `json:"hostID"`
 	Created time.Time `json:"created"`
 	// Args is CNI_ARGS, which names the pod.
 	Args string `json:"args,omitempty"`

@@ -127,6 +127,9 @@ func (s *Store) Free(first, last netip.Addr) (netip.Addr, bool) { return s.x.fre
 // CountHeld returns how many addresses from first to last are held.
 func (s *Store) CountHeld(first, last netip.Addr) uint64 { return s.x.countTaken(first, last) }
 
+// IsHeld reports whether somebody holds the address.
+func (s *Store) IsHeld(addr netip.Addr) bool { return s.x.taken(addr.As16()) }
+
 // Take makes addr the owner's. ErrTaken says that somebody holds it: then the
 // index, if it said otherwise, has been made anew.
 func (s *Store) Take(addr netip.Addr, o Owner) error {

@@ -131,6 +131,13 @@ func (c *Call) lookAtSandbox() error {
 	return cnierr.Netns(fmt.Errorf("plugin's netns and netns from CNI_NETNS should not be the same: %s is the host's namespace (CNI_NETNS_OVERRIDE=1 allows it)", c.Netns))
 }
 
+// hostID returns the identity of the namespace that the plugin runs in.
+func hostID(p *nl.Pair) (netns.ID, error) {
+	id, err := netns.Identify(netns.Own)
+	id.Cookie = netns.CookieOf(p.Host.Fd())
+	return id, err
+}
+
 // PrevResult returns the result of the plugin before this one in the list, or
 // nil where there is none.
 func (c *Call) PrevResult() (*current.Result, error) {

@@ -138,9 +138,13 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 		return err
 	}
 	c.opened = p
+	host, err := hostID(p)
+	if err != nil {
+		return cnierr.Netns(fmt.Errorf("own namespace: %w", err))
+	}
 	e.Found = journal.Nothing
 	e.Record = journal.Record{
-		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: p.NS.ID, Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: p.NS.ID, HostID: host, Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
 	}
 	return cnierr.With(cnierr.IOFailure, e.Begin())
 }
