@@ -178,7 +178,7 @@ func (d *demo) nothingLeft(ctx context.Context) error {
 		}
 	}
 	for line := range strings.Lines(string(rules)) {
-		if strings.Contains(line, "masquerade") {
+		if masquerades(line) {
 			left = append(left, "rule "+strings.TrimSpace(line))
 		}
 	}
