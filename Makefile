@@ -55,7 +55,7 @@ test-root: kernel e2e ## The tests that need root, in this kernel
 
 .PHONY: test-vm
 test-vm: ## The tests in other kernels, booted in QEMU
-	$(GO) run ./test/vm
+	$(GO) run ./test/vm ./pkg/... ./plugins/... ./test/vm/selftest
 
 .PHONY: bench
 bench: build ## Side by side with the reference (root)

@@ -2,6 +2,7 @@ package masq_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -9,7 +10,6 @@ import (
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/spoof"
-	"net"
 )
 
 func TestSmoke(t *testing.T) {
@@ -17,8 +17,10 @@ func TestSmoke(t *testing.T) {
 	nftb, ipt := "nftables", "iptables"
 	for _, b := range []*string{nil, &nftb, &ipt} {
 		before := bed.Snapshot()
-		a := masq.Attachment{Journal: bed.Journal(), Network: "net1", ContainerID: "c1", IfName: "eth0",
-			Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.4/16"), netip.MustParsePrefix("fd00::4/64")}, Backend: b}
+		a := masq.Attachment{
+			Journal: bed.Journal(), Network: "net1", ContainerID: "c1", IfName: "eth0",
+			Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.4/16"), netip.MustParsePrefix("fd00::4/64")}, Backend: b,
+		}
 		e, err := bed.Journal().Open(context.Background(), journal.Key{Network: "net1", ContainerID: "c1", IfName: "eth0", Plugin: "bridge"})
 		if err != nil {
 			t.Fatal(err)

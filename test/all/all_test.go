@@ -42,6 +42,9 @@ FAIL q 0.0s
 FAIL r 0.5s
 not ended: TestD
 panic: boom
+failed: p TestB/two
+failed: q
+failed: r
 `
 
 func TestGoTestIsCounted(t *testing.T) {

@@ -28,6 +28,7 @@ type testRun struct {
 	log    map[id]*strings.Builder
 	parent map[id]bool // has subtests, which count in its place
 	failed map[id]bool // or a test below it failed
+	names  []string    // of what counts as failed
 	count
 }
 
@@ -46,6 +47,9 @@ func goTest(r io.Reader, w io.Writer) (count, error) {
 			run.take(e)
 		}
 		if errors.Is(err, io.EOF) {
+			for _, name := range run.names {
+				fmt.Fprintln(w, "failed:", name)
+			}
 			return run.count, run.any()
 		}
 		if err != nil {
@@ -102,9 +106,7 @@ func (r *testRun) endTest(t id, action string) {
 	switch {
 	case action == "fail":
 		fmt.Fprint(r.w, r.said(t))
-		if !r.failed[t] {
-			r.count.failed++
-		}
+		r.fail(t)
 		r.failed[id{t.pkg, ""}] = true
 		if up, ok := above(t); ok {
 			r.failed[up] = true
@@ -118,15 +120,21 @@ func (r *testRun) endTest(t id, action string) {
 	}
 }
 
+// fail counts a failure, unless it is that of something below it.
+func (r *testRun) fail(t id) {
+	if !r.failed[t] {
+		r.count.failed++
+		r.names = append(r.names, strings.TrimSpace(t.pkg+" "+t.test))
+	}
+}
+
 // endPackage ends a package. One that failed without a failed test, in a panic
 // or in its build, is one failure.
 func (r *testRun) endPackage(t id, e event) {
 	switch e.Action {
 	case "fail":
 		fmt.Fprintf(r.w, "FAIL %s %.1fs\n", t.pkg, e.Elapsed)
-		if !r.failed[t] {
-			r.count.failed++
-		}
+		r.fail(t)
 		if left := r.leftovers(t); !r.failed[t] || left != "" {
 			fmt.Fprint(r.w, r.said(t), left)
 		}

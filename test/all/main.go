@@ -1,5 +1,5 @@
 // Command all runs everything that `make test` promises, goes on where something
-// fails, and ends in one line that counts it.
+// fails, and ends in one line that counts it. Arguments choose among the steps.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -39,17 +40,21 @@ var steps = []step{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	all, err := runAll(ctx, os.Stdout)
+	all, err := runAll(ctx, os.Stdout, os.Args[1:])
 	fmt.Println(all)
 	if err != nil || all.failed > 0 {
 		os.Exit(1)
 	}
 }
 
-// runAll runs the steps. Without a build the rest would test an old one.
-func runAll(ctx context.Context, w io.Writer) (count, error) {
+// runAll runs the steps that are wanted, or all. Without a build the rest would
+// test an old one.
+func runAll(ctx context.Context, w io.Writer, wanted []string) (count, error) {
 	var all count
 	for _, s := range steps {
+		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
+			continue
+		}
 		fmt.Fprintf(w, "== %s\n", s.name)
 		start := time.Now()
 		n := s.run(ctx, w)

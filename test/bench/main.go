@@ -50,9 +50,9 @@ func main() {
 func end(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1) //nolint:forbidigo // a command's end
+		os.Exit(1)
 	}
-	os.Exit(0) //nolint:forbidigo // a command's end
+	os.Exit(0)
 }
 
 // run measures the chosen cases and writes the report.

@@ -82,3 +82,16 @@ func TestMissingProgramsAreNamed(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestRulesThatMasquerade(t *testing.T) {
+	for line, want := range map[string]bool{
+		"\t\tip saddr 10.90.0.0/24 masquerade comment \"net: nat\"\n": true,
+		"\t\tip daddr != 224.0.0.0/4 counter masquerade \n":           true,
+		"table inet cni_plugins_masquerade {\n":                       false,
+		"\t\tcounter comment \"will masquerade\"\n":                   false,
+	} {
+		if got := masquerades(line); got != want {
+			t.Errorf("%q: %v, want %v", line, got, want)
+		}
+	}
+}

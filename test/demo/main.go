@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -101,11 +100,8 @@ func enter(ctx context.Context) error {
 
 // furnish makes the demo's host empty where plugins write, and gives it a
 // neighbour that stands for the world.
-func furnish(ctx context.Context, dir string) error {
-	for _, path := range []string{"/run", "/var/lib/cni"} {
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return err
-		}
+func furnish(ctx context.Context) error {
+	for _, path := range []string{"/run", "/var/lib"} {
 		if err := unix.Mount("tmpfs", path, "tmpfs", 0, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", path, err)
 		}
@@ -121,7 +117,6 @@ func furnish(ctx context.Context, dir string) error {
 		{"ip", "link", "set", "up0", "up"},
 		{"ip", "-n", world, "addr", "add", worldAddress + "/24", "dev", "up0"},
 		{"ip", "-n", world, "link", "set", "up0", "up"},
-		{"mkdir", "-p", filepath.Join(dir, "bin")},
 	})
 }
 

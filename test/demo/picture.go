@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -71,13 +72,20 @@ func look(ctx context.Context, names []string) (string, error) {
 		return "", err
 	}
 	for line := range strings.Lines(string(ruleset)) {
-		if strings.Contains(line, "masquerade") {
+		if masquerades(line) {
 			s.rules = append(s.rules, strings.TrimSpace(line))
 		}
 	}
 	forward, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 	s.forwarding = strings.TrimSpace(string(forward))
 	return s.draw(), err
+}
+
+// masquerades reports whether a line of the ruleset is a rule that does so; the
+// names of tables and comments have the word, too.
+func masquerades(line string) bool {
+	rule, _, _ := strings.Cut(line, " comment ")
+	return slices.Contains(strings.Fields(rule), "masquerade")
 }
 
 // ipJSON runs ip(8) and decodes its answer.

@@ -41,7 +41,7 @@ func show(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	say("On a host of its own, a network namespace: nothing of this machine's network is touched.")
-	if err := furnish(ctx, dir); err != nil {
+	if err := furnish(ctx); err != nil {
 		return err
 	}
 	d, err := newDemo(ctx, dir, o)
@@ -178,7 +178,7 @@ func (d *demo) nothingLeft(ctx context.Context) error {
 		}
 	}
 	for line := range strings.Lines(string(rules)) {
-		if strings.Contains(line, "masquerade") {
+		if masquerades(line) {
 			left = append(left, "rule "+strings.TrimSpace(line))
 		}
 	}

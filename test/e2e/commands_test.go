@@ -42,7 +42,7 @@ func usage(ts *testscript.TestScript, ok bool, form string) {
 // host runs a program on the host.
 func host(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) > 0, "host program…")
-	out, err := inHost(ts, nil, nil, args...)
+	out, err := inHost(ts, nil, []string{"REFERENCE=" + ts.Getenv("REFERENCE")}, args...)
 	judge(ts, neg, out, err)
 }
 
@@ -89,7 +89,7 @@ func (s *suite) network(ts *testscript.TestScript, neg bool, args []string) {
 // runCnitool runs cnitool, the runtime of the specification's authors.
 func (s *suite) runCnitool(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) == 3, "cnitool verb network container")
-	out, err := inHost(ts, nil, []string{"NETCONFPATH=" + ts.Getenv("NETCONFPATH")}, s.cnitool, args[0], args[1], "/run/netns/"+args[2])
+	out, err := inHost(ts, nil, []string{"NETCONFPATH=" + ts.Getenv("NETCONFPATH")}, filepath.Join(s.reference, "cnitool"), args[0], args[1], "/run/netns/"+args[2])
 	judge(ts, neg, stable(out), err)
 }
 

@@ -2,7 +2,7 @@
 // environment and the configurations of users.
 //
 // Each story (testdata/*.txtar) has a host of its own: a network namespace, and
-// a mount namespace with an empty /run, /var/lib/cni and /etc/cni. With CNI_BIN
+// a mount namespace with an empty /run, /var/lib and /etc/cni. With CNI_BIN
 // set the stories run against the plugins in that directory, such as the
 // reference's; what cannot hold there is behind the condition [ours].
 package e2e
@@ -22,10 +22,10 @@ import (
 
 // suite is what the stories share.
 type suite struct {
-	bin     string // directory of the plugins
-	cnitool string
-	repo    string
-	ours    bool
+	bin       string // directory of the plugins
+	reference string // directory of the reference's, with cnitool
+	netcleat  string // the operator's command; "" where the plugins are not ours
+	repo      string
 }
 
 func TestStories(t *testing.T) {
@@ -46,7 +46,7 @@ func TestStories(t *testing.T) {
 			if c != "ours" {
 				return false, fmt.Errorf("unknown condition %q", c)
 			}
-			return s.ours, nil
+			return s.netcleat != "", nil
 		},
 	})
 }
@@ -60,14 +60,14 @@ func newSuite(t *testing.T) *suite {
 	}
 	watch(t, repo)
 	run(t, filepath.Join(repo, "scripts/reference"))
-	s := &suite{repo: repo, cnitool: filepath.Join(repo, "build/reference/bin/cnitool"), bin: os.Getenv("CNI_BIN")}
+	s := &suite{repo: repo, reference: filepath.Join(repo, "build/reference/bin"), bin: os.Getenv("CNI_BIN")}
 	if s.bin != "" {
 		return s
 	}
 	built := t.TempDir()
 	run(t, "go", "build", "-o", built, "../../cmd/cni", "../../cmd/netcleat")
-	s.bin, s.ours = filepath.Join(t.TempDir(), "bin"), true
-	run(t, filepath.Join(built, "netcleat"), "install", s.bin)
+	s.bin, s.netcleat = filepath.Join(t.TempDir(), "bin"), filepath.Join(built, "netcleat")
+	run(t, s.netcleat, "install", s.bin)
 	return s
 }
 
@@ -99,9 +99,9 @@ func watch(t *testing.T, repo string) {
 const hostScript = `
 set -e
 mount -t tmpfs tmpfs /run
-mkdir -p /run/netns /var/lib/cni /etc/cni
-mount -t tmpfs tmpfs /var/lib/cni
-mount -t tmpfs tmpfs /etc/cni
+mount -t tmpfs tmpfs /var/lib
+mkdir -p /run/netns /var/lib/cni
+[ ! -d /etc/cni ] || mount -t tmpfs tmpfs /etc/cni
 ip link set lo up
 echo ready
 cat
@@ -137,6 +137,8 @@ func (s *suite) setup(e *testscript.Env) error {
 	e.Setenv("HOST", fmt.Sprint(cmd.Process.Pid))
 	e.Setenv("NETCONFPATH", filepath.Join(e.WorkDir, "net.d"))
 	e.Setenv("CNI_PATH", s.bin)
+	e.Setenv("REFERENCE", s.reference)
+	e.Setenv("NETCLEAT", s.netcleat)
 	e.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	return os.MkdirAll(e.Getenv("NETCONFPATH"), 0o755)
 }

@@ -17,7 +17,7 @@ var (
 	mdLink    = regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)\s]*)?\)`)
 	adrName   = regexp.MustCompile(`^docs/adr/(\d{4})-[a-z0-9-]+\.md$`)
 	linter    = regexp.MustCompile(`(?m)^    - ([a-z]+)$`)
-	tableRow  = regexp.MustCompile("(?m)^\\| (?:\\[([a-z-]+)\\]\\(plugins/([a-z-]+)/README\\.md\\)|([a-z-]+)) \\| (.*) \\|$")
+	tableRow  = regexp.MustCompile(`(?m)^\| (?:\[([a-z-]+)\]\(plugins/([a-z-]+)/README\.md\)|([a-z-]+)) \| (.*) \|$`)
 )
 
 // Every configuration in a README is one that its plugin reads: CHECK changes

@@ -59,8 +59,20 @@ func (o Options) backup(all []name) error {
 	if err := writeFile(filepath.Join(dir, manifestName), append(b, '\n')); err != nil {
 		return err
 	}
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)), syncDir(o.Dir)); err != nil {
+		return err
+	}
 	_, err = fmt.Fprintf(o.Out, "backup in %s\n", dir)
 	return err
+}
+
+// syncDir waits until a directory's entries are on the disk.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // writeFile writes a whole file or none.
