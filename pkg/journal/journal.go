@@ -121,25 +121,29 @@ func (d Dir) Open(ctx context.Context, k Key) (*Entry, error) {
 	return e, nil
 }
 
-// load reads the finished record, or the pending one where there is no other.
+// load reads the finished record and the pending one. Where there are both, the
+// pending one is as new or newer, and speaks of a finished attachment.
 func (e *Entry) load() error {
 	path := e.dir.path(e.Key)
-	r, err := read(path)
-	found := Done
-	if errors.Is(err, fs.ErrNotExist) {
-		if e.fresh() {
-			return nil
+	for _, f := range []struct {
+		path  string
+		found Found
+	}{{path, Done}, {path + pendingSuffix, Pending}} {
+		if f.found == Pending && e.fresh() {
+			break
 		}
-		r, err = read(path + pendingSuffix)
-		found = Pending
+		r, err := read(f.path)
+		if errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) {
+			continue // fresh, or killed before its first change
+		}
+		if err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		e.Record = r
+		if e.Found == Nothing {
+			e.Found = f.found
+		}
 	}
-	switch {
-	case errors.Is(err, errEmpty), errors.Is(err, fs.ErrNotExist):
-		return nil // fresh, or killed before its first change
-	case err != nil:
-		return fmt.Errorf("journal: %w", err)
-	}
-	e.Record, e.Found = r, found
 	return nil
 }
 

@@ -62,3 +62,24 @@ func TestAbandonOfAFirstOperationLeavesNothing(t *testing.T) {
 		t.Errorf("read: %v; want nothing", err)
 	}
 }
+
+func TestAKilledFurtherOperationIsKnown(t *testing.T) {
+	d := Dir(t.TempDir())
+	e := begin(t, d, "first")
+	if err := errors.Join(e.Done(), e.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := begin(t, d, "second").Close(); err != nil { // as a kill would
+		t.Fatal(err)
+	}
+	e, err := d.Open(context.Background(), restartKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Found != Done || e.Args != "second" {
+		t.Errorf("found %d, record %q; want a finished attachment as the killed operation wrote it", e.Found, e.Args)
+	}
+	if err := errors.Join(e.Remove(), e.Close()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,211 @@
+package bandwidth
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// check answers CHECK: the limits are in force on the host's end and on the ifb
+// device, and everything that the container sends goes there.
+func check(_ context.Context, c *plugin.Call, conf config) (err error) {
+	if err := chained(c); err != nil || !conf.limits() {
+		return err
+	}
+	st, err := expected(c, conf)
+	if err != nil {
+		return err
+	}
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	host, err := hostEnd(p, c.IfName)
+	if nl.NotFound(err) {
+		return cnierr.Check("interface %s is missing", c.IfName)
+	}
+	if err != nil {
+		return err
+	}
+	var list subnets
+	if st.Subnets != nil {
+		list = *st.Subnets
+	}
+	if st.Ingress != nil {
+		if err := (shaper{*st.Ingress, list, true}).check(p.Host, host); err != nil {
+			return err
+		}
+	}
+	if st.Egress == nil {
+		return nil
+	}
+	ifb, err := p.Host.LinkByName(st.IFB)
+	if nl.NotFound(err) || err == nil && !ifb.Up() {
+		return cnierr.Check("ifb device %s is missing or down", st.IFB)
+	}
+	if err != nil {
+		return err
+	}
+	if err := redirected(p.Host, host, ifb); err != nil {
+		return err
+	}
+	return shaper{*st.Egress, list, false}.check(p.Host, ifb)
+}
+
+// expected is what ADD made: by the record, or where the reference attached, by
+// the configuration.
+func expected(c *plugin.Call, conf config) (st state, err error) {
+	if c.Entry != nil {
+		return st, cnierr.With(cnierr.IOFailure, c.Entry.GetState(&st))
+	}
+	st = state{Ingress: conf.Ingress, Egress: conf.Egress, IFB: referenceIFB(c)}
+	if len(conf.Subnets.List) > 0 {
+		st.Subnets = &conf.Subnets
+	}
+	return st, nil
+}
+
+func (s shaper) check(host *nl.Conn, l *nl.Link) error {
+	want := "tbf"
+	if len(s.Subnets.List) > 0 {
+		want = "htb"
+	}
+	q, err := host.QdiscAt(l.Index, nl.TCRoot)
+	if nl.NotFound(err) {
+		return cnierr.Check("Failed to find qdisc: %s has no %s", l.Name, want)
+	}
+	if err != nil {
+		return err
+	}
+	if q.Kind != want {
+		return cnierr.Check("Failed to find qdisc: the root qdisc of %s is %s, not %s", l.Name, q.Kind, want)
+	}
+	if want == "htb" {
+		return s.checkHTB(host, l, q)
+	}
+	return s.checkTBF(l, q)
+}
+
+// Places in the kernel's structs tc_tbf_qopt, tc_htb_opt and tc_htb_glob.
+const (
+	rateAt        = 8
+	tbfLimitAt    = 24
+	tbfBufferAt   = 28
+	tbfLen        = 36
+	htbBufferAt   = 24
+	htbLen        = 44
+	htbDefaultAt  = 8
+	htbGlobLen    = 20
+	mirredIndexAt = 24
+	mirredLen     = 28
+)
+
+func (s shaper) checkTBF(l *nl.Link, q *nl.TC) error {
+	const parms, rate64 = 1, 4 // TCA_TBF_*
+	p := attr(q.Options, parms)
+	if len(p) < tbfLen {
+		return cnierr.Check("%s: tbf without parameters", l.Name)
+	}
+	switch ticks, exact := s.Limit.ticks(); {
+	case rateOf(p, attr(q.Options, rate64)) != s.Limit.Rate:
+		return cnierr.Check("%s: Rate doesn't match", l.Name)
+	case u32(p, tbfLimitAt) != s.Limit.queue():
+		return cnierr.Check("%s: Limit doesn't match", l.Name)
+	case exact && u32(p, tbfBufferAt) != ticks:
+		return cnierr.Check("%s: Buffer doesn't match", l.Name)
+	}
+	return nil
+}
+
+func (s shaper) checkHTB(host *nl.Conn, l *nl.Link, q *nl.TC) error {
+	const parms, init, rate64 = 1, 2, 6 // TCA_HTB_*
+	if g := attr(q.Options, init); len(g) < htbGlobLen || u32(g, htbDefaultAt) != s.defaultMinor() {
+		return cnierr.Check("%s: Default class does not match", l.Name)
+	}
+	class, err := host.ClassOf(l.Index, shapedClass)
+	if nl.NotFound(err) {
+		return cnierr.Check("%s: the class of limited traffic is missing", l.Name)
+	}
+	if err != nil {
+		return err
+	}
+	p := attr(class.Options, parms)
+	if len(p) < htbLen || rateOf(p, attr(class.Options, rate64)) != s.Limit.Rate {
+		return cnierr.Check("%s: Rate does not match for the default class", l.Name)
+	}
+	if diff := int64(u32(p, htbBufferAt)) - int64(s.classTicks()); diff < -1 || diff > 1 {
+		return cnierr.Check("%s: Burst buffer size does not match", l.Name)
+	}
+	filters, err := host.Filters(l.Index, rootHandle)
+	if err != nil {
+		return err
+	}
+	for _, subnet := range s.Subnets.List {
+		if want := selector(s.keys(subnet)); !anySelects(filters, want) {
+			return cnierr.Check("%s: the filter for %s is missing", l.Name, subnet)
+		}
+	}
+	return nil
+}
+
+// anySelects reports whether a filter compares what the selector want does. The
+// kernel fills in fields of its own before the keys.
+func anySelects(filters []*nl.TC, want []byte) bool {
+	const keysAt = 16
+	for _, f := range filters {
+		if have := attr(f.Options, u32Selector); len(have) == len(want) && string(have[keysAt:]) == string(want[keysAt:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// redirected requires the filter that sends what arrives at the host's end to
+// the ifb device.
+func redirected(host *nl.Conn, l, ifb *nl.Link) error {
+	filters, err := host.Filters(l.Index, ingressHandle)
+	if err != nil && !nl.NotFound(err) {
+		return err
+	}
+	for _, f := range filters {
+		if mirrors(f, ifb.Index) {
+			return nil
+		}
+	}
+	return cnierr.Check("what arrives at %s is not redirected to %s", l.Name, ifb.Name)
+}
+
+func mirrors(f *nl.TC, index int) (yes bool) {
+	const actOptions, mirredParms = 2, 2
+	nl.Attrs(attr(f.Options, u32Actions), func(_ uint16, action []byte) {
+		p := attr(attr(action, actOptions), mirredParms)
+		yes = yes || len(p) >= mirredLen && u32(p, mirredIndexAt) == uint32(index)
+	})
+	return yes
+}
+
+// rateOf reads a rate; one that does not fit its field is in rate64.
+func rateOf(parms, rate64 []byte) uint64 {
+	if r := u32(parms, rateAt); r != math.MaxUint32 || len(rate64) < 8 {
+		return uint64(r)
+	}
+	return binary.NativeEndian.Uint64(rate64)
+}
+
+func u32(b []byte, at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
+
+// attr returns the first attribute of that type, or nil.
+func attr(b []byte, typ uint16) (found []byte) {
+	nl.Attrs(b, func(t uint16, d []byte) {
+		if t == typ && found == nil {
+			found = d
+		}
+	})
+	return found
+}

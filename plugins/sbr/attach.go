@@ -1,0 +1,100 @@
+package sbr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
+)
+
+// attach answers ADD. prevResult is passed on as it came.
+func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
+	addrs, err := addresses(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		c.Note("sbr: prevResult has no address on interface %s: nothing to do", c.IfName)
+		return nil, nil
+	}
+	p, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := lock(ctx, p); err != nil {
+		return nil, err
+	}
+	var steps undo.Stack
+	defer steps.OnError(&err)
+
+	st, err := settle(p.Sandbox, c, addrs, conf)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Entry.SetState(st); err != nil {
+		return nil, err
+	}
+	if err := c.Entry.Begin(); err != nil {
+		return nil, cnierr.With(cnierr.IOFailure, err)
+	}
+	steps.Push("move routes back", func() error { return p.Sandbox.Do(append(st.takeRules(), st.moveBack()...)...) })
+	return nil, p.Sandbox.Do(st.change(addrs)...)
+}
+
+// lockWait bounds the wait for another call in the same sandbox. A process in
+// there could hold the lock for ever.
+const lockWait = 30 * time.Second
+
+// lock keeps other calls from taking the same tables. The reference locks the
+// same file, the sandbox's namespace. Closing the Pair unlocks it.
+func lock(ctx context.Context, p *nl.Pair) error {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	err := journal.Flock(ctx, p.NS.Fd())
+	if errors.Is(err, journal.ErrBusy) {
+		return cnierr.Newf(cnierr.TryAgain, "sandbox %s: locked by another process for more than %v", p.NS.Path, lockWait)
+	}
+	if err != nil {
+		return fmt.Errorf("lock sandbox %s: %w", p.NS.Path, err)
+	}
+	return nil
+}
+
+// settle looks at the sandbox and plans.
+func settle(sandbox *nl.Conn, c *plugin.Call, addrs []address, conf config) (state, error) {
+	l, err := sandbox.LinkByName(c.IfName)
+	if err != nil {
+		return state{}, fmt.Errorf("Cannot find network interface %s: %w", c.IfName, err) //nolint:staticcheck // a text that callers know
+	}
+	if conf.Table != 0 {
+		if conf.SourceHints || conf.Gateway4.IsValid() || conf.Gateway6.IsValid() {
+			c.Note("sbr: gateways and addSourceHints do nothing beside table: its routes are the user's")
+		}
+		return withTable(l.Index, conf.Table, addrs), nil
+	}
+	rules, err := sandbox.Rules()
+	if err != nil {
+		return state{}, err
+	}
+	routes, err := sandbox.Routes(0)
+	if err != nil {
+		return state{}, err
+	}
+	var main []nl.Route
+	for _, r := range routes {
+		if r.Table == unix.RT_TABLE_MAIN && r.Index == l.Index {
+			main = append(main, r)
+		}
+	}
+	return plan(l.Index, addrs, main, conf, usedTables(rules, routes)), nil
+}
