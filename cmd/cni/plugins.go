@@ -5,6 +5,7 @@ import (
 	"github.com/netcleat/netcleat/plugins/bridge"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 	"github.com/netcleat/netcleat/plugins/loopback"
+	"github.com/netcleat/netcleat/plugins/portmap"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
 )
 
@@ -13,5 +14,6 @@ var plugins = plugin.Table{
 	"bridge":     bridge.Plugin,
 	"host-local": hostlocal.Plugin,
 	"loopback":   loopback.Plugin,
+	"portmap":    portmap.Plugin,
 	"static":     static.Plugin,
 }

@@ -94,6 +94,17 @@ func (t Tool) Installed() bool {
 	return err == nil
 }
 
+// Translated reports whether the tool's rules end up in nf_tables, where package
+// nft can read and delete them.
+func (t Tool) Translated() bool {
+	path, err := find(t.program("restore"))
+	if err != nil || t.Legacy {
+		return false
+	}
+	real, err := filepath.EvalSymlinks(path)
+	return err == nil && !strings.Contains(filepath.Base(real), "legacy")
+}
+
 func (t Tool) run(ctx context.Context, name, stdin string, args ...string) (string, error) {
 	path, err := find(name)
 	if err != nil {

@@ -1,0 +1,476 @@
+package portmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nft"
+)
+
+// The reference's chains.
+const (
+	dnatChain    = "CNI-HOSTPORT-DNAT"
+	setMarkChain = "CNI-HOSTPORT-SETMARK"
+	masqChain    = "CNI-HOSTPORT-MASQ"
+	oldSNATChain = "CNI-HOSTPORT-SNAT" // of versions before 0.8
+	guardComment = "CNI portfwd spoofed loopback"
+)
+
+func (j *job) chainName(kind string) string {
+	return "CNI-" + kind + "-" + iptables.Hash(21, j.key.Network+j.key.ContainerID)
+}
+
+// table is what one nat table has of the chains that all containers share.
+type table struct {
+	chains  map[string]bool
+	enters  map[string]bool // "PREROUTING CNI-HOSTPORT-DNAT": the one jumps to the other
+	guarded bool
+}
+
+// look reads what is there: by netlink where iptables-nft keeps it, else by
+// iptables-save.
+func (j *job) look(ctx context.Context, c *nft.Conn, tool iptables.Tool) (t table, err error) {
+	t = table{map[string]bool{}, map[string]bool{}, false}
+	if tool.Translated() {
+		return t, t.lookNative(c, layoutOf(tool.V6).table.Family)
+	}
+	for _, name := range []string{"nat", "raw"} {
+		saved, err := tool.Save(ctx, name)
+		if err != nil {
+			return t, err
+		}
+		for _, l := range iptables.Parse(saved) {
+			t.chains[l.Chain] = true
+			t.enters[l.Chain+" "+l.Value("-j")] = true
+			t.guarded = t.guarded || l.Value("--comment") == guardComment
+		}
+	}
+	return t, nil
+}
+
+func (t *table) lookNative(c *nft.Conn, f nft.Family) error {
+	nat := nft.Table{Family: f, Name: "nat"}
+	for _, name := range []string{dnatChain, setMarkChain, masqChain} {
+		info, err := c.GetChain(nft.Chain{Table: nat, Name: name})
+		if err != nil {
+			return err
+		}
+		t.chains[name] = info != nil
+	}
+	for _, name := range []string{"PREROUTING", "OUTPUT", "POSTROUTING"} {
+		rules, err := c.Rules(nft.Chain{Table: nat, Name: name})
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			t.enters[name+" "+r.Target] = true
+		}
+	}
+	rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "raw"}, Name: "PREROUTING"})
+	t.guarded = slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Comment == guardComment })
+	return err
+}
+
+// addChains makes the container's chain and what it needs of the shared ones,
+// one transaction a family.
+func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
+	if err := j.recordedConflict(); err != nil {
+		return err
+	}
+	for _, target := range j.Targets {
+		v6 := target.Addr().Is6()
+		if len(j.pick(v6)) == 0 {
+			continue
+		}
+		tool := j.tool(v6)
+		t, err := j.look(ctx, c, tool)
+		if err != nil {
+			return err
+		}
+		siblings, err := j.siblings()
+		if err != nil {
+			return err
+		}
+		if err := tool.Restore(ctx, j.gate, "publish ports of "+j.key.ContainerID, j.script(t, target, siblings)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// siblings returns what the container's other interfaces on the network publish:
+// the chain is theirs, too.
+func (j *job) siblings() ([]*job, error) {
+	records, err := j.dir.Network(j.key.Network)
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", j.key.Network, err)
+	}
+	var list []*job
+	for _, r := range records {
+		s := &job{key: r.Key, dir: j.dir, gate: j.gate, note: j.note}
+		if r.Plugin != "portmap" || r.ContainerID != j.key.ContainerID || r.Key == j.key || r.GetState(&s.publication) != nil {
+			continue
+		}
+		if s.Backend == iptables.IPTables {
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+// script writes the container's chain anew.
+func (j *job) script(t table, target netip.Prefix, siblings []*job) string {
+	var s strings.Builder
+	if j.Localnet != "" && target.Addr().Is4() && !t.guarded {
+		s.WriteString("*raw\n")
+		for _, side := range []string{"-d", "-s"} {
+			fmt.Fprintf(&s, "-A PREROUTING ! -i lo %s 127.0.0.0/8 -m comment --comment %q -j DROP\n", side, guardComment)
+		}
+		s.WriteString("COMMIT\n")
+	}
+	s.WriteString("*nat\n")
+	j.sharedChains(&s, t)
+	fmt.Fprintf(&s, ":%s - [0:0]\n", j.chainName("DN"))
+	for _, p := range append([]*job{j}, siblings...) {
+		for _, addr := range p.Targets {
+			if addr.Addr().Is6() == target.Addr().Is6() {
+				p.forwards(&s, addr)
+			}
+		}
+	}
+	j.entries(&s, target.Addr().Is6())
+	s.WriteString("COMMIT\n")
+	return s.String()
+}
+
+func (j *job) sharedChains(s *strings.Builder, t table) {
+	bit := fmt.Sprintf("%#x/%#x", 1<<j.MarkBit, 1<<j.MarkBit)
+	if j.SNAT && j.SetMarkChain == "" {
+		if !t.chains[setMarkChain] {
+			fmt.Fprintf(s, "-N %s\n-A %s -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark %s\n", setMarkChain, setMarkChain, bit)
+		}
+		if !t.chains[masqChain] {
+			fmt.Fprintf(s, "-N %s\n-A %s -m mark --mark %s -j MASQUERADE\n", masqChain, masqChain, bit)
+		}
+		if !t.enters["POSTROUTING "+masqChain] {
+			fmt.Fprintf(s, "-I POSTROUTING 1 -m comment --comment \"CNI portfwd requiring masquerade\" -j %s\n", masqChain)
+		}
+	}
+	if !t.chains[dnatChain] {
+		fmt.Fprintf(s, "-N %s\n", dnatChain)
+	}
+	for _, from := range []string{"PREROUTING", "OUTPUT"} {
+		if !t.enters[from+" "+dnatChain] {
+			fmt.Fprintf(s, "-A %s -m addrtype --dst-type LOCAL -j %s\n", from, dnatChain)
+		}
+	}
+}
+
+// forwards writes the rules of the container's chain: mark what is to be
+// masqueraded, then map.
+func (j *job) forwards(s *strings.Builder, target netip.Prefix) {
+	v6 := target.Addr().Is6()
+	setMark := setMarkChain
+	if j.SetMarkChain != "" {
+		setMark = j.SetMarkChain
+	}
+	from := target.Masked().String()
+	if j.MasqAll {
+		from = netip.PrefixFrom(target.Addr(), 0).Masked().String()
+	}
+	for _, m := range j.pick(v6) {
+		match := fmt.Sprintf("-A %s -p %s --dport %s", j.chainName("DN"), m.Proto, m.dports())
+		if m.HostIP.IsValid() {
+			match += " -d " + m.HostIP.String()
+		}
+		if j.SNAT {
+			fmt.Fprintf(s, "%s -s %s -j %s\n", match, from, setMark)
+		}
+		if j.SNAT && !v6 && !j.MasqAll {
+			fmt.Fprintf(s, "%s -s 127.0.0.1 -j %s\n", match, setMark)
+		}
+		fmt.Fprintf(s, "%s -j DNAT --to-destination %s\n", match, m.destination(target.Addr()))
+	}
+}
+
+func (m mapping) dports() string {
+	if m.Count > 1 {
+		return fmt.Sprintf("%d:%d", m.Host, m.last())
+	}
+	return strconv.Itoa(int(m.Host))
+}
+
+// destination is the container's address and port; of a range each port stays.
+func (m mapping) destination(ip netip.Addr) string {
+	if m.Count > 1 {
+		return ip.String()
+	}
+	return netip.AddrPortFrom(ip, m.Container).String()
+}
+
+// slots is how many ports the multiport match takes; a range is two.
+const slots = 15
+
+// entries writes the rules that lead to the container's chain.
+func (j *job) entries(s *strings.Builder, v6 bool) {
+	comment := fmt.Sprintf("dnat name: %q id: %q", j.key.Network, j.key.ContainerID)
+	if len(comment) > 255 {
+		comment = comment[:252] + "..."
+	}
+	cond := ""
+	for _, w := range j.conditions(v6) {
+		cond += " " + iptables.Quote(w)
+	}
+	for _, p := range protos {
+		for _, ports := range j.multiports(p, v6) {
+			fmt.Fprintf(s, "-A %s -p %s -m comment --comment %s -m multiport --dports %s%s -j %s\n",
+				dnatChain, p, iptables.Quote(comment), ports, cond, j.chainName("DN"))
+		}
+	}
+}
+
+// multiports packs a protocol's ports into as few matches as hold them.
+func (j *job) multiports(p proto, v6 bool) (lists []string) {
+	var list []string
+	used := 0
+	flush := func() {
+		if len(list) > 0 {
+			lists = append(lists, strings.Join(list, ","))
+		}
+		list, used = nil, 0
+	}
+	for _, m := range j.pick(v6) {
+		if m.Proto != p || slices.Contains(list, m.dports()) {
+			continue
+		}
+		cost := 1
+		if m.Count > 1 {
+			cost = 2
+		}
+		if used+cost > slots {
+			flush()
+		}
+		list, used = append(list, m.dports()), used+cost
+	}
+	flush()
+	return lists
+}
+
+// delChains removes the container's chain, and the shared ones after the last.
+func (j *job) delChains(ctx context.Context, c *nft.Conn) error {
+	siblings, err := j.siblings()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx)); err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range siblings {
+		errs = append(errs, s.addChains(ctx, c))
+	}
+	return errors.Join(errs...)
+}
+
+// delTranslated removes the chain from iptables-nft's tables.
+func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
+	found := false
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		nat := nft.Table{Family: f, Name: "nat"}
+		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+			for kind, parent := range map[string]string{"DN": dnatChain, "SN": oldSNATChain} {
+				chain := nft.Chain{Table: nat, Name: j.chainName(kind)}
+				info, err := c.GetChain(chain)
+				if err != nil {
+					return err
+				}
+				if info == nil {
+					continue
+				}
+				found = true
+				if err := c.DropChain(tx, chain, nft.Chain{Table: nat, Name: parent}, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil && found {
+			err = j.delShared(ctx, c, f)
+		}
+		if err != nil && !nft.Missing(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// delShared removes the shared chains of iptables-nft's table where no
+// container's is left.
+func (j *job) delShared(ctx context.Context, c *nft.Conn, f nft.Family) error {
+	nat, raw := nft.Table{Family: f, Name: "nat"}, nft.Table{Family: f, Name: "raw"}
+	last := false
+	err := c.Update(ctx, "remove the chains of published ports", func(tx *nft.Tx) error {
+		chains, err := c.Chains(nat)
+		if err != nil || slices.ContainsFunc(chains, func(i nft.ChainInfo) bool { return isContainers(i.Name) }) {
+			return err
+		}
+		last = true
+		for _, i := range chains {
+			if !isShared(i.Name) {
+				continue
+			}
+			if err := dropShared(c, tx, nft.Chain{Table: nat, Name: i.Name}); err != nil {
+				return err
+			}
+		}
+		rules, err := c.Rules(nft.Chain{Table: raw, Name: "PREROUTING"})
+		for _, r := range rules {
+			if r.Comment == guardComment {
+				tx.DeleteRule(nft.Chain{Table: raw, Name: "PREROUTING"}, r.Handle)
+			}
+		}
+		return err
+	})
+	if err != nil || !last {
+		return err
+	}
+	return errors.Join(c.DeleteBare(ctx, nat), c.DeleteBare(ctx, raw))
+}
+
+// dropShared deletes a shared chain with the rules that enter it.
+func dropShared(c *nft.Conn, tx *nft.Tx, chain nft.Chain) error {
+	for _, hook := range []string{"PREROUTING", "OUTPUT", "POSTROUTING"} {
+		parent := nft.Chain{Table: chain.Table, Name: hook}
+		rules, err := c.Rules(parent)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if r.Target == chain.Name {
+				tx.DeleteRule(parent, r.Handle)
+			}
+		}
+	}
+	tx.FlushChain(chain)
+	tx.DeleteChain(chain)
+	return nil
+}
+
+func isContainers(chain string) bool {
+	return strings.HasPrefix(chain, "CNI-DN-") || strings.HasPrefix(chain, "CNI-SN-")
+}
+
+func isShared(chain string) bool {
+	return chain == dnatChain || chain == setMarkChain || chain == masqChain || chain == oldSNATChain
+}
+
+// delLegacy removes the chains from the kernel's old tables, where those are
+// loaded.
+func (j *job) delLegacy(ctx context.Context) error {
+	var errs []error
+	for _, tool := range iptables.Both(true) {
+		if tool.Loaded("nat") {
+			errs = append(errs, tool.Change(ctx, j.gate, "nat", j.legacyScript), j.delGuard(ctx, tool))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// delGuard removes the drop of spoofed loopback after the last container.
+func (j *job) delGuard(ctx context.Context, tool iptables.Tool) error {
+	if !tool.Loaded("raw") {
+		return nil
+	}
+	saved, err := tool.Save(ctx, "nat")
+	if err != nil || iptables.HasChain(iptables.Parse(saved), dnatChain) {
+		return err
+	}
+	return tool.Change(ctx, j.gate, "raw", func(lines []iptables.Line) (script []string) {
+		for _, l := range lines {
+			if l.Rule && l.Value("--comment") == guardComment {
+				script = append(script, l.Delete())
+			}
+		}
+		return script
+	})
+}
+
+func (j *job) legacyScript(lines []iptables.Line) []string {
+	script := append(iptables.DropChain(lines, j.chainName("DN"), nil), iptables.DropChain(lines, j.chainName("SN"), nil)...)
+	own := func(l iptables.Line) bool {
+		return isContainers(l.Chain) && l.Chain != j.chainName("DN") && l.Chain != j.chainName("SN")
+	}
+	if len(script) == 0 || slices.ContainsFunc(lines, own) {
+		return script
+	}
+	for _, chain := range []string{dnatChain, masqChain, setMarkChain, oldSNATChain} {
+		rest := slices.DeleteFunc(slices.Clone(lines), func(l iptables.Line) bool { return isContainers(l.Chain) })
+		script = append(script, iptables.DropChain(rest, chain, nil)...)
+	}
+	return script
+}
+
+// recordedConflict looks in the journal for another live container that
+// publishes one of the ports by whatever backend.
+func (j *job) recordedConflict() error {
+	if j.replace {
+		return nil
+	}
+	names, err := j.dir.Networks()
+	if err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
+	for _, n := range names {
+		records, err := j.dir.Network(n)
+		if err != nil {
+			return cnierr.With(cnierr.IOFailure, err)
+		}
+		for _, r := range records {
+			if err := j.conflictWith(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (j *job) conflictWith(r journal.Record) error {
+	other := job{}
+	if r.Plugin != "portmap" || r.ContainerID == j.key.ContainerID || r.GetState(&other.publication) != nil {
+		return nil
+	}
+	for _, m := range j.Mappings {
+		for _, o := range other.Mappings {
+			if !m.overlaps(o) {
+				continue
+			}
+			if _, alive := ownerOf(comment(r.Key)).find(j.dir); alive {
+				return taken(m, r)
+			}
+		}
+	}
+	return nil
+}
+
+func taken(m mapping, r journal.Record) error {
+	return cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (interface %s, network %q)",
+		m, r.ContainerID, r.IfName, r.Network)
+}
+
+func (m mapping) overlaps(o mapping) bool {
+	if m.Proto != o.Proto || m.last() < o.Host || o.last() < m.Host {
+		return false
+	}
+	if m.HostIP.IsValid() && o.HostIP.IsValid() {
+		return m.HostIP == o.HostIP
+	}
+	return m.isFor(false) && o.isFor(false) || m.isFor(true) && o.isFor(true)
+}

@@ -1,0 +1,387 @@
+package portmap
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/netcleat/netcleat/pkg/nft"
+)
+
+func be16(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
+
+// placed is elements of one set.
+type placed struct {
+	set   nft.Set
+	elems []nft.Elem
+	m     mapping // the one that they come from, for messages
+}
+
+// place turns a mapping into elements.
+func (g group) place(m mapping, target netip.Addr, comment string) placed {
+	data := nft.Parts(target.AsSlice(), be16(m.Container))
+	switch {
+	case m.Count > 1:
+		elems := []nft.Elem{{Key: be16(m.Host), Data: target.AsSlice(), Comment: comment}}
+		if m.last() < maxPort {
+			elems = append(elems, nft.Elem{Key: be16(m.last() + 1), End: true})
+		}
+		return placed{g.ranges(m.Proto), elems, m}
+	case m.HostIP.IsValid():
+		key := nft.Parts(m.HostIP.AsSlice(), []byte{byte(m.Proto)}, be16(m.Host))
+		return placed{g.ports(), []nft.Elem{{Key: key, Data: data, Comment: comment}}, m}
+	default:
+		return placed{g.anywhere(), []nft.Elem{{Key: anyKey(m.Proto, m.Host), Data: data, Comment: comment}}, m}
+	}
+}
+
+func anyKey(p proto, port uint16) []byte { return nft.Parts([]byte{byte(p)}, be16(port)) }
+
+// each calls fn with the group and target of each of the container's families.
+func (j *job) each(fn func(g group, target netip.Prefix) error) error {
+	for _, t := range j.Targets {
+		v6 := t.Addr().Is6()
+		if len(j.pick(v6)) == 0 {
+			continue
+		}
+		if err := fn(layoutOf(v6).group(j.conditions(v6)), t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// elements returns the attachment's elements of one group, those of one set
+// together.
+func (j *job) elements(g group, target netip.Addr) (all []placed) {
+	at := map[string]int{}
+	for _, m := range j.pick(g.v6) {
+		p := g.place(m, target, j.owner())
+		i, known := at[p.set.Name]
+		if !known {
+			i = len(all)
+			at[p.set.Name] = i
+			all = append(all, placed{set: p.set})
+		}
+		all[i].elems = append(all[i].elems, p.elems...)
+	}
+	return all
+}
+
+// addElements publishes in the tables of the container's families.
+func (j *job) addElements(c *nft.Conn, tx *nft.Tx) error {
+	return j.each(func(g group, target netip.Prefix) error {
+		err := g.ensureTable(c, tx)
+		if err == nil {
+			err = g.ensure(c, tx)
+		}
+		if err == nil {
+			err = j.ensureNetwork(c, tx, g.layout, target)
+		}
+		if err != nil {
+			return err
+		}
+		skip, err := j.clearWay(c, tx, g)
+		if err != nil {
+			return err
+		}
+		for _, p := range j.elements(g, target.Addr()) {
+			p.elems = slices.DeleteFunc(p.elems, func(e nft.Elem) bool { return skip[p.set.Name+string(e.Key)] })
+			tx.AddNew(p.set, p.elems...)
+		}
+		return nil
+	})
+}
+
+// clearWay looks for elements in the way of the attachment's. Those of owners
+// that are dead, and its own, it removes. What another network of the same
+// container has published stays, and is to be skipped.
+func (j *job) clearWay(c *nft.Conn, tx *nft.Tx, g group) (skip map[string]bool, err error) {
+	skip = map[string]bool{}
+	removed := map[string]bool{}
+	for _, m := range j.pick(g.v6) {
+		hits, err := g.hits(c, m)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hits {
+			key := h.set.Name + string(h.elems[0].Key)
+			if removed[key] || skip[key] {
+				continue
+			}
+			keep, err := j.judge(h)
+			if err != nil {
+				return nil, err
+			}
+			if keep {
+				skip[key] = true
+				continue
+			}
+			removed[key] = true
+			tx.Remove(h.set, h.elems...)
+		}
+	}
+	return skip, nil
+}
+
+// hits returns the elements whose address, protocol and ports overlap those of
+// the mapping.
+func (g group) hits(c *nft.Conn, m mapping) ([]placed, error) {
+	if m.Count > 1 {
+		return g.rangeHits(c, m)
+	}
+	found, err := c.Find(g.anywhere(), anyKey(m.Proto, m.Host))
+	all := at(g.anywhere(), m, found)
+	if err != nil {
+		return nil, err
+	}
+	if m.HostIP.IsValid() {
+		found, err = c.Find(g.ports(), nft.Parts(m.HostIP.AsSlice(), []byte{byte(m.Proto)}, be16(m.Host)))
+		all = append(all, at(g.ports(), m, found)...)
+	} else {
+		var some []placed
+		some, err = scan(c, g.ports(), m)
+		all = append(all, some...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	inRange, err := c.Find(g.ranges(m.Proto), be16(m.Host))
+	if err != nil || len(inRange) == 0 {
+		return all, err
+	}
+	more, err := g.rangeHits(c, m)
+	return append(all, more...), err
+}
+
+// rangeHits looks through the protocol's ranges, and for a range also through
+// the single ports.
+func (g group) rangeHits(c *nft.Conn, m mapping) (all []placed, err error) {
+	elems, err := c.Elements(g.ranges(m.Proto))
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range intervals(elems) {
+		if r.first <= m.last() && m.Host <= r.last {
+			all = append(all, placed{g.ranges(m.Proto), r.elems, m})
+		}
+	}
+	if m.Count == 1 {
+		return all, nil
+	}
+	for _, set := range []nft.Set{g.ports(), g.anywhere()} {
+		some, err := scan(c, set, m)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// at places elements that were found.
+func at(set nft.Set, m mapping, found []nft.Elem) (all []placed) {
+	for _, e := range found {
+		all = append(all, placed{set, []nft.Elem{{Key: e.Key, Comment: e.Comment}}, m})
+	}
+	return all
+}
+
+// scan looks through all elements of a map of single ports for those among the
+// mapping's.
+func scan(c *nft.Conn, set nft.Set, m mapping) ([]placed, error) {
+	elems, err := c.Elements(set)
+	elems = slices.DeleteFunc(elems, func(e nft.Elem) bool {
+		tail := e.Key[len(e.Key)-8:] // protocol and port, four bytes each
+		port := binary.BigEndian.Uint16(tail[4:])
+		return tail[0] != byte(m.Proto) || port < m.Host || port > m.last()
+	})
+	return at(set, m, elems), err
+}
+
+type interval struct {
+	first, last uint16
+	elems       []nft.Elem
+}
+
+// intervals puts the elements of an interval set together. The kernel lists
+// beginnings and ends as it holds them, in no useful order.
+func intervals(elems []nft.Elem) (all []interval) {
+	slices.SortStableFunc(elems, func(a, b nft.Elem) int {
+		pa, pb := binary.BigEndian.Uint16(a.Key), binary.BigEndian.Uint16(b.Key)
+		switch {
+		case pa != pb:
+			return int(pa) - int(pb)
+		case a.End && !b.End:
+			return -1
+		case b.End && !a.End:
+			return 1
+		}
+		return 0
+	})
+	for i, e := range elems {
+		if e.End {
+			continue
+		}
+		r := interval{binary.BigEndian.Uint16(e.Key), maxPort, []nft.Elem{{Key: e.Key, Comment: e.Comment}}}
+		if i+1 < len(elems) && elems[i+1].End {
+			r.last = binary.BigEndian.Uint16(elems[i+1].Key) - 1
+			r.elems = append(r.elems, nft.Elem{Key: elems[i+1].Key, End: true})
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// judge says what to do about an element in the way: keep it and do without, or
+// remove it. Another live container's is an error.
+func (j *job) judge(h placed) (keep bool, err error) {
+	comment := h.elems[0].Comment
+	if comment == j.owner() {
+		return false, nil
+	}
+	o := ownerOf(comment)
+	if o.is(j.key.ContainerID) {
+		return true, nil
+	}
+	rec, alive := o.find(j.dir)
+	if !alive || j.replace {
+		return false, nil
+	}
+	return false, taken(h.m, rec)
+}
+
+// delElements removes the attachment's elements, and what its network or the
+// whole host no longer needs.
+func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
+	err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+		return j.each(func(g group, target netip.Prefix) error {
+			gone, err := j.delNetwork(c, tx, g)
+			if err != nil || gone {
+				return err
+			}
+			for _, p := range j.elements(g, target.Addr()) {
+				if err := j.delOwn(c, tx, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	if nft.Missing(err) {
+		return nil
+	}
+	return err
+}
+
+// delOwn removes those of the elements that are there and still the
+// attachment's.
+func (j *job) delOwn(c *nft.Conn, tx *nft.Tx, p placed) error {
+	if p.set.Interval {
+		return j.delOwnRanges(c, tx, p.set)
+	}
+	var keys [][]byte
+	for _, e := range p.elems {
+		keys = append(keys, e.Key)
+	}
+	found, err := c.Find(p.set, keys...)
+	if err != nil {
+		return err
+	}
+	var own []nft.Elem
+	for _, e := range found {
+		if e.Comment == j.owner() {
+			own = append(own, nft.Elem{Key: e.Key})
+		}
+	}
+	tx.Remove(p.set, own...)
+	return nil
+}
+
+func (j *job) delOwnRanges(c *nft.Conn, tx *nft.Tx, set nft.Set) error {
+	elems, err := c.Elements(set)
+	if err != nil {
+		return err
+	}
+	for _, r := range intervals(elems) {
+		if r.elems[0].Comment == j.owner() {
+			tx.Remove(set, r.elems...)
+		}
+	}
+	return nil
+}
+
+// delNetwork removes the network's chain where no other attachment of it
+// publishes, and the whole table where no network is left. gone means the table.
+func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group) (gone bool, err error) {
+	needed, err := j.networkNeeded()
+	if err != nil || needed {
+		return false, err
+	}
+	rules, err := c.Rules(g.chain(networks))
+	if err != nil {
+		return false, err
+	}
+	chain := g.network(j.key.Network)
+	others := slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target != chain.Name })
+	if !others && len(rules) > 0 {
+		foreign, err := g.foreign(c)
+		if err != nil {
+			return false, err
+		}
+		if !foreign {
+			tx.DeleteTable(g.table)
+			return true, nil
+		}
+	}
+	info, err := c.GetChain(chain)
+	if err != nil || info == nil {
+		return false, err
+	}
+	return false, errors.Join(c.DropChain(tx, chain, g.chain(networks), nil), j.delGroup(c, tx, g))
+}
+
+// foreign reports whether the table holds the reference's rules, too.
+func (l layout) foreign(c *nft.Conn) (bool, error) {
+	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
+		rules, err := c.Rules(l.chain(name))
+		if err != nil {
+			return false, err
+		}
+		for _, r := range rules {
+			if r.Target == "" && r.Comment != "" {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// delGroup removes the maps of conditions that nobody else's network has.
+func (j *job) delGroup(c *nft.Conn, tx *nft.Tx, g group) error {
+	if g.suffix == "" {
+		return nil
+	}
+	for _, s := range g.sets() {
+		elems, err := c.Elements(s)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(elems, func(e nft.Elem) bool { return e.Comment != "" && e.Comment != j.owner() }) {
+			return nil
+		}
+	}
+	info, err := c.GetChain(g.lookups())
+	if err != nil || info == nil {
+		return err
+	}
+	if err := c.DropChain(tx, g.lookups(), g.chain(hostports), nil); err != nil {
+		return err
+	}
+	for _, s := range g.sets() {
+		tx.DeleteSet(s)
+	}
+	return nil
+}

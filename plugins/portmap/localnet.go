@@ -1,0 +1,83 @@
+package portmap
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/sysctl"
+)
+
+// findLocalnet finds the interface that connections from 127.0.0.1 to published
+// ports leave by. Where there is none, nobody misses them.
+func (j *job) findLocalnet() error {
+	i := slices.IndexFunc(j.Targets, func(p netip.Prefix) bool { return p.Addr().Is4() })
+	if !j.SNAT || i < 0 || !slices.ContainsFunc(j.pick(false), mapping.atLoopback) {
+		return nil
+	}
+	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	j.Localnet = outgoing(c, j.Targets[i].Addr())
+	return c.Close()
+}
+
+// atLoopback reports whether the mapping is for 127.0.0.1, too.
+func (m mapping) atLoopback() bool { return !m.HostIP.IsValid() || m.HostIP.IsLoopback() }
+
+// outgoing returns the name of the interface that the host reaches ip by, or "".
+func outgoing(c *nl.Conn, ip netip.Addr) string {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = unix.AF_INET, 32
+	m := nl.NewMessage("route to "+ip.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, ip)
+	index := 0
+	m.Reply = func(b []byte) error {
+		nl.Attrs(b[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
+			if typ == unix.RTA_OIF && len(d) == 4 {
+				index = int(binary.NativeEndian.Uint32(d))
+			}
+		})
+		return nil
+	}
+	if c.Do(m) != nil || index == 0 {
+		return ""
+	}
+	l, err := c.LinkByIndex(index)
+	if err != nil {
+		return ""
+	}
+	return l.Name
+}
+
+func localnetKey(link string) string { return "net/ipv4/conf/" + link + "/route_localnet" }
+
+// routeLocalnet has the kernel route packets from 127.0.0.1 to the container.
+// The guard against those of others is in place by then.
+func (j *job) routeLocalnet() error {
+	if j.Localnet == "" {
+		return nil
+	}
+	key := localnetKey(j.Localnet)
+	if v, err := sysctl.Get(nil, key); err == nil && v == "1" {
+		return nil
+	}
+	return sysctl.Set(nil, j.gate, sysctl.Setting{Key: key, Value: "1"})
+}
+
+// unrouteLocalnet is called before the guard goes. The interface may be gone.
+func (j *job) unrouteLocalnet() error {
+	if j.Localnet == "" {
+		return nil
+	}
+	key := localnetKey(j.Localnet)
+	v, err := sysctl.Get(nil, key)
+	if errors.Is(err, unix.ENOENT) || v == "0" {
+		return nil
+	}
+	return sysctl.Set(nil, j.gate, sysctl.Setting{Key: key, Value: "0", IfExists: true})
+}

@@ -1,0 +1,83 @@
+package portmap
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
+)
+
+// An element's comment names its owner: container, interface and network, of
+// which the first and the last are cut so that all fit into the kernel's room.
+const (
+	idRoom      = 76
+	networkRoom = 34
+)
+
+func comment(k journal.Key) string {
+	return journal.Cut(k.ContainerID, idRoom) + " " + k.IfName + " " + journal.Cut(k.Network, networkRoom)
+}
+
+func (j *job) owner() string { return comment(j.key) }
+
+// owner is what an element's comment says.
+type owner struct{ id, ifName, network string }
+
+func ownerOf(comment string) owner {
+	w := strings.SplitN(comment+"  ", " ", 4)
+	return owner{w[0], w[1], w[2]}
+}
+
+func (o owner) is(containerID string) bool { return o.id == journal.Cut(containerID, idRoom) }
+
+// find returns the owner's record, and whether its sandbox lives. One without a
+// record is dead: the journal lives as long as the rules.
+func (o owner) find(dir journal.Dir) (journal.Record, bool) {
+	k := journal.Key{Network: o.network, ContainerID: o.id, IfName: o.ifName, Plugin: "portmap"}
+	r, err := dir.Read(k)
+	if err != nil && (strings.Contains(o.id, "~") || strings.Contains(o.network, "~")) {
+		r, err = o.search(dir)
+	}
+	if err != nil {
+		return r, false
+	}
+	id, err := netns.Identify(r.Netns)
+	return r, err == nil && id.Same(r.NetnsID)
+}
+
+// search looks through all records for an owner whose names were cut.
+func (o owner) search(dir journal.Dir) (journal.Record, error) {
+	names, err := dir.Networks()
+	for _, n := range names {
+		records, _ := dir.Network(n)
+		for _, r := range records {
+			if r.Plugin == "portmap" && comment(r.Key) == o.id+" "+o.ifName+" "+o.network {
+				return r, nil
+			}
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("no record of %s", o.id)
+	}
+	return journal.Record{}, err
+}
+
+// networkNeeded reports whether another attachment of the network publishes.
+func (j *job) networkNeeded() (bool, error) {
+	return j.dir.Any(j.key.Network, func(p string) bool { return p == "portmap" }, func(r journal.Record) bool {
+		return r.Key != j.key
+	})
+}
+
+// String returns the mapping's host side as people write it.
+func (m mapping) String() string {
+	ip := "*"
+	if m.HostIP.IsValid() {
+		ip = m.HostIP.String()
+	}
+	if m.Count > 1 {
+		return fmt.Sprintf("%s:%d-%d/%s", ip, m.Host, m.last(), m.Proto)
+	}
+	return fmt.Sprintf("%s:%d/%s", ip, m.Host, m.Proto)
+}

@@ -1,0 +1,282 @@
+// Package portmap publishes ports of containers on the host.
+//
+// With nftables a published port is an element of a map that a packet is looked
+// up in once, so that neither ADD nor a new connection costs more with many than
+// with one. With iptables it is the reference's chains and rules, which nerdctl
+// reads. Left out: reserving a port against processes of the host.
+package portmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Plugin is portmap.
+var Plugin = plugin.Spec[config]{
+	Name:   "portmap",
+	Parse:  parse,
+	Keeps:  func(conf config) bool { return len(conf.Mappings) > 0 },
+	Add:    add,
+	Del:    del,
+	Check:  check,
+	Status: status,
+	GC:     gc,
+}
+
+// publication is what was published for an attachment: the state of its record.
+type publication struct {
+	Backend      iptables.Backend `json:"backend"`
+	Legacy       bool             `json:"legacy,omitempty"`  // iptables for the kernel's old tables
+	Targets      []netip.Prefix   `json:"targets,omitempty"` // the container's addresses, one a family
+	Mappings     []mapping        `json:"mappings,omitempty"`
+	ConditionsV4 []string         `json:"conditionsV4,omitempty"`
+	ConditionsV6 []string         `json:"conditionsV6,omitempty"`
+	SNAT         bool             `json:"snat,omitempty"`
+	MasqAll      bool             `json:"masqAll,omitempty"`
+	MarkBit      int              `json:"markBit,omitempty"`
+	SetMarkChain string           `json:"setMarkChain,omitempty"`
+	Localnet     string           `json:"localnet,omitempty"` // the interface with route_localnet
+}
+
+// job is the work on one attachment's publication.
+type job struct {
+	publication
+	key     journal.Key
+	dir     journal.Dir
+	gate    gate.Gate
+	replace bool
+	note    func(format string, args ...any)
+}
+
+func (j *job) tool(v6 bool) iptables.Tool { return iptables.Tool{V6: v6, Legacy: j.Legacy} }
+
+// locked runs fn with a socket, alone among all that publish ports.
+func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
+	unlock, err := j.dir.Lock(ctx, "published ports")
+	if errors.Is(err, journal.ErrBusy) {
+		return cnierr.With(cnierr.TryAgain, err)
+	}
+	if err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
+	c, err := nft.Dial(nil, j.gate)
+	if err != nil {
+		return errors.Join(err, unlock())
+	}
+	err = errors.Join(fn(c), unlock())
+	return errors.Join(err, c.Close())
+}
+
+func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+	if len(c.Conf.PrevResult) == 0 {
+		return nil, cnierr.Config("must be called as chained plugin")
+	}
+	if len(conf.Mappings) == 0 {
+		return nil, nil
+	}
+	prev, err := c.PrevResult()
+	if err != nil {
+		return nil, err
+	}
+	j := jobOf(c, conf)
+	if j.Targets, err = targets(prev, c.IfName); err != nil {
+		return nil, err
+	}
+	if len(j.Targets) == 0 {
+		c.Note("portmap: the container has no address to publish ports of")
+		return nil, nil
+	}
+	return nil, j.publish(ctx, c.Entry)
+}
+
+func jobOf(c *plugin.Call, conf config) *job {
+	return &job{
+		publication: publication{
+			Backend: iptables.Backend(conf.Backend), Mappings: conf.Mappings, ConditionsV4: conf.Conditions.V4, ConditionsV6: conf.Conditions.V6,
+			SNAT: conf.SNAT, MasqAll: conf.MasqAll, MarkBit: conf.MarkBit, SetMarkChain: conf.SetMarkChain,
+		},
+		key: c.Key("portmap"), dir: c.Journal, gate: c.Gate, replace: conf.Replace, note: c.Note,
+	}
+}
+
+// targets returns the first address of each family that the container's
+// interface has.
+func targets(prev *current.Result, ifName string) (list []netip.Prefix, err error) {
+	var seen [2]bool
+	for _, ip := range prev.IPs {
+		if i := ip.Interface; i != nil && *i >= 0 && *i < len(prev.Interfaces) &&
+			(prev.Interfaces[*i].Name != ifName || prev.Interfaces[*i].Sandbox == "") {
+			continue
+		}
+		p, err := netip.ParsePrefix(ip.Address.String())
+		if err != nil {
+			return nil, cnierr.Decode(fmt.Errorf("prevResult: address %s: %w", ip.Address.String(), err))
+		}
+		family := 0
+		if p.Addr().Is6() {
+			family = 1
+		}
+		if !seen[family] {
+			list = append(list, p)
+		}
+		seen[family] = true
+	}
+	return list, nil
+}
+
+// publish makes the rules, after it has written down in e what they are.
+func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
+	if err := j.settle(e); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, j.takeBack(ctx))
+		}
+	}()
+	if err := j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) }); err != nil {
+		return err
+	}
+	if err := j.routeLocalnet(); err != nil {
+		return err
+	}
+	j.flushStale()
+	return nil
+}
+
+// make publishes by the chosen backend.
+func (j *job) make(ctx context.Context, c *nft.Conn) error {
+	if j.Backend == iptables.IPTables {
+		return j.addChains(ctx, c)
+	}
+	return c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
+}
+
+// settle decides what is still open, and writes it down before the first change.
+func (j *job) settle(e *journal.Entry) error {
+	if err := j.chooseBackend(); err != nil {
+		return err
+	}
+	if err := j.findLocalnet(); err != nil {
+		return err
+	}
+	if e == nil {
+		return nil
+	}
+	if err := errors.Join(e.SetState(j.publication), e.Begin()); err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
+	return nil
+}
+
+func (j *job) chooseBackend() error {
+	if j.Backend != "" {
+		return nil
+	}
+	c, err := nft.Dial(nil, nil)
+	if err != nil {
+		return err
+	}
+	backend, tool := iptables.Default(c, "nat")
+	j.Backend, j.Legacy = backend, tool.Legacy
+	return c.Close()
+}
+
+// recorded is the job of taking back what the attachment's record says.
+func recorded(c *plugin.Call) (*job, error) {
+	j := &job{key: c.Key("portmap"), dir: c.Journal, gate: c.Gate, note: c.Note}
+	if c.Entry == nil {
+		return j, nil
+	}
+	if err := c.Entry.GetState(&j.publication); err != nil {
+		return j, cnierr.With(cnierr.IOFailure, fmt.Errorf("journal: %w", err))
+	}
+	return j, nil
+}
+
+func del(ctx context.Context, c *plugin.Call, _ config) error {
+	j, err := recorded(c)
+	if err != nil {
+		c.Note("portmap: %v (removing without it)", err)
+	}
+	if len(j.Targets) > 0 {
+		return j.unpublish(ctx)
+	}
+	// It was attached by the reference, or never.
+	prev, err := c.PrevResult()
+	if err == nil && prev != nil {
+		j.Targets, _ = targets(prev, c.IfName)
+	}
+	return j.unpublishReference(ctx)
+}
+
+// takeBack undoes what publish did.
+func (j *job) takeBack(ctx context.Context) error { return j.unpublish(context.WithoutCancel(ctx)) }
+
+// unpublish removes what the publication consists of.
+func (j *job) unpublish(ctx context.Context) error {
+	err := j.locked(ctx, func(c *nft.Conn) error {
+		needed, err := j.networkNeeded()
+		if err == nil && !needed {
+			err = j.unrouteLocalnet() // before the guard goes
+		}
+		if j.Backend == iptables.IPTables {
+			return errors.Join(err, j.delChains(ctx, c))
+		}
+		return errors.Join(err, j.delElements(ctx, c))
+	})
+	j.flushTargets()
+	return err
+}
+
+// status says whether an ADD could publish anything.
+func status(_ context.Context, c *plugin.Call, _ config) error {
+	n, err := nft.Dial(nil, nil)
+	if err != nil {
+		return cnierr.With(cnierr.NotAvailable, err)
+	}
+	ok := n.Available() || iptables.Tool{}.Installed()
+	if err := n.Close(); err != nil {
+		return err
+	}
+	if !ok {
+		return cnierr.Newf(cnierr.NotAvailable, "neither nf_tables nor iptables is there to publish ports with")
+	}
+	return nil
+}
+
+// Reconcile restores what an attachment has published, by its record alone.
+func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
+	j := &job{key: r.Key, dir: dir, gate: g, note: func(string, ...any) {}}
+	if err := r.GetState(&j.publication); err != nil || len(j.Targets) == 0 {
+		return err
+	}
+	if j.check(ctx) == nil {
+		return nil
+	}
+	if err := j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) }); err != nil {
+		return err
+	}
+	return j.routeLocalnet()
+}
+
+// pick returns the mappings for addresses of a family.
+func (j *job) pick(v6 bool) []mapping {
+	return slices.DeleteFunc(slices.Clone(j.Mappings), func(m mapping) bool { return !m.isFor(v6) })
+}
+
+func (j *job) conditions(v6 bool) []string {
+	return conditions{j.ConditionsV4, j.ConditionsV6}.of(v6)
+}

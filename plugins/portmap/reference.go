@@ -1,0 +1,179 @@
+package portmap
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// unpublishReference removes what the reference has left for the attachment, and
+// elements of ours that no record speaks of any more.
+func (j *job) unpublishReference(ctx context.Context) error {
+	return j.locked(ctx, func(c *nft.Conn) error {
+		if !c.Available() {
+			return j.delLegacy(ctx)
+		}
+		return errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx), j.delRules(ctx, c))
+	})
+}
+
+// delRules removes the reference's rules in its nftables tables. They name the
+// container, not its network: with a known address only those to that are this
+// attachment's.
+func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
+	for _, v6 := range []bool{false, true} {
+		l := layoutOf(v6)
+		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+			for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
+				rules, err := c.Rules(l.chain(name))
+				if err != nil {
+					return err
+				}
+				for _, r := range rules {
+					if r.Comment == j.key.ContainerID && j.concerns(r, v6) {
+						tx.DeleteRule(l.chain(name), r.Handle)
+					}
+				}
+			}
+			return j.delStrays(c, tx, l)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *job) concerns(r nft.RuleInfo, v6 bool) bool {
+	known := false
+	for _, t := range j.Targets {
+		if t.Addr().Is6() != v6 {
+			continue
+		}
+		known = true
+		if slices.ContainsFunc(r.Values, func(v []byte) bool { return slices.Equal(v, t.Addr().AsSlice()) }) {
+			return true
+		}
+	}
+	return !known
+}
+
+// delStrays removes elements that are this attachment's by their comment, where
+// the network has a chain at all.
+func (j *job) delStrays(c *nft.Conn, tx *nft.Tx, l layout) error {
+	return j.sweep(c, tx, l, func(o owner) bool { return o == ownerOf(j.owner()) })
+}
+
+// sweep removes elements by what their comments say, and the network's chain
+// where it is not needed. The maps of conditions are left to their last user.
+func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout, stale func(owner) bool) error {
+	info, err := c.GetChain(l.network(j.key.Network))
+	if err != nil || info == nil {
+		return err
+	}
+	g := l.group(nil)
+	gone, err := j.delNetwork(c, tx, g)
+	if err != nil || gone {
+		return err
+	}
+	for _, set := range g.sets() {
+		elems, err := c.Elements(set)
+		if err != nil {
+			return err
+		}
+		if set.Interval {
+			for _, r := range intervals(elems) {
+				if stale(ownerOf(r.elems[0].Comment)) {
+					tx.Remove(set, r.elems...)
+				}
+			}
+			continue
+		}
+		for _, e := range elems {
+			if stale(ownerOf(e.Comment)) {
+				tx.Remove(set, nft.Elem{Key: e.Key})
+			}
+		}
+	}
+	return nil
+}
+
+// gc removes what is left of the network's attachments that are not valid and
+// have no record: stray elements, and the reference's chains.
+func gc(ctx context.Context, c *plugin.Call, _ config) error {
+	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "portmap"}, dir: c.Journal, gate: c.Gate, note: c.Note}
+	return j.locked(ctx, func(n *nft.Conn) error {
+		var errs []error
+		if n.Available() {
+			errs = append(errs, j.gcElements(ctx, n, c))
+		}
+		ids, err := j.commented(ctx, n)
+		errs = append(errs, err)
+		for _, id := range ids {
+			if slices.ContainsFunc(c.ValidAttachments(), func(a plugin.Attachment) bool { return a.ContainerID == id }) {
+				continue
+			}
+			dead := *j
+			dead.key.ContainerID = id
+			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+func (j *job) gcElements(ctx context.Context, n *nft.Conn, c *plugin.Call) error {
+	alive := map[owner]bool{}
+	for _, a := range c.ValidAttachments() {
+		alive[ownerOf(comment(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName}))] = true
+	}
+	for _, v6 := range []bool{false, true} {
+		err := n.Update(ctx, "collect published ports of "+j.key.Network, func(tx *nft.Tx) error {
+			return j.sweep(n, tx, layoutOf(v6), func(o owner) bool {
+				return o.network == journal.Cut(j.key.Network, networkRoom) && !alive[o]
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commented returns the containers of the network that iptables has chains of,
+// as the comments of the rules that lead there say.
+func (j *job) commented(ctx context.Context, c *nft.Conn) (ids []string, err error) {
+	take := func(comment string) {
+		if id, ok := strings.CutPrefix(comment, `dnat name: "`+j.key.Network+`" id: "`); ok {
+			ids = append(ids, strings.TrimSuffix(id, `"`))
+		}
+	}
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
+		if err != nil && !nft.Missing(err) {
+			return nil, err
+		}
+		for _, r := range rules {
+			take(r.Comment)
+		}
+	}
+	for _, tool := range iptables.Both(true) {
+		if !tool.Loaded("nat") {
+			continue
+		}
+		saved, err := tool.Save(ctx, "nat")
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range iptables.Parse(saved) {
+			take(l.Value("--comment"))
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
