@@ -40,6 +40,8 @@ type Setup struct {
 	IPs    []*current.IPConfig
 	Routes []*types.Route
 	DAD    DAD
+	// MAC, if set, becomes the interface's hardware address before it is up.
+	MAC net.HardwareAddr
 	// AcceptRA leaves router advertisements and, where no IPv6 address was
 	// given, IPv6 itself to the kernel: for users of SLAAC. Otherwise neither
 	// is on before the link is first up (CVE-2020-10749, CVE-2024-32473).
@@ -101,11 +103,14 @@ func addrs(s Setup) ([]nl.Addr, error) {
 	return all, nil
 }
 
-// announce makes the kernel send a gratuitous ARP when the link comes up
-// (arp_notify), without a write to /proc.
+// announce sets the hardware address, and makes the kernel send a gratuitous ARP
+// when the link comes up (arp_notify), without a write to /proc.
 func announce(s Setup) *nl.Message {
 	const inetConf, arpNotify = 1, 19 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
 	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
+	if s.MAC != nil {
+		m.Attr(unix.IFLA_ADDRESS, s.MAC)
+	}
 	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1)
 	return m.End().End().End()
 }

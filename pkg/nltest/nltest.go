@@ -157,7 +157,7 @@ func (b *Bed) files() string {
 
 var (
 	volatile = regexp.MustCompile(`direct_packets_stat \d+|linkdown |NO-CARRIER,|,LOWER_UP|state [A-Z]+|@\S+|([0-9a-f]{2}:){5}[0-9a-f]{2}|fe80::\S+|expires \w+|(valid|preferred)_lft \w+|numtxqueues.*|promiscuity.*| minmtu.*|^\d+: `)
-	noise    = regexp.MustCompile(`multicast|fe80|^anycast|state (UNKNOWN|LOWERLAYERDOWN)\b.*tunl`)
+	noise    = regexp.MustCompile(`multicast|^local [0-9a-f]*:|fe80|^anycast|state (UNKNOWN|LOWERLAYERDOWN)\b.*tunl`)
 )
 
 // stable leaves out of ip(8)'s text what differs from run to run.
