@@ -171,3 +171,44 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// TestSameFiles compares what both suites write: names, modes and contents.
+func TestSameFiles(t *testing.T) {
+	const ipam = `"ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"fd00::/64"}]]`
+	ours, ref := newHost(t, ipam), newHost(t, ipam)
+	for _, id := range []string{"a", "b"} {
+		ours.do(plugin.Add, id)
+		if a := ref.reference(plugin.Add, id); a.code != 0 {
+			t.Fatal(a.msg)
+		}
+	}
+	ours.do(plugin.Del, "a")
+	ref.reference(plugin.Del, "a")
+	if diff := cmp.Diff(listing(t, ref), listing(t, ours)); diff != "" {
+		t.Errorf("-reference +ours:\n%s", diff)
+	}
+	// And each removes what the other wrote.
+	if a := ours.reference(plugin.Del, "b"); a.code != 0 || len(ours.files()) > 0 {
+		t.Errorf("%+v, left %v", a, ours.files())
+	}
+	ref.do(plugin.Del, "b")
+	if len(ref.files()) > 0 {
+		t.Errorf("left %v", ref.files())
+	}
+}
+
+func listing(t *testing.T, h *host) (lines []string) {
+	t.Helper()
+	must(t, filepath.WalkDir(filepath.Dir(h.leases()), func(path string, d os.DirEntry, err error) error {
+		must(t, err)
+		fi, err := d.Info()
+		must(t, err)
+		var content []byte
+		if fi.Mode().IsRegular() {
+			content, err = os.ReadFile(path)
+		}
+		lines = append(lines, fmt.Sprintf("%s %v %q", d.Name(), fi.Mode(), content))
+		return err
+	}))
+	return lines
+}

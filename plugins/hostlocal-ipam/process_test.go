@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -175,4 +176,23 @@ func (h *host) fill(format string, n, from int) {
 			h.t.Fatal(err)
 		}
 	}
+}
+
+// inProcess runs the verb in this process and returns how long it took, decoding
+// and printing included.
+func (h *host) inProcess(t testing.TB, verb, dir string) time.Duration {
+	t.Helper()
+	env := map[string]string{"CNI_COMMAND": verb, "CNI_CONTAINERID": "bench", "CNI_IFNAME": "eth0", "CNI_NETNS": "/nonexistent"}
+	var out bytes.Buffer
+	p := plugin.Process{
+		Name: "host-local", Getenv: func(k string) string { return env[k] }, Journal: journal.Dir(dir),
+		Stdin: strings.NewReader(strings.ReplaceAll(conf(h.ipam), "DATADIR", h.dir)), Stdout: &out, Stderr: &out,
+	}
+	start := time.Now()
+	exit := p.Run(t.Context(), table)
+	took := time.Since(start)
+	if exit != 0 {
+		t.Fatal(out.String())
+	}
+	return took
 }
