@@ -202,9 +202,11 @@ func (j *job) unisolate(ctx context.Context, c *nft.Conn) error {
 	if err != nil {
 		return err
 	}
-	strict, err := j.linkNeeded(func(o needs) bool { return o.Policy == isolated })
-	if err != nil {
-		return err
+	strict := false
+	if shared && j.Policy == isolated {
+		if strict, err = j.linkNeeded(func(o needs) bool { return o.Policy == isolated }); err != nil {
+			return err
+		}
 	}
 	return c.Update(ctx, "end policy of "+j.Link, func(tx *nft.Tx) error {
 		for set, e := range j.elements() {

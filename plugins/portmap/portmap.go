@@ -175,6 +175,7 @@ func (j *job) settle(e *journal.Entry) error {
 	if e == nil {
 		return nil
 	}
+	e.Config = nil // the state says it all; a configuration with thousands of ports is large
 	if err := errors.Join(e.SetState(j.publication), e.Begin()); err != nil {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
