@@ -214,6 +214,9 @@ func del(ctx context.Context, c *plugin.Call, _ config) error {
 // withdraw removes what no other attachment needs.
 func (j *job) withdraw(ctx context.Context) error {
 	return j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.dir.Leave(j.key); err != nil {
+			return cnierr.With(cnierr.IOFailure, err)
+		}
 		unneeded, err := j.unneeded()
 		if err != nil {
 			return err

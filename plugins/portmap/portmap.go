@@ -229,6 +229,9 @@ func (j *job) takeBack(ctx context.Context) error { return j.unpublish(context.W
 // unpublish removes what the publication consists of.
 func (j *job) unpublish(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.dir.Leave(j.key); err != nil {
+			return cnierr.With(cnierr.IOFailure, err)
+		}
 		needed, err := j.networkNeeded()
 		if err == nil && !needed {
 			err = j.unrouteLocalnet() // before the guard goes
