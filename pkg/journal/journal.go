@@ -76,6 +76,8 @@ type Link struct {
 	Index   int    `json:"index,omitempty"`
 	MAC     string `json:"mac,omitempty"`
 	Sandbox bool   `json:"sandbox,omitempty"` // it is in the sandbox, not on the host
+	Kind    string `json:"kind,omitempty"`    // "macvlan", "vlan" …
+	Parent  int    `json:"parent,omitempty"`  // the index of the link that it is made from
 }
 
 // Entry is the record of one attachment while an operation on it runs. No other
