@@ -7,10 +7,13 @@ import (
 	"github.com/netcleat/netcleat/plugins/firewall"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 	"github.com/netcleat/netcleat/plugins/loopback"
+	"github.com/netcleat/netcleat/plugins/macvlan"
 	"github.com/netcleat/netcleat/plugins/portmap"
+	"github.com/netcleat/netcleat/plugins/ptp"
 	"github.com/netcleat/netcleat/plugins/sbr"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
 	"github.com/netcleat/netcleat/plugins/tuning"
+	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
@@ -20,8 +23,11 @@ var plugins = plugin.Table{
 	"firewall":   firewall.Plugin,
 	"host-local": hostlocal.Plugin,
 	"loopback":   loopback.Plugin,
+	"macvlan":    macvlan.Plugin,
 	"portmap":    portmap.Plugin,
+	"ptp":        ptp.Plugin,
 	"sbr":        sbr.Plugin,
 	"static":     static.Plugin,
 	"tuning":     tuning.Plugin,
+	"vrf":        vrf.Plugin,
 }
