@@ -10,6 +10,7 @@ import (
 	"github.com/netcleat/netcleat/plugins/sbr"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
 	"github.com/netcleat/netcleat/plugins/tuning"
+	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
@@ -22,4 +23,5 @@ var plugins = plugin.Table{
 	"sbr":        sbr.Plugin,
 	"static":     static.Plugin,
 	"tuning":     tuning.Plugin,
+	"vrf":        vrf.Plugin,
 }
