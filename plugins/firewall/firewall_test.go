@@ -152,6 +152,9 @@ func TestReach(t *testing.T) {
 	}
 	for _, h := range hosts {
 		for _, p := range policies {
+			if h.conf != "" && p.conf == `,"ingressPolicy":"same-bridge"` {
+				continue // the strictest policy and none say enough of a named backend
+			}
 			t.Run(h.name+p.conf, func(t *testing.T) {
 				w := newTown(t)
 				h.prepare(w)
