@@ -4,6 +4,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
+	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 	"github.com/netcleat/netcleat/plugins/firewall"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 	"github.com/netcleat/netcleat/plugins/loopback"
@@ -20,6 +21,7 @@ import (
 var plugins = plugin.Table{
 	"bandwidth":  bandwidth.Plugin,
 	"bridge":     bridge.Plugin,
+	"dhcp":       dhcp.Plugin,
 	"firewall":   firewall.Plugin,
 	"host-local": hostlocal.Plugin,
 	"loopback":   loopback.Plugin,
