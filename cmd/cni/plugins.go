@@ -6,6 +6,7 @@ import (
 	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
 	"github.com/netcleat/netcleat/plugins/loopback"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
+	"github.com/netcleat/netcleat/plugins/tap"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
@@ -14,4 +15,5 @@ var plugins = plugin.Table{
 	"host-device": hostdevice.Plugin,
 	"loopback":    loopback.Plugin,
 	"static":      static.Plugin,
+	"tap":         tap.Plugin,
 }
