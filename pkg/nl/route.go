@@ -132,7 +132,8 @@ func (c *Conn) Routes(table int) ([]Route, error) {
 		m.Reply = func(b []byte) error {
 			rs, err := ParseRoute(b)
 			for _, r := range rs {
-				if table == 0 || r.Table == table {
+				// A kernel without IPv6 answers with what it has of the other families.
+				if b[0] == fam && (table == 0 || r.Table == table) {
 					some = append(some, r)
 				}
 			}
@@ -212,6 +213,7 @@ func (r Route) multipath(hops []byte) []Route {
 		}
 		h := r
 		h.Index = int(binary.NativeEndian.Uint32(hops[4:]))
+		h.OnLink = hops[2]&unix.RTNH_F_ONLINK != 0
 		Attrs(hops[unix.SizeofRtNexthop:l], h.attr)
 		all = append(all, h)
 		hops = hops[min((l+3)&^3, len(hops)):]

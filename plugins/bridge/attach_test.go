@@ -302,10 +302,10 @@ func TestDisableContainerInterface(t *testing.T) {
 // What the keys ask for is what the kernel has.
 func TestPortAndBridge(t *testing.T) {
 	for keys, want := range map[string]struct{ args, text string }{
-		`"hairpinMode":true`:                          {"-d link show type veth", "hairpin on"},
-		`"portIsolation":true`:                        {"-d link show type veth", "isolated on"},
-		`"promiscMode":true`:                          {"-d link show br0", "PROMISC"},
-		`"mtu":1280`:                                  {"-d link show br0", "mtu 1280"},
+		`"hairpinMode":true`:   {"-d link show type veth", "hairpin on"},
+		`"portIsolation":true`: {"-d link show type veth", "isolated on"},
+		`"promiscMode":true`:   {"-d link show br0", "PROMISC"},
+		`"mtu":1280`:           {"-d link show br0", "mtu 1280"},
 		`"runtimeConfig":{"mac":"02:00:00:00:00:77"}`: {"-n SANDBOX link show eth0", "02:00:00:00:00:77"},
 	} {
 		t.Run(keys, func(t *testing.T) {
