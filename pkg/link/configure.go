@@ -44,6 +44,12 @@ type Setup struct {
 	// given, IPv6 itself to the kernel: for users of SLAAC. Otherwise neither
 	// is on before the link is first up (CVE-2020-10749, CVE-2024-32473).
 	AcceptRA bool
+	// Peer is the index on the host of a veth's other end; MAC is this end's
+	// hardware address. Configure then returns when packets pass, and has told
+	// the link's neighbours, who may remember the last owner of an address. 0 is
+	// a link that does not depend on another end.
+	Peer int
+	MAC  net.HardwareAddr
 }
 
 // Configure brings the sandbox's interface up with its addresses and routes.
@@ -76,6 +82,9 @@ func Configure(p *nl.Pair, s Setup) error {
 	if err := p.Sandbox.Do(batch...); err != nil {
 		return err
 	}
+	if err := s.settle(p, addrs); err != nil {
+		return err
+	}
 	if s.DAD == WaitDAD {
 		return waitDAD(p, s.Index)
 	}
@@ -104,7 +113,7 @@ func addrs(s Setup) ([]nl.Addr, error) {
 // announce makes the kernel send a gratuitous ARP when the link comes up
 // (arp_notify), without a write to /proc.
 func announce(s Setup) *nl.Message {
-	const inetConf, arpNotify = 1, 19 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
+	const inetConf, arpNotify = 1, 22 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
 	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
 	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1)
 	return m.End().End().End()
@@ -122,17 +131,18 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 	}
 	switch {
 	case hasV6:
-		set := []sysctl.Setting{
-			// Without it the address below is refused, so its absence is an error there.
-			conf("disable_ipv6", "0"),
-			{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
-			conf("keep_addr_on_down", "1"),
-			conf("ndisc_notify", "1"),
-		}
+		var set []sysctl.Setting
 		if !s.AcceptRA {
 			set = append(set, conf("accept_ra", "0"))
 		}
-		return append(set, s.dadSysctls(conf)...)
+		set = append(set, s.dadSysctls(conf)...)
+		return append(set,
+			conf("keep_addr_on_down", "1"),
+			conf("ndisc_notify", "1"),
+			sysctl.Setting{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
+			// Last, since it may be what brings IPv6 up on a link that is. Without it
+			// the address below is refused, so its absence is an error there.
+			conf("disable_ipv6", "0"))
 	case len(addrs) > 0 && !s.AcceptRA:
 		return []sysctl.Setting{conf("disable_ipv6", "1")}
 	default:

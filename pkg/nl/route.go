@@ -147,6 +147,21 @@ func (c *Conn) Routes(table int) ([]Route, error) {
 	return all, nil
 }
 
+// IsLocal reports whether the namespace takes packets to the address for its own.
+// For an IPv6 address that does not hold as soon as it is added: a worker of the
+// kernel puts it into the local table.
+func (c *Conn) IsLocal(a netip.Addr) (local bool, err error) {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = family(a), uint8(a.BitLen())
+	m := NewMessage("route to "+a.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, a)
+	m.Forgive = []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EACCES, unix.EINVAL}
+	m.Reply = func(b []byte) error {
+		local = len(b) >= unix.SizeofRtMsg && b[7] == unix.RTN_LOCAL
+		return nil
+	}
+	return local, c.Do(m)
+}
+
 // ParseRoute reads the body of an RTM_NEWROUTE message: one route, or one for
 // each hop of a multipath route. Cached routes are left out.
 func ParseRoute(b []byte) ([]Route, error) {
