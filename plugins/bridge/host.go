@@ -99,6 +99,7 @@ func (a *attachment) setup() link.Setup {
 	s := link.Setup{
 		Name: a.sandbox.Name, Index: a.sandbox.Index,
 		IPs: a.res.IPs, Routes: a.res.Routes, SetMAC: a.sandbox.MAC, AcceptRA: a.conf.AcceptRA,
+		Peer: a.host.Index, MAC: a.conf.mac,
 	}
 	if a.conf.EnableDAD {
 		s.DAD = link.WaitDAD
