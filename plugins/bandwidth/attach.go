@@ -69,7 +69,7 @@ func shape(p *nl.Pair, c *plugin.Call, conf config) (_ *current.Result, err erro
 	if err := remember(c, st); err != nil {
 		return nil, err
 	}
-	steps.Push("take the limits off "+host.Name, func() error { return p.Host.Do(unshape(host.Name, host.Index)...) })
+	steps.Push("take the limits off "+host.Name, func() error { return p.Host.Do(st.unshape()...) })
 	var batch []*nl.Message
 	if st.Ingress != nil {
 		batch = shaper{*st.Ingress, conf.Subnets, true}.add(host.Name, host.Index)

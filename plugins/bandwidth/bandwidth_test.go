@@ -255,6 +255,26 @@ func TestForeignQdiscStays(t *testing.T) {
 	}
 }
 
+// TestAForeignQdiscBesideStays has one where nothing is to be added.
+func TestAForeignQdiscBesideStays(t *testing.T) {
+	bed := nltest.New(t)
+	prepare(bed)
+	bed.Run("tc", "qdisc", "add", "dev", "vh0", "root", "handle", "1:", "tbf", "rate", "1mbit", "burst", "5kb", "latency", "25ms")
+	before := bed.Snapshot()
+	c := newCall(`"egressRate":8000000,"egressBurst":800000`)
+	c.Gate = (&nltest.Faults{At: 4}).Gate
+	bed.Fails(plugin.Add, c, cnierr.Internal)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("a failed ADD left\n%s\nwhere there was\n%s", after, before)
+	}
+	c.Gate = nil
+	bed.Must(plugin.Add, c)
+	bed.Must(plugin.Del, c)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("DEL left\n%s\nwhere there was\n%s", after, before)
+	}
+}
+
 // TestAttachedByTheReference rebuilds what the reference makes, with its name.
 func TestAttachedByTheReference(t *testing.T) {
 	theirs := ours

@@ -42,7 +42,7 @@ func detach(_ context.Context, c *plugin.Call, _ config) (err error) {
 	case l.Index != st.Index:
 		return err // another link has the name now
 	}
-	return errors.Join(err, p.Host.Do(unshape(l.Name, l.Index)...))
+	return errors.Join(err, p.Host.Do(st.unshape()...))
 }
 
 // delIFB deletes an ifb device. A link of another kind that has its name is not
