@@ -130,6 +130,13 @@ func (d *daemon) resume(r record) {
 	go l.run(ctx)
 }
 
+// size is the number of leases.
+func (d *daemon) size() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.table)
+}
+
 // stop ends all leases' goroutines; the leases live on in their files.
 func (d *daemon) stop() {
 	d.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"net/rpc"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -305,6 +307,26 @@ func TestPluginKilled(t *testing.T) {
 	}
 	d.waitFor("no lease: nobody waits for it", 0, time.Second)
 	f.set(func() { f.mute = false })
+	l.Must(plugin.Add, l.call(""))
+}
+
+// A lease that cannot be remembered is not handed out.
+func TestNoLeaseFile(t *testing.T) {
+	l := newLAN(t)
+	f := l.fake()
+	l.daemon()
+	inTheWay := dhcp.LeasesOf(l.socket).Path(dhcp.Key{Network: "lan", ContainerID: "c1", IfName: "eth0"})
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if msg := l.Fails(plugin.Add, l.call(""), cnierr.Internal); !strings.Contains(msg, "lease file") {
+		t.Error(msg)
+	}
+	l.eventually(time.Second, "RELEASE", func() bool { return f.last(dhcpv4.MessageTypeRelease).OpCode != 0 })
+	l.Fails(plugin.Check, l.call(""), cnierr.CheckFailed)
+	if err := os.RemoveAll(inTheWay); err != nil {
+		t.Fatal(err)
+	}
 	l.Must(plugin.Add, l.call(""))
 }
 

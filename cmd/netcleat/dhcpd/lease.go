@@ -44,7 +44,7 @@ type lease struct {
 
 	mu  sync.Mutex // guards rec.Binding and err for readers
 	rec record
-	err error // why there is no address
+	err error // why there is no address to hand out; set wherever there is none
 
 	hold  time.Duration // not before this time is anything done: the host refused the last time
 	retry time.Duration // not before this time is a server asked again
@@ -55,14 +55,13 @@ type lease struct {
 func (l *lease) current() (*binding, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.rec.Binding
-	switch {
-	case b == nil:
+	if l.err != nil {
 		return nil, l.err
-	case now() >= b.Expire:
+	}
+	if b := l.rec.Binding; now() >= b.Expire {
 		return nil, fmt.Errorf("lease of %s: %w", b.Address, errExpired)
 	}
-	return b, nil
+	return l.rec.Binding, nil
 }
 
 // set makes b the lease's binding.
@@ -123,6 +122,7 @@ func (l *lease) first(ctx context.Context) error {
 	l.set(b, err)
 	if err == nil {
 		err = l.rec.save(l.d.leases)
+		l.set(b, err) // an address that is about to be given back is nobody's
 	}
 	return err
 }

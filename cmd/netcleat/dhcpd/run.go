@@ -96,6 +96,7 @@ func run(ctx context.Context, s settings, logger *log.Logger) (err error) {
 	if err := d.load(); err != nil {
 		return err
 	}
+	logger.Printf("listening on %s, with %d leases", l.Addr(), d.size())
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	d.serve(l)
