@@ -136,7 +136,7 @@ func (d Dir) Peek(k Key) *Entry {
 // load reads the finished record and the pending one. Where there are both, the
 // pending one is the later, and speaks of a finished attachment.
 func (e *Entry) load() error {
-	path := e.dir.path(e.Key)
+	key, path := e.Key, e.dir.path(e.Key)
 	done, derr := read(path)
 	pending, perr := Record{}, errEmpty
 	if !e.fresh() {
@@ -154,6 +154,7 @@ func (e *Entry) load() error {
 		e.Record, e.Found = pending, max(e.Found, Pending)
 		e.begun = []byte{0} // not what Begin would write, but not to be lost either
 	}
+	e.Key = key
 	return nil
 }
 
