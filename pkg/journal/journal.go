@@ -62,6 +62,9 @@ type Record struct {
 	// are looked for there and nowhere else.
 	HostID  netns.ID  `json:"hostID"`
 	Created time.Time `json:"created"`
+	// Leaving says that a DEL of the attachment has begun: what it shares with
+	// others, it needs no more.
+	Leaving bool `json:"leaving,omitempty"`
 	// Args is CNI_ARGS, which names the pod.
 	Args string `json:"args,omitempty"`
 	// Config is the configuration that ADD was given, without prevResult.
@@ -135,7 +138,7 @@ func (d Dir) Peek(k Key) *Entry {
 // load reads the finished record and the pending one. Where there are both, the
 // pending one is the later, and speaks of a finished attachment.
 func (e *Entry) load() error {
-	path := e.dir.path(e.Key)
+	key, path := e.Key, e.dir.path(e.Key)
 	done, derr := read(path)
 	pending, perr := Record{}, errEmpty
 	if !e.fresh() {
@@ -153,6 +156,7 @@ func (e *Entry) load() error {
 		e.Record, e.Found = pending, max(e.Found, Pending)
 		e.begun = []byte{0} // not what Begin would write, but not to be lost either
 	}
+	e.Key = key
 	return nil
 }
 
@@ -237,6 +241,20 @@ func (e *Entry) Done() error {
 		err = errors.Join(err, &fs.PathError{Op: "rename", Path: path, Err: rerr})
 	}
 	return err
+}
+
+// Leave makes a finished record pending again, as that of an attachment which is
+// being removed. Of several that leave at once the last then knows that it is.
+func (e *Entry) Leave() error {
+	if e.Found == Nothing || e.lock < 0 || e.Leaving {
+		return nil
+	}
+	e.Leaving = true
+	if err := e.replace(e.encode()); err != nil {
+		e.Leaving = false
+		return fmt.Errorf("journal: %w", err)
+	}
+	return remove(e.dir.path(e.Key))
 }
 
 // Remove forgets the attachment: nothing of it is left. The last one of a network
