@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -186,7 +185,7 @@ func (l *lease) sleep() time.Duration {
 // freed reports whether a DEL that found no daemon has marked the lease.
 func (l *lease) freed() bool {
 	_, err := os.Lstat(l.d.leases.FreedPath(l.rec.Key))
-	return !errors.Is(err, fs.ErrNotExist)
+	return err == nil
 }
 
 // act does what the time has come for.
