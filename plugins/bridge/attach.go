@@ -8,10 +8,21 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
+
+// attachment is what an ADD is about, filled in as it goes.
+type attachment struct {
+	*plugin.Call
+	net           *nl.Pair
+	conf          *config
+	bridge        int // its index
+	host, sandbox veth.End
+	res           *current.Result
+}
 
 // attach answers ADD. The pair comes before the addresses: that the kernel made
 // it proves that the sandbox had no such interface, so nobody's lease is touched.
@@ -24,39 +35,34 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	var steps undo.Stack
 	defer steps.OnError(&err)
 
-	bridge, err := ensureBridge(p, &conf)
+	a := &attachment{Call: c, net: p, conf: &conf, res: &current.Result{}}
+	if a.bridge, err = ensureBridge(p, &conf); err != nil {
+		return nil, err
+	}
+	a.host, a.sandbox, err = veth.Create(p, veth.Spec{Key: c.Key(""), MTU: conf.MTU, MAC: conf.mac, Master: a.bridge})
 	if err != nil {
 		return nil, err
 	}
-	key := c.Key("")
-	host, sandbox, err := veth.Create(p, veth.Spec{Key: key, MTU: conf.MTU, MAC: conf.mac, Master: bridge})
-	if err != nil {
-		return nil, err
-	}
-	steps.Push("delete "+host.Name, func() error { return veth.DeleteEnd(p.Host, host) })
-
-	res := &current.Result{}
+	steps.Push("delete "+a.host.Name, func() error { return veth.DeleteEnd(p.Host, a.host) })
 	if conf.layer3 {
-		if res, err = ipam.Add(ctx, c); err != nil {
+		if a.res, err = ipam.Add(ctx, c); err != nil {
 			return nil, err
 		}
 		steps.Push("release addresses", func() error { return ipam.Del(ctx, c) })
 	}
-	port := conf.port(p, host.Name, host.Index, veth.Alias(key))
-	if err := setUpHost(p, &conf, bridge, port, sandbox, res); err != nil {
+	if err := a.setUpHost(); err != nil {
 		return nil, err
 	}
-	remember(c.Entry, host, sandbox, res)
-	if err := c.Entry.Begin(); err != nil {
+	if err := a.remember(); err != nil {
 		return nil, err
 	}
-	if err := addRules(ctx, c, &conf, sandbox, &steps); err != nil {
+	if err := a.addRules(ctx, &steps); err != nil {
 		return nil, err
 	}
 	if !conf.DisableContainerInterface {
-		if err := link.Configure(p, conf.setup(sandbox, res)); err != nil {
+		if err := link.Configure(p, a.setup()); err != nil {
 			return nil, err
 		}
 	}
-	return complete(c, &conf, host, sandbox, res)
+	return a.result()
 }

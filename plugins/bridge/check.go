@@ -41,7 +41,7 @@ func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
 	if err := checkHost(p, &conf, l, res); err != nil {
 		return err
 	}
-	return checkRules(ctx, c, &conf, l.Name, res)
+	return checkRules(ctx, c, &conf, res)
 }
 
 // checkSandbox compares the sandbox's end with the result and returns it.

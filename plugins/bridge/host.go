@@ -11,31 +11,30 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
-	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // setUpHost sets up the port, the gateways and forwarding.
-func setUpHost(p *nl.Pair, conf *config, bridge int, port portConf, sandbox veth.End, res *current.Result) error {
-	batch := port.messages()
-	if conf.IsGateway {
-		gws, err := gateways(res.IPs)
+func (a *attachment) setUpHost() error {
+	batch := a.conf.port(a.net, a.host, veth.Alias(a.Key(""))).messages()
+	if a.conf.IsGateway {
+		gws, err := gateways(a.res.IPs)
 		if err != nil {
 			return err
 		}
-		index, err := ensureGatewayLink(p, conf, bridge)
+		index, err := ensureGatewayLink(a.net, a.conf, a.bridge)
 		if err != nil {
 			return err
 		}
-		if err := ensureGateways(p, conf, index, gws); err != nil {
+		if err := ensureGateways(a.net, a.conf, index, gws); err != nil {
 			return err
 		}
-		batch = append(batch, freshNeighbours(index, sandbox, res.IPs)...)
+		batch = append(batch, freshNeighbours(index, a.sandbox, a.res.IPs)...)
 	}
-	if conf.IsDefaultGateway {
-		addDefaultRoutes(res)
+	if a.conf.IsDefaultGateway {
+		addDefaultRoutes(a.res)
 	}
-	return p.Host.Do(batch...)
+	return a.net.Host.Do(batch...)
 }
 
 // ensureGateways gives the host its addresses on the network and turns on
@@ -96,25 +95,30 @@ func addDefaultRoutes(res *current.Result) {
 }
 
 // setup is what the sandbox's interface is to become.
-func (c *config) setup(sandbox veth.End, res *current.Result) link.Setup {
-	s := link.Setup{Name: sandbox.Name, Index: sandbox.Index, IPs: res.IPs, Routes: res.Routes, AcceptRA: c.AcceptRA}
-	if c.EnableDAD {
+func (a *attachment) setup() link.Setup {
+	s := link.Setup{
+		Name: a.sandbox.Name, Index: a.sandbox.Index,
+		IPs: a.res.IPs, Routes: a.res.Routes, AcceptRA: a.conf.AcceptRA,
+	}
+	if a.conf.EnableDAD {
 		s.DAD = link.WaitDAD
 	}
 	return s
 }
 
-// remember puts into the attachment's record what it is made of.
-func remember(e *journal.Entry, host, sandbox veth.End, res *current.Result) {
-	e.Links = []journal.Link{
-		{Name: host.Name, Index: host.Index, MAC: host.MAC.String()},
-		{Name: sandbox.Name, Index: sandbox.Index, MAC: sandbox.MAC.String(), Sandbox: true},
+// remember puts into the attachment's record what it is made of, before the
+// rules that are found by it.
+func (a *attachment) remember() error {
+	a.Entry.Links = []journal.Link{
+		{Name: a.host.Name, Index: a.host.Index, MAC: a.host.MAC.String()},
+		{Name: a.sandbox.Name, Index: a.sandbox.Index, MAC: a.sandbox.MAC.String(), Sandbox: true},
 	}
-	for _, ip := range res.IPs {
+	for _, ip := range a.res.IPs {
 		if p, err := link.PrefixOf(ip.Address); err == nil {
-			e.IPs = append(e.IPs, p)
+			a.Entry.IPs = append(a.Entry.IPs, p)
 		}
 	}
+	return a.Entry.Begin()
 }
 
 // The places of the interfaces in the result, which callers rely on.
@@ -124,34 +128,30 @@ const (
 	atSandbox
 )
 
-// complete adds the interfaces to the IPAM plugin's result.
-func complete(c *plugin.Call, conf *config, host, sandbox veth.End, res *current.Result) (*current.Result, error) {
-	mac, err := nl.MACByName(conf.Bridge)
+// result adds the interfaces to the IPAM plugin's result.
+func (a *attachment) result() (*current.Result, error) {
+	mac, err := nl.MACByName(a.conf.Bridge)
 	if err != nil {
 		return nil, err
 	}
-	res.Interfaces = []*current.Interface{
-		atBridge:  {Name: conf.Bridge, Mac: mac.String()},
-		atHost:    {Name: host.Name, Mac: host.MAC.String(), Mtu: host.MTU},
-		atSandbox: {Name: sandbox.Name, Mac: sandbox.MAC.String(), Mtu: sandbox.MTU, Sandbox: c.Netns},
+	a.res.Interfaces = []*current.Interface{
+		atBridge:  {Name: a.conf.Bridge, Mac: mac.String()},
+		atHost:    {Name: a.host.Name, Mac: a.host.MAC.String(), Mtu: a.host.MTU},
+		atSandbox: {Name: a.sandbox.Name, Mac: a.sandbox.MAC.String(), Mtu: a.sandbox.MTU, Sandbox: a.Netns},
 	}
-	if conf.VLAN != 0 && conf.IsGateway {
-		gw := conf.gatewayLink()
+	if a.conf.VLAN != 0 && a.conf.IsGateway {
+		gw := a.conf.gatewayLink()
 		mac, err := nl.MACByName(gw)
 		if err != nil {
 			return nil, err
 		}
-		res.Interfaces = append(res.Interfaces, &current.Interface{Name: gw, Mac: mac.String()})
+		a.res.Interfaces = append(a.res.Interfaces, &current.Interface{Name: gw, Mac: mac.String()})
 	}
-	for _, ip := range res.IPs {
+	for _, ip := range a.res.IPs {
 		ip.Interface = current.Int(atSandbox)
 	}
-	if !emptyDNS(c.Conf.DNS) {
-		res.DNS = c.Conf.DNS
+	if !a.Conf.DNS.IsEmpty() {
+		a.res.DNS = a.Conf.DNS
 	}
-	return res, nil
-}
-
-func emptyDNS(d types.DNS) bool {
-	return len(d.Nameservers) == 0 && d.Domain == "" && len(d.Search) == 0 && len(d.Options) == 0
+	return a.res, nil
 }

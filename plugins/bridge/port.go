@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // portConf is how the host's end of a pair is set up as a port of the bridge.
@@ -22,9 +23,9 @@ type portConf struct {
 	defaultPVID uint16
 }
 
-func (c *config) port(p *nl.Pair, name string, index int, alias string) portConf {
+func (c *config) port(p *nl.Pair, host veth.End, alias string) portConf {
 	pc := portConf{
-		name: name, index: index, alias: alias,
+		name: host.Name, index: host.Index, alias: alias,
 		hairpin: c.HairpinMode, isolated: c.PortIsolation, vlan: uint16(c.VLAN), trunk: c.vlans,
 	}
 	if c.filtersVLANs() {

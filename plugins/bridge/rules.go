@@ -14,22 +14,22 @@ import (
 )
 
 // addRules makes the attachment's firewall rules, before the sandbox's end is up.
-func addRules(ctx context.Context, c *plugin.Call, conf *config, sandbox veth.End, steps *undo.Stack) error {
-	if conf.MACSpoofCheck {
-		takeBack, err := spoof.Add(ctx, c.Gate, port(c), sandbox.MAC)
+func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
+	if a.conf.MACSpoofCheck {
+		takeBack, err := spoof.Add(ctx, a.Gate, port(a.Call), a.sandbox.MAC)
 		steps.Push("remove spoof check", takeBack)
 		if err != nil {
 			return err
 		}
 	}
-	if !conf.layer3 {
+	if !a.conf.layer3 {
 		return nil
 	}
 	add := masq.Exempt
-	if conf.IPMasq {
+	if a.conf.IPMasq {
 		add = masq.Add
 	}
-	takeBack, err := add(ctx, conf.masquerading(c))
+	takeBack, err := add(ctx, a.conf.masquerading(a.Call))
 	steps.Push("remove masquerading", takeBack)
 	return err
 }
@@ -62,11 +62,11 @@ func port(c *plugin.Call) spoof.Port {
 
 // checkRules compares the attachment's firewall rules with what ADD made. What
 // has no record is the reference's, whose CHECK does not look at its rules.
-func checkRules(ctx context.Context, c *plugin.Call, conf *config, l string, res *current.Result) error {
+func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.Result) error {
 	if c.Entry == nil {
 		return nil
 	}
-	want, at := link.Find(res, l, c.Netns)
+	want, at := link.Find(res, c.IfName, c.Netns)
 	if conf.MACSpoofCheck {
 		mac, err := link.ParseMAC(want.Mac)
 		if err != nil {
