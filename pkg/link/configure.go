@@ -71,7 +71,7 @@ func Configure(p *nl.Pair, s Setup) error {
 	batch = append(batch, announce(s), nl.SetUp(s.Name, s.Index))
 	batch = append(batch, late...)
 	for _, r := range routes {
-		batch = append(batch, nl.AddRoute(r))
+		batch = append(batch, nl.PrependRoute(r)) // a second network of a container has a default route, too
 	}
 	if err := p.Sandbox.Do(batch...); err != nil {
 		return err

@@ -66,9 +66,14 @@ func output(argv ...string) error {
 }
 
 // installPlugins fills the plugins' directory as a user does who changes over:
-// ours over the reference's, which stay where ours do not exist.
+// ours over the reference's, which stay where ours do not exist. With CNI_BIN set
+// it has the plugins of that directory.
 func (h *Host) installPlugins() {
 	h.t.Helper()
+	if dir := os.Getenv("CNI_BIN"); dir != "" {
+		h.must(os.CopyFS(h.Plugins, os.DirFS(dir)))
+		return
+	}
 	h.InstallReference()
 	h.InstallOurs()
 }

@@ -1,7 +1,11 @@
 package bed
 
 import (
+	"bufio"
+	"bytes"
+	"io"
 	"os"
+	"os/exec"
 	"strings"
 )
 
@@ -74,4 +78,42 @@ func (a Asker) Refuses(network, addr string) {
 	if out, err := a.h.Try(append(a.enter[:len(a.enter):len(a.enter)], a.program(), "ask", network, addr)...); err == nil {
 		a.h.t.Errorf("%s answers over %s, and must not: %s", addr, network, out)
 	}
+}
+
+// Talk is a connection that is kept busy.
+type Talk struct {
+	a    Asker
+	addr string
+	cmd  *exec.Cmd
+	in   io.Closer
+	out  *bufio.Reader
+	err  bytes.Buffer
+}
+
+// Talk begins a conversation with the server's port 7.
+func (a Asker) Talk(addr string) *Talk {
+	a.h.t.Helper()
+	t := &Talk{a: a, addr: addr, cmd: a.h.Cmd(append(a.enter[:len(a.enter):len(a.enter)], a.program(), "talk", addr)...)}
+	in, err := t.cmd.StdinPipe()
+	a.h.must(err)
+	out, err := t.cmd.StdoutPipe()
+	a.h.must(err)
+	t.cmd.Stderr, t.in, t.out = &t.err, in, bufio.NewReader(out)
+	a.h.must(t.cmd.Start())
+	if line, err := t.out.ReadString('\n'); err != nil {
+		_ = t.cmd.Wait()
+		a.h.t.Fatalf("talk to %s: %s%s", addr, line, &t.err)
+	}
+	return t
+}
+
+// End ends the conversation and fails the story where the connection had broken.
+func (t *Talk) End() {
+	t.a.h.t.Helper()
+	_ = t.in.Close()
+	count, _ := t.out.ReadString('\n')
+	if err := t.cmd.Wait(); err != nil {
+		t.a.h.t.Errorf("the connection to %s broke: %v %s", t.addr, err, &t.err)
+	}
+	t.a.h.t.Logf("%s: %s", t.addr, strings.TrimSpace(count))
 }

@@ -65,11 +65,11 @@ func (p podman) do(args ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// serve runs a container that answers on port 80.
+// serve runs a container that answers on the ports 80 to 82.
 func (p podman) serve(name string, flags ...string) {
 	p.t.Helper()
 	args := append([]string{"run", "--detach", "--cgroups=disabled", "--name=" + name, "--hostname=" + name}, flags...)
-	p.do(append(args, "--rootfs", p.rootfs, "/bin/peer", "serve", "80")...)
+	p.do(append(args, "--rootfs", p.rootfs, "/bin/peer", "serve", "80", "81", "82")...)
 }
 
 // remove stops and removes containers.
@@ -122,5 +122,21 @@ func TestDefaultNetwork(t *testing.T) {
 	}
 	p.do("stop", "--time=0", "web")
 	p.remove("web", "other")
+	p.Left("cni-podman0")
+}
+
+// Published ports: tcp, udp, a range, one address of the host.
+func TestPublishedPorts(t *testing.T) {
+	p := newPodman(t)
+	p.serve("web", "--publish=8080:80", "--publish=8053:80/udp", "--publish=9000-9002:80-82", "--publish=192.0.2.1:8081:80")
+	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:8080"))
+	p.Wants("web saw 192.0.2.2", p.LAN().UDP("192.0.2.1:8053"))
+	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:9000"))
+	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:9002"))
+	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:8081"))
+	p.Wants("web saw 192.0.2.1", p.From().TCP("192.0.2.1:8081"))
+	p.From().Refuses("tcp", "127.0.0.1:8081")
+	p.remove("web")
+	p.LAN().Refuses("tcp", "192.0.2.1:8080")
 	p.Left("cni-podman0")
 }
