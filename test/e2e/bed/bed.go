@@ -29,7 +29,11 @@ type Host struct {
 	built   builds
 	pid     int
 	before  []string
+	rest    []func() error // what to do when the host's processes have ended
 }
+
+// after has something done when the host's processes have ended.
+func (h *Host) after(do func() error) { h.rest = append(h.rest, do) }
 
 // furnish makes the host and waits until its standard input ends, which it does
 // when the test's process ends, however that ends.
@@ -106,6 +110,11 @@ func (h *Host) start() {
 		_ = stdin.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		for _, do := range h.rest {
+			if err := do(); err != nil {
+				h.t.Error(err)
+			}
+		}
 	})
 	if _, err := io.ReadFull(stdout, make([]byte, len("ready\n"))); err != nil {
 		h.t.Fatalf("host: %v", err)

@@ -148,10 +148,20 @@ func get(addr string) error {
 	return err
 }
 
+// dial connects, and waits for the server to be up.
+func dial(addr string) (net.Conn, error) {
+	for deadline := time.Now().Add(patience); ; <-time.After(10 * time.Millisecond) {
+		c, err := net.DialTimeout("tcp", addr, patience)
+		if err == nil || time.Now().After(deadline) {
+			return c, err
+		}
+	}
+}
+
 // talk sends a line, waits for its echo, and so on until standard input ends. A
 // connection that breaks, or an echo that does not come, is an error.
 func talk(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, patience)
+	c, err := dial(addr)
 	if err != nil {
 		return err
 	}
