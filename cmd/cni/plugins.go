@@ -4,22 +4,30 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
+	"github.com/netcleat/netcleat/plugins/firewall"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 	"github.com/netcleat/netcleat/plugins/loopback"
+	"github.com/netcleat/netcleat/plugins/macvlan"
 	"github.com/netcleat/netcleat/plugins/portmap"
+	"github.com/netcleat/netcleat/plugins/ptp"
 	"github.com/netcleat/netcleat/plugins/sbr"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
 	"github.com/netcleat/netcleat/plugins/tuning"
+	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
 var plugins = plugin.Table{
 	"bandwidth":  bandwidth.Plugin,
 	"bridge":     bridge.Plugin,
+	"firewall":   firewall.Plugin,
 	"host-local": hostlocal.Plugin,
 	"loopback":   loopback.Plugin,
+	"macvlan":    macvlan.Plugin,
 	"portmap":    portmap.Plugin,
+	"ptp":        ptp.Plugin,
 	"sbr":        sbr.Plugin,
 	"static":     static.Plugin,
 	"tuning":     tuning.Plugin,
+	"vrf":        vrf.Plugin,
 }

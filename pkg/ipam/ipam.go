@@ -66,6 +66,23 @@ func Release(ctx context.Context, c *plugin.Call) error {
 	return Del(ctx, c)
 }
 
+// DelAfter removes the attachment's link by remove and gives back its addresses,
+// each in the order in which nothing is handed out again that still answers. A
+// link that cannot be removed keeps them. Where the configuration has no IPAM
+// plugin only the link is removed.
+func DelAfter(ctx context.Context, c *plugin.Call, remove func() error) error {
+	if c.Conf.IPAM.Type == "" {
+		return remove()
+	}
+	if err := Release(ctx, c); err != nil {
+		c.Note("%v (the link goes all the same)", err)
+	}
+	if err := remove(); err != nil {
+		return err
+	}
+	return Del(ctx, c)
+}
+
 // Check asks whether the attachment still holds what it was given.
 func Check(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.Check) }
 

@@ -47,6 +47,8 @@ func (l Link) encode() jsontext.Value {
 		jsontext.Field{Key: "index", Value: jsontext.OptionalInt(l.Index)},
 		jsontext.Field{Key: "mac", Value: jsontext.Optional(l.MAC)},
 		jsontext.Field{Key: "sandbox", Value: sandbox},
+		jsontext.Field{Key: "kind", Value: jsontext.Optional(l.Kind)},
+		jsontext.Field{Key: "parent", Value: jsontext.OptionalInt(l.Parent)},
 	)
 }
 

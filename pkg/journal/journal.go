@@ -76,6 +76,8 @@ type Link struct {
 	Index   int    `json:"index,omitempty"`
 	MAC     string `json:"mac,omitempty"`
 	Sandbox bool   `json:"sandbox,omitempty"` // it is in the sandbox, not on the host
+	Kind    string `json:"kind,omitempty"`    // "macvlan", "vlan" …
+	Parent  int    `json:"parent,omitempty"`  // the index of the link that it is made from
 }
 
 // Entry is the record of one attachment while an operation on it runs. No other
@@ -155,6 +157,9 @@ func (e *Entry) fresh() bool {
 
 // Begin writes e's record as pending: call it before the first change.
 func (e *Entry) Begin() error {
+	if err := remove(e.dir.path(e.Key) + leavingSuffix); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	e.Version = version
 	if err := errors.Join(unix.Ftruncate(e.lock, 0), pwriteAll(e.lock, e.encode())); err != nil {
 		return fmt.Errorf("journal: write %s: %w", e.dir.path(e.Key)+pendingSuffix, err)
@@ -176,12 +181,32 @@ func (e *Entry) Done() error {
 // Remove forgets the attachment: nothing of it is left.
 func (e *Entry) Remove() error {
 	path := e.dir.path(e.Key)
-	return errors.Join(remove(path), remove(path+tempSuffix), e.unpend())
+	return errors.Join(remove(path), remove(path+tempSuffix), e.unpend(), remove(path+leavingSuffix))
 }
+
+// Leave marks the attachment, where it has a record, as one that is being
+// removed: Any no longer counts it. Without that, two that go at the same time
+// would each leave what they share to the other. Begin and Remove take the mark
+// away.
+func (d Dir) Leave(k Key) error {
+	path := d.path(k)
+	if !exists(path) && !exists(path+pendingSuffix) {
+		return nil
+	}
+	fd, err := unix.Open(path+leavingSuffix, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("journal: %w", &fs.PathError{Op: "create", Path: path + leavingSuffix, Err: err})
+	}
+	return unix.Close(fd)
+}
+
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
 // Abandon ends an operation that took back all it did: a finished record stays
 // as the operation found it.
-func (e *Entry) Abandon() error { return e.unpend() }
+func (e *Entry) Abandon() error {
+	return errors.Join(remove(e.dir.path(e.Key)+leavingSuffix), e.unpend())
+}
 
 // Restart forgets what an earlier operation left, and keeps the lock for the
 // one that follows.
@@ -247,7 +272,7 @@ func (d Dir) Network(name string) ([]Record, error) {
 	errs := []error{err}
 	byKey := map[Key]Record{}
 	for _, f := range files {
-		if strings.HasSuffix(f.Name(), tempSuffix) {
+		if strings.HasSuffix(f.Name(), tempSuffix) || strings.HasSuffix(f.Name(), leavingSuffix) {
 			continue
 		}
 		r, err := read(filepath.Join(d.network(name), f.Name()))
@@ -267,7 +292,8 @@ func (d Dir) Network(name string) ([]Record, error) {
 	return all, errors.Join(errs...)
 }
 
-// Any reports whether a record of the network matches, pending ones included. It
+// Any reports whether a record of the network matches, pending ones included but
+// not those that are being removed (Leave). It
 // looks at one after the other until one does, so that its cost does not grow
 // with the network where most do. pick says by its key's plugin which are worth
 // reading. What cannot be read counts as a match: nothing may be taken from an
@@ -297,12 +323,18 @@ func (d Dir) Any(network string, pick func(plugin string) bool, match func(Recor
 
 func (d Dir) anyOf(network string, names []string, pick func(string) bool, match func(Record) bool) bool {
 	for _, name := range names {
-		name = strings.TrimSuffix(name, tempSuffix)
+		name = strings.TrimSuffix(strings.TrimSuffix(name, tempSuffix), pendingSuffix)
 		path := filepath.Join(d.network(network), name)
-		if !pick(strings.TrimSuffix(name[strings.LastIndexByte(name, ':')+1:], pendingSuffix)) {
+		if !pick(name[strings.LastIndexByte(name, ':')+1:]) || exists(path+leavingSuffix) {
 			continue
 		}
 		r, err := read(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			r, err = read(path + pendingSuffix)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			r, err = read(path) // it became final meanwhile
+		}
 		if errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -351,6 +383,7 @@ func (d Dir) Networks() ([]string, error) {
 
 const (
 	pendingSuffix = ".pending"
+	leavingSuffix = ".leaving"
 	tempSuffix    = ".new"
 	readable      = 100 // bytes of a name that stay readable when it is cut
 )

@@ -125,32 +125,33 @@ func isTrusted(t testing.TB, p Place) bool {
 }
 
 func TestIndexIsTrustedUntilSomebodyElseTouchesTheDirectory(t *testing.T) {
-	p := place(t)
-	take(t, p, "a", "b")
-	if !isTrusted(t, p) {
-		t.Fatal("the index of an untouched directory is not used")
-	}
-	before := mtime(t, p.Dir)
-	for what, touch := range map[string]func(){
-		"a lease of the reference":  func() { write(t, p, "10.1.0.9", "r\r\neth0") },
-		"rm":                        func() { must(t, os.Remove(filepath.Join(p.Dir, "10.1.0.2"))) },
-		"a lost index":              func() { must(t, os.RemoveAll(p.Index)) },
-		"another boot":              func() { p.Boot = boot2 },
-		"a restored time":           func() { write(t, p, "10.1.0.8", "t\r\neth0"); setMtime(t, p.Dir, before) },
-		"a directory of the name":   func() { must(t, os.RemoveAll(p.Dir)); write(t, p, "10.1.0.3", "n\r\neth0") },
-		"a truncated time":          func() { setMtime(t, p.Dir, mtime(t, p.Dir).Truncate(time.Second)) },
-		"an index of another build": func() { flip(t, p, atVersion) },
-		"a corrupt index":           func() { flip(t, p, atNodes) },
-		"a cut index":               func() { must(t, os.Truncate(p.indexFile(), headerSize+100)) },
-		"an empty index":            func() { must(t, os.Truncate(p.indexFile(), 0)) },
+	for what, touch := range map[string]func(testing.TB, *Place){
+		"a lease of the reference": func(t testing.TB, p *Place) { write(t, *p, "10.1.0.9", "r\r\neth0") },
+		"rm":                       func(t testing.TB, p *Place) { must(t, os.Remove(filepath.Join(p.Dir, "10.1.0.2"))) },
+		"a lost index":             func(t testing.TB, p *Place) { must(t, os.RemoveAll(p.Index)) },
+		"another boot":             func(_ testing.TB, p *Place) { p.Boot = boot2 },
+		"a restored time": func(t testing.TB, p *Place) {
+			before := mtime(t, p.Dir)
+			write(t, *p, "10.1.0.8", "t\r\neth0")
+			setMtime(t, p.Dir, before)
+		},
+		"a directory of the name": func(t testing.TB, p *Place) {
+			must(t, os.RemoveAll(p.Dir))
+			write(t, *p, "10.1.0.3", "n\r\neth0")
+		},
+		"a truncated time":          func(t testing.TB, p *Place) { setMtime(t, p.Dir, mtime(t, p.Dir).Truncate(time.Second)) },
+		"an index of another build": func(t testing.TB, p *Place) { flip(t, *p, atVersion) },
+		"a corrupt index":           func(t testing.TB, p *Place) { flip(t, *p, atNodes) },
+		"a cut index":               func(t testing.TB, p *Place) { must(t, os.Truncate(p.indexFile(), headerSize+100)) },
+		"an empty index":            func(t testing.TB, p *Place) { must(t, os.Truncate(p.indexFile(), 0)) },
 	} {
 		t.Run(what, func(t *testing.T) {
-			in(t, p, func(*Store) {})
+			p := place(t)
+			take(t, p, "a", "b")
 			if !isTrusted(t, p) {
-				t.Fatal("the index is not used to begin with")
+				t.Fatal("the index of an untouched directory is not used")
 			}
-			before = mtime(t, p.Dir)
-			touch()
+			touch(t, &p)
 			if isTrusted(t, p) {
 				t.Error("the index is believed")
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // Find returns the result's interface of that name and its index among the
@@ -95,8 +96,29 @@ func hasRoute(have []nl.Route, w nl.Route) bool {
 	return false
 }
 
+// CheckSandbox compares the sandbox's interface with the result: it is there, of
+// the kind, up, and has its MAC address, addresses and routes.
+func CheckSandbox(p *nl.Pair, c *plugin.Call, res *current.Result, kind string) (*nl.Link, error) {
+	want, at := Find(res, c.IfName, c.Netns)
+	if want == nil {
+		return nil, cnierr.Check("prevResult has no interface %s in %s", c.IfName, c.Netns)
+	}
+	l, err := Expect(p.Sandbox, want, kind)
+	if err != nil {
+		return nil, err
+	}
+	if !l.Up() {
+		return nil, cnierr.Check("interface %s is down", l.Name)
+	}
+	ips := Owned(res.IPs, at)
+	if err := CheckAddrs(p.Sandbox, l, ips); err != nil {
+		return nil, err
+	}
+	return l, CheckRoutes(p.Sandbox, l, ips, res.Routes)
+}
+
 // Expect finds the link that CHECK is about and compares what every kind has: it
-// is there, of the kind, has the MAC address that the result reports and is up.
+// is there, of the kind, and has the MAC address that the result reports.
 func Expect(c *nl.Conn, want *current.Interface, kind string) (*nl.Link, error) {
 	l, err := c.LinkByName(want.Name)
 	if nl.NotFound(err) {

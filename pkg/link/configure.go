@@ -3,6 +3,7 @@
 package link
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/netip"
@@ -40,6 +41,19 @@ type Setup struct {
 	IPs    []*current.IPConfig
 	Routes []*types.Route
 	DAD    DAD
+	// First are routes that come before Routes: what reaches their gateways.
+	First []nl.Route
+	// NoPrefixRoutes keeps the kernel from adding a route to each address's
+	// subnet: the link does not reach it without a gateway.
+	NoPrefixRoutes bool
+	// SetMAC, if set, becomes the link's hardware address before it is up.
+	SetMAC net.HardwareAddr
+	// MAC is the link's hardware address, to tell the neighbours whose the IPv6
+	// addresses are now; nil does not.
+	MAC net.HardwareAddr
+	// LAN heeds the advertisements of the routers on the link, where it has an
+	// IPv6 address at all.
+	LAN bool
 	// AcceptRA leaves router advertisements and, where no IPv6 address was
 	// given, IPv6 itself to the kernel: for users of SLAAC. Otherwise neither
 	// is on before the link is first up (CVE-2020-10749, CVE-2024-32473).
@@ -68,17 +82,20 @@ func Configure(p *nl.Pair, s Setup) error {
 			late = append(late, m)
 		}
 	}
-	batch = append(batch, announce(s), nl.SetUp(s.Name, s.Index))
+	batch = append(batch, beforeUp(s, addrs), nl.SetUp(s.Name, s.Index))
+	batch = append(batch, linkLocal(s, addrs)...)
 	batch = append(batch, late...)
-	for _, r := range routes {
+	for _, r := range append(s.First, routes...) {
+		r.OnLink = s.NoPrefixRoutes && r.Gateway.IsValid() // which no prefix says
 		batch = append(batch, nl.PrependRoute(r)) // a second network of a container has a default route, too
 	}
 	if err := p.Sandbox.Do(batch...); err != nil {
 		return err
 	}
 	if s.DAD == WaitDAD {
-		return waitDAD(p, s.Index)
+		return waitDAD(p, s.Index) // after which the kernel announces (ndisc_notify)
 	}
+	announce6(p.NS, s, addrs)
 	return nil
 }
 
@@ -90,24 +107,68 @@ func addrs(s Setup) ([]nl.Addr, error) {
 			return nil, err
 		}
 		a := nl.Addr{Index: s.Index, Prefix: p}
+		if s.NoPrefixRoutes {
+			a.Flags = unix.IFA_F_NOPREFIXROUTE
+		}
 		if p.Addr().Is6() && s.DAD == NoDAD {
-			a.Flags = unix.IFA_F_NODAD
+			a.Flags |= unix.IFA_F_NODAD
 		}
 		if p.Addr().Is6() && s.DAD == OptimisticDAD {
-			a.Flags = unix.IFA_F_OPTIMISTIC
+			a.Flags |= unix.IFA_F_OPTIMISTIC
 		}
 		all = append(all, a)
 	}
 	return all, nil
 }
 
-// announce makes the kernel send a gratuitous ARP when the link comes up
-// (arp_notify), without a write to /proc.
-func announce(s Setup) *nl.Message {
+// beforeUp sets the hardware address, and makes the kernel send a gratuitous ARP
+// when the link comes up (arp_notify), without a write to /proc.
+func beforeUp(s Setup, addrs []nl.Addr) *nl.Message {
 	const inetConf, arpNotify = 1, 19 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
 	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
-	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1)
-	return m.End().End().End()
+	if s.SetMAC != nil {
+		m.Attr(unix.IFLA_ADDRESS, s.SetMAC)
+	}
+	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1).End().End()
+	if s.optimistic(addrs) {
+		genMode(m, genNone)
+	}
+	return m.End()
+}
+
+func (s Setup) optimistic(addrs []nl.Addr) bool { return s.DAD == OptimisticDAD && hasV6(addrs) }
+
+// From linux/if_link.h, IN6_ADDR_GEN_MODE_….
+const (
+	genEUI64 = iota
+	genNone
+)
+
+// genMode says how the kernel chooses the link-local address when the link comes
+// up.
+func genMode(m *nl.Message, mode uint8) *nl.Message {
+	return m.Begin(unix.AF_INET6).Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, mode).End()
+}
+
+// linkLocal gives an optimistic link a link-local address that is usable at
+// once. The kernel may not ask for a neighbour from an optimistic address (RFC
+// 4429), and its own link-local one is as optimistic as the others: then the
+// container would speak to nobody before detection ends. This one is unique as
+// the address is that it is made from. What the kernel does at the next up is
+// as ever.
+func linkLocal(s Setup, addrs []nl.Addr) []*nl.Message {
+	if !s.optimistic(addrs) {
+		return nil
+	}
+	sum := sha256.New()
+	for _, a := range addrs {
+		sum.Write(a.Prefix.Addr().AsSlice())
+	}
+	ip := [16]byte{0xfe, 0x80}
+	copy(ip[8:], sum.Sum(nil))
+	a := nl.Addr{Index: s.Index, Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), 64), Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD}
+	back := nl.SetLink("leave link-local addresses of "+s.Name+" to the kernel", s.Index).Begin(unix.IFLA_AF_SPEC)
+	return []*nl.Message{nl.AddAddr(a), genMode(back, genEUI64).End()}
 }
 
 // sysctls returns the settings that must hold before the link is up.
@@ -116,12 +177,8 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 		// Hosts started with ipv6.disable=1 have no such key, and need none.
 		return sysctl.Setting{Key: "net/ipv6/conf/" + s.Name + "/" + key, Value: value, IfExists: true}
 	}
-	hasV6 := false
-	for _, a := range addrs {
-		hasV6 = hasV6 || a.Prefix.Addr().Is6()
-	}
 	switch {
-	case hasV6:
+	case hasV6(addrs):
 		set := []sysctl.Setting{
 			// Without it the address below is refused, so its absence is an error there.
 			conf("disable_ipv6", "0"),
@@ -129,7 +186,7 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 			conf("keep_addr_on_down", "1"),
 			conf("ndisc_notify", "1"),
 		}
-		if !s.AcceptRA {
+		if !s.AcceptRA && !s.LAN {
 			set = append(set, conf("accept_ra", "0"))
 		}
 		return append(set, s.dadSysctls(conf)...)

@@ -1,11 +1,15 @@
 package link
 
 import (
+	"crypto/sha256"
 	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // ParseMAC reads the hardware address of an Ethernet interface; "" is none.
@@ -25,4 +29,51 @@ func ParseMAC(s string) (net.HardwareAddr, error) {
 	return m, nil
 }
 
+// MACOf returns the hardware address of an interface whose first address is a, so
+// that an address has the same one whichever container holds it: no neighbour's
+// memory of the container before is wrong. For IPv4 it holds the address, for
+// IPv6 40 bits of its hash. Both are unicast and locally administered.
+func MACOf(a netip.Addr) net.HardwareAddr {
+	if a.Is4() {
+		b := a.As4()
+		return append(net.HardwareAddr{0x0a, 0x6e}, b[:]...)
+	}
+	sum := sha256.Sum256(a.AsSlice())
+	return append(net.HardwareAddr{0x0e}, sum[:5]...)
+}
+
 func sameMAC(want string, l *nl.Link) bool { return strings.EqualFold(want, l.MAC.String()) }
+
+// MACKeys are the keys of a configuration by which a MAC address can be asked
+// for. Plugins embed it in theirs.
+type MACKeys struct {
+	MAC  string `json:"mac"`
+	Args struct {
+		CNI struct {
+			MAC string `json:"mac"`
+		} `json:"cni"`
+	} `json:"args"`
+	RuntimeConfig struct {
+		MAC string `json:"mac"`
+	} `json:"runtimeConfig"`
+}
+
+// Requested returns the address asked for, or nil: the runtime's word counts
+// more than CNI_ARGS, which count more than the configuration's.
+func (k *MACKeys) Requested(c *plugin.Call) (net.HardwareAddr, error) {
+	for _, s := range []string{k.RuntimeConfig.MAC, k.Args.CNI.MAC, c.Arg("MAC")} {
+		if s != "" {
+			return ParseMAC(s)
+		}
+	}
+	return ParseMAC(k.MAC)
+}
+
+// DerivedMAC is the address of an attachment's link for which nobody asked for
+// one: the same each time, and known before the link is made.
+func DerivedMAC(k journal.Key) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(strings.Join([]string{"mac", k.Network, k.ContainerID, k.IfName}, "\x00")))
+	m := net.HardwareAddr(sum[:6])
+	m[0] = m[0]&^1 | 2 // unicast, locally administered
+	return m
+}

@@ -93,7 +93,7 @@ func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
 // nothing of that exists it does nothing.
 func Del(ctx context.Context, a Attachment) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
-		return errors.Join(a.delRules(ctx, c), a.delLegacy(ctx))
+		return errors.Join(a.leave(), a.delRules(ctx, c), a.delLegacy(ctx))
 	})
 }
 
@@ -174,6 +174,16 @@ func confOf(r journal.Record) (c conf) {
 
 // masquerades says which plugins' records may need the network's rules.
 func masquerades(plugin string) bool { return plugin == "bridge" || plugin == "ptp" }
+
+// leave has others no longer count on this attachment to end what they share.
+func (a Attachment) leave() error {
+	k := journal.Key{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}
+	var errs []error
+	for _, k.Plugin = range []string{"bridge", "ptp"} {
+		errs = append(errs, a.Journal.Leave(k))
+	}
+	return errors.Join(errs...)
+}
 
 func (a Attachment) owns(r journal.Record) bool {
 	return r.Network == a.Network && r.ContainerID == a.ContainerID && r.IfName == a.IfName

@@ -91,7 +91,9 @@ func (a Attachment) addRules(c *nft.Conn, tx *nft.Tx) error {
 	off, err := a.others(func(r journal.Record) bool { return !confOf(r).IPMasq })
 	for _, r := range off {
 		if err == nil {
-			err = a.exempt(c, tx, within(r.IPs, missing))
+			other := a
+			other.ContainerID = r.ContainerID
+			err = other.exempt(c, tx, within(r.IPs, missing))
 		}
 	}
 	return err
@@ -221,7 +223,7 @@ func (a Attachment) sweep(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool
 		tx.DeleteTable(table)
 		return nil
 	case needed:
-		return a.unexempt(c, tx)
+		return errors.Join(a.unexempt(c, tx), a.delPrefixes(c, tx))
 	default:
 		return a.delNetwork(c, tx)
 	}
@@ -238,6 +240,32 @@ func (a Attachment) unexempt(c *nft.Conn, tx *nft.Tx) error {
 		for _, e := range found {
 			if e.Comment == journal.Cut(a.ContainerID, 120) {
 				tx.Remove(set, nft.Elem{Key: e.Key})
+			}
+		}
+	}
+	return nil
+}
+
+// delPrefixes deletes the rules of a's prefixes that no other attachment of the
+// network is in: those of networks that give each container a prefix of its own.
+func (a Attachment) delPrefixes(c *nft.Conn, tx *nft.Tx) error {
+	for _, p := range a.Addrs {
+		needed, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
+			return !a.owns(r) && confOf(r).IPMasq && (len(r.IPs) == 0 || hasPrefix(r.IPs, p))
+		})
+		if err != nil {
+			return err
+		}
+		if needed {
+			continue
+		}
+		rules, err := c.Rules(a.chain())
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if strings.HasPrefix(r.Comment, tag(p)) {
+				tx.DeleteRule(a.chain(), r.Handle)
 			}
 		}
 	}

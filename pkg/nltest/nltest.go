@@ -157,7 +157,7 @@ func (b *Bed) files() string {
 
 var (
 	volatile = regexp.MustCompile(`direct_packets_stat \d+|linkdown |NO-CARRIER,|,LOWER_UP|state [A-Z]+|@\S+|([0-9a-f]{2}:){5}[0-9a-f]{2}|fe80::\S+|expires \w+|(valid|preferred)_lft \w+|numtxqueues.*|promiscuity.*| minmtu.*|^\d+: `)
-	noise    = regexp.MustCompile(`multicast|fe80|^anycast|state (UNKNOWN|LOWERLAYERDOWN)\b.*tunl`)
+	noise    = regexp.MustCompile(`multicast|^local [0-9a-f]*:|fe80|^anycast|state (UNKNOWN|LOWERLAYERDOWN)\b.*tunl`)
 )
 
 // stable leaves out of ip(8)'s text what differs from run to run.
@@ -210,13 +210,18 @@ func Require(t testing.TB, feature string, probe func() error) {
 }
 
 // HasLink is a probe for a kind of link: it makes one in a throw-away
-// namespace.
+// namespace, of a veth where the kind needs a parent.
 func (b *Bed) HasLink(kind string, args ...string) func() error {
 	return func() (err error) {
 		ns := b.NewSandbox()
 		b.In(ns, func() {
 			var out bytes.Buffer
-			cmd := exec.Command("ip", append([]string{"link", "add", "probe0", "type", kind}, args...)...)
+			argv := []string{"link", "add", "name", "probe0", "type", kind}
+			if slices.Contains([]string{"ipvlan", "macvlan", "vlan"}, kind) {
+				b.IP("link", "add", "parent0", "type", "veth", "peer", "name", "parent1")
+				argv = append([]string{"link", "add", "link", "parent0"}, argv[2:]...)
+			}
+			cmd := exec.Command("ip", append(argv, args...)...)
 			cmd.Stdout, cmd.Stderr = &out, &out
 			if cmd.Run() != nil {
 				err = errors.New(strings.TrimSpace(out.String()))

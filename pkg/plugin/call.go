@@ -81,10 +81,7 @@ func (c *Call) Open() (*nl.Pair, error) {
 		c.opened = nil
 		return p, nil
 	}
-	path := c.Netns
-	if c.gone {
-		path = ""
-	}
+	path := c.sandbox()
 	p, err := nl.Open(path, c.Gate)
 	if err != nil && c.Verb == Del && path != "" {
 		c.Note("sandbox: %v (taken for gone)", err)
@@ -100,6 +97,23 @@ func (c *Call) Open() (*nl.Pair, error) {
 		return p, p.Forget() // the path names another container's namespace now
 	}
 	return p, nil
+}
+
+// sandbox returns the path to open. Where DEL is told none, or one that is gone
+// or not the attachment's, the record may know it by another, behind which the
+// attachment's links still answer.
+func (c *Call) sandbox() string {
+	path := c.Netns
+	if c.gone {
+		path = ""
+	}
+	if c.Verb != Del || c.Entry == nil || c.Entry.Found == journal.Nothing || c.Entry.Netns == "" {
+		return path
+	}
+	if id, err := netns.Identify(path); path == "" || err != nil || !id.Same(c.Entry.NetnsID) {
+		return c.Entry.Netns
+	}
+	return path
 }
 
 func (c *Call) noSandbox() error {

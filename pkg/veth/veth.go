@@ -17,6 +17,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -185,18 +186,5 @@ func Remove(p *nl.Pair, c *plugin.Call) error {
 	if c.Entry != nil && c.Entry.Found != journal.Nothing {
 		return nil // made by this suite, and gone
 	}
-	l, err := p.Sandbox.LinkByName(c.IfName)
-	if nl.NotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if l.Kind != "veth" || !c.Reported(l.MAC) {
-		return nil
-	}
-	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
-		return err
-	}
-	return p.Sandbox.Do(nl.DelLinkIndex(l.Name, l.Index))
+	return link.Remove(p, c, "veth")
 }

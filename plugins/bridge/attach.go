@@ -49,6 +49,9 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 			return nil, err
 		}
 		steps.Push("release addresses", func() error { return ipam.Del(ctx, c) })
+		if conf.mac == nil {
+			a.sandbox.MAC = link.MACOf(link.AddrOf(a.res.IPs[0].Address.IP))
+		}
 	}
 	if err := a.setUpHost(); err != nil {
 		return nil, err
@@ -61,6 +64,9 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	}
 	if !conf.DisableContainerInterface {
 		if err := link.Configure(p, a.setup()); err != nil {
+			return nil, err
+		}
+		if err := nl.SettleCarrier(a.host.Name); err != nil {
 			return nil, err
 		}
 	}

@@ -98,7 +98,7 @@ func addDefaultRoutes(res *current.Result) {
 func (a *attachment) setup() link.Setup {
 	s := link.Setup{
 		Name: a.sandbox.Name, Index: a.sandbox.Index,
-		IPs: a.res.IPs, Routes: a.res.Routes, AcceptRA: a.conf.AcceptRA,
+		IPs: a.res.IPs, Routes: a.res.Routes, SetMAC: a.sandbox.MAC, AcceptRA: a.conf.AcceptRA,
 	}
 	if a.conf.EnableDAD {
 		s.DAD = link.WaitDAD

@@ -64,7 +64,7 @@ func (r *requested) UnmarshalJSON(b []byte) error {
 	if s == nil || *s == "" {
 		return cnierr.Config("cannot understand ip: IP <nil> not v4 nor v6")
 	}
-	return r.parse(*s)
+	return cnierr.With(cnierr.InvalidConfig, r.parse(*s))
 }
 
 func (r *requested) parse(s string) error {
@@ -75,7 +75,7 @@ func (r *requested) parse(s string) error {
 		a = p.Addr()
 	}
 	if err != nil || a.Zone() != "" {
-		return cnierr.Config("invalid IP address %s", s)
+		return fmt.Errorf("invalid IP address %s", s)
 	}
 	r.Addr = a.Unmap()
 	return nil

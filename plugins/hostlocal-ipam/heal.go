@@ -44,8 +44,8 @@ func (a *allocation) heal() bool {
 		}
 		reclaimed += n
 	}
-	if err := o.close(); err != nil {
-		a.call.Note("%v", err)
+	if err := errors.Join(o.blind, o.close()); err != nil {
+		a.call.Note("%v (leases are kept where nothing else proves the sandbox's end)", err)
 	}
 	return reclaimed > 0
 }
@@ -115,6 +115,7 @@ type observer struct {
 	exist func(journal.Link) bool            // a link of the host
 	held  func() (map[uint64]bool, error)    // network namespaces that something holds
 	seen  map[uint64]bool                    // held, once it has been asked
+	blind error                              // why held does not know
 	at    func(path string) (netns.ID, bool) // the namespace at a path
 }
 
@@ -157,12 +158,8 @@ func (o *observer) isDead(r *journal.Record) bool {
 		}
 		return true
 	}
-	if o.seen == nil {
-		seen, err := o.held()
-		if err != nil {
-			return false
-		}
-		o.seen = seen
+	if o.seen == nil && o.blind == nil {
+		o.seen, o.blind = o.held()
 	}
 	return len(o.seen) > 0 && !o.seen[r.NetnsID.Ino]
 }

@@ -101,8 +101,10 @@ func (j *job) addElements(c *nft.Conn, tx *nft.Tx) error {
 func (j *job) clearWay(c *nft.Conn, tx *nft.Tx, g group) (skip map[string]bool, err error) {
 	skip = map[string]bool{}
 	removed := map[string]bool{}
-	for _, m := range j.pick(g.v6) {
-		hits, err := g.hits(c, m)
+	mappings := j.pick(g.v6)
+	b := &book{group: g, c: c, read: map[string][]nft.Elem{}, at: map[string]map[string][]nft.Elem{}, many: len(mappings) > manyPorts}
+	for _, m := range mappings {
+		hits, err := b.hits(m)
 		if err != nil {
 			return nil, err
 		}
@@ -126,79 +128,118 @@ func (j *job) clearWay(c *nft.Conn, tx *nft.Tx, g group) (skip map[string]bool, 
 	return skip, nil
 }
 
-// hits returns the elements whose address, protocol and ports overlap those of
-// the mapping.
-func (g group) hits(c *nft.Conn, m mapping) ([]placed, error) {
-	if m.Count > 1 {
-		return g.rangeHits(c, m)
-	}
-	found, err := c.Find(g.anywhere(), anyKey(m.Proto, m.Host))
-	all := at(g.anywhere(), m, found)
-	if err != nil {
-		return nil, err
-	}
-	if m.HostIP.IsValid() {
-		found, err = c.Find(g.ports(), nft.Parts(m.HostIP.AsSlice(), []byte{byte(m.Proto)}, be16(m.Host)))
-		all = append(all, at(g.ports(), m, found)...)
-	} else {
-		var some []placed
-		some, err = scan(c, g.ports(), m)
-		all = append(all, some...)
-	}
-	if err != nil {
-		return nil, err
-	}
-	inRange, err := c.Find(g.ranges(m.Proto), be16(m.Host))
-	if err != nil || len(inRange) == 0 {
-		return all, err
-	}
-	more, err := g.rangeHits(c, m)
-	return append(all, more...), err
+// manyPorts is from how many mappings on all of a map is read instead of one
+// element after the other.
+const manyPorts = 128
+
+// book is what a group's maps have, as far as it has been asked for.
+type book struct {
+	group
+	c    *nft.Conn
+	read map[string][]nft.Elem            // whole maps
+	at   map[string]map[string][]nft.Elem // those by protocol and port
+	many bool
 }
 
-// rangeHits looks through the protocol's ranges, and for a range also through
-// the single ports.
-func (g group) rangeHits(c *nft.Conn, m mapping) (all []placed, err error) {
-	elems, err := c.Elements(g.ranges(m.Proto))
+// all returns all elements of a map, which is read once.
+func (b *book) all(set nft.Set) ([]nft.Elem, error) {
+	if elems, known := b.read[set.Name]; known {
+		return elems, nil
+	}
+	elems, err := b.c.Elements(set)
+	b.read[set.Name] = elems
+	return elems, err
+}
+
+// portOf is the end of a single port's key: protocol and port, four bytes each.
+func portOf(key []byte) []byte { return key[len(key)-8:] }
+
+// candidates returns the elements of a map of single ports that have the
+// mapping's port.
+func (b *book) candidates(set nft.Set, m mapping) ([]nft.Elem, error) {
+	if index, known := b.at[set.Name]; known {
+		return index[string(anyKey(m.Proto, m.Host))], nil
+	}
+	elems, err := b.all(set)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range intervals(elems) {
-		if r.first <= m.last() && m.Host <= r.last {
-			all = append(all, placed{g.ranges(m.Proto), r.elems, m})
-		}
+	index := make(map[string][]nft.Elem, len(elems))
+	for _, e := range elems {
+		port := string(portOf(e.Key))
+		index[port] = append(index[port], e)
 	}
-	if m.Count == 1 {
-		return all, nil
-	}
-	for _, set := range []nft.Set{g.ports(), g.anywhere()} {
-		some, err := scan(c, set, m)
+	b.at[set.Name] = index
+	return index[string(anyKey(m.Proto, m.Host))], nil
+}
+
+// hits returns the elements whose address, protocol and ports overlap those of
+// the mapping.
+func (b *book) hits(m mapping) (list []placed, err error) {
+	for _, set := range []nft.Set{b.ports(), b.anywhere(), b.ranges(m.Proto)} {
+		found, err := b.in(set, m)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, some...)
+		list = append(list, found...)
 	}
-	return all, nil
+	return list, nil
 }
 
-// at places elements that were found.
-func at(set nft.Set, m mapping, found []nft.Elem) (all []placed) {
-	for _, e := range found {
-		all = append(all, placed{set, []nft.Elem{{Key: e.Key, Comment: e.Comment}}, m})
+// in returns the elements of one map that overlap.
+func (b *book) in(set nft.Set, m mapping) ([]placed, error) {
+	key := b.key(set, m)
+	if b.many && !set.Interval && m.Count == 1 {
+		elems, err := b.candidates(set, m)
+		return overlapping(set, elems, m), err
 	}
-	return all
+	if key == nil || b.many {
+		elems, err := b.all(set)
+		return overlapping(set, elems, m), err
+	}
+	found, err := b.c.Find(set, key)
+	if err != nil || len(found) == 0 || !set.Interval {
+		return overlapping(set, found, m), err
+	}
+	elems, err := b.all(set) // for the range's end
+	return overlapping(set, elems, m), err
 }
 
-// scan looks through all elements of a map of single ports for those among the
-// mapping's.
-func scan(c *nft.Conn, set nft.Set, m mapping) ([]placed, error) {
-	elems, err := c.Elements(set)
-	elems = slices.DeleteFunc(elems, func(e nft.Elem) bool {
-		tail := e.Key[len(e.Key)-8:] // protocol and port, four bytes each
+// key is the only key of the map that can be in the mapping's way, or nil where
+// several can.
+func (b *book) key(set nft.Set, m mapping) []byte {
+	switch {
+	case m.Count > 1:
+		return nil
+	case set.Interval:
+		return be16(m.Host)
+	case set.Name == b.anywhere().Name:
+		return anyKey(m.Proto, m.Host)
+	case m.HostIP.IsValid():
+		return nft.Parts(m.HostIP.AsSlice(), []byte{byte(m.Proto)}, be16(m.Host))
+	}
+	return nil
+}
+
+// overlapping picks those of a map's elements that are in the mapping's way.
+func overlapping(set nft.Set, elems []nft.Elem, m mapping) (list []placed) {
+	if set.Interval {
+		for _, r := range intervals(elems) {
+			if r.first <= m.last() && m.Host <= r.last {
+				list = append(list, placed{set, r.elems, m})
+			}
+		}
+		return list
+	}
+	for _, e := range elems {
+		tail := portOf(e.Key)
 		port := binary.BigEndian.Uint16(tail[4:])
-		return tail[0] != byte(m.Proto) || port < m.Host || port > m.last()
-	})
-	return at(set, m, elems), err
+		elsewhere := m.HostIP.IsValid() && len(e.Key) > 8 && !slices.Equal(m.HostIP.AsSlice(), e.Key[:len(e.Key)-8])
+		if tail[0] == byte(m.Proto) && m.Host <= port && port <= m.last() && !elsewhere {
+			list = append(list, placed{set, []nft.Elem{{Key: e.Key, Comment: e.Comment}}, m})
+		}
+	}
+	return list
 }
 
 type interval struct {

@@ -175,6 +175,7 @@ func (j *job) settle(e *journal.Entry) error {
 	if e == nil {
 		return nil
 	}
+	e.Config = nil // the state says it all; a configuration with thousands of ports is large
 	if err := errors.Join(e.SetState(j.publication), e.Begin()); err != nil {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
@@ -228,6 +229,9 @@ func (j *job) takeBack(ctx context.Context) error { return j.unpublish(context.W
 // unpublish removes what the publication consists of.
 func (j *job) unpublish(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.dir.Leave(j.key); err != nil {
+			return cnierr.With(cnierr.IOFailure, err)
+		}
 		needed, err := j.networkNeeded()
 		if err == nil && !needed {
 			err = j.unrouteLocalnet() // before the guard goes

@@ -32,8 +32,8 @@ func TestPluginRooms(t *testing.T) {
 		if len(tests) == 0 {
 			t.Errorf("%s: no tests", room)
 		}
-		if !strings.Contains(source(t, room), "var Plugin = plugin.Spec[") {
-			t.Errorf("%s: no `var Plugin = plugin.Spec[…]`", room)
+		if !strings.Contains(source(t, room), "var Plugin = ") {
+			t.Errorf("%s: no `var Plugin = …`", room)
 		}
 	}
 }

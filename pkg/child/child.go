@@ -1,0 +1,246 @@
+// Package child gives a sandbox a link made from another one, its master:
+// macvlan, ipvlan or vlan. The plugins of those names differ in what they ask
+// of the kernel for that link.
+package child
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
+)
+
+// Conf is the configuration that the plugins share, to be embedded in theirs.
+type Conf struct {
+	// Master is the link that the child is made from; "" is the one with the
+	// default route.
+	Master string `json:"master"`
+	MTU    int    `json:"mtu"` // 0 is the master's
+	// LinkInContainer says that Master is in the sandbox.
+	LinkInContainer bool `json:"linkInContainer"`
+	EnableDAD       bool `json:"enabledad"`
+	// AcceptRA leaves IPv6 in the sandbox to the kernel where IPAM gave no
+	// address of it; ours, not the reference's.
+	AcceptRA bool `json:"acceptRA"`
+}
+
+// Validate reports the first field that can never work.
+func (c *Conf) Validate() error {
+	if c.MTU < 0 {
+		return cnierr.Config("invalid MTU %d, must be [0, master MTU]", c.MTU)
+	}
+	return nil
+}
+
+// Spec is a child: what the configuration says, and what is particular to the
+// plugin.
+type Spec struct {
+	Conf
+	Kind string            // of the link: "macvlan", "ipvlan", "vlan"
+	Info func(*nl.Message) // adds the kind's attributes
+	MAC  net.HardwareAddr  // of the child; nil where it is the master's
+	// Alone says that the child has no neighbours to announce itself to, nor to
+	// ask for duplicate addresses: ipvlan of layer 3.
+	Alone bool
+	// Shared says that the kernel gives the master's traffic to one kind of
+	// child, or to a bridge or bond, but not to two of them.
+	Shared bool
+	// Refuse says why the plugin cannot use the master; nil has no objections.
+	Refuse func(master *nl.Link) error
+	// Prev is the result to build upon, where the plugin is chained; nil is none.
+	Prev *current.Result
+}
+
+// Attach answers ADD. The link comes before the addresses: that the kernel made
+// it proves that the sandbox had no such interface, so nobody's lease is touched.
+func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err error) {
+	p, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	var steps undo.Stack
+	defer steps.OnError(&err)
+
+	m, err := s.prepare(p, c)
+	if err != nil {
+		return nil, err
+	}
+	l, err := link.Create(p, s.link(c, m))
+	if err != nil {
+		return nil, s.explain(c, m, err)
+	}
+	remove := func() error { return p.Sandbox.Do(nl.DelLinkIndex(l.Name, l.Index)) }
+	steps.Push("delete "+l.Name, remove)
+
+	res, given := s.chained()
+	if c.Conf.IPAM.Type != "" {
+		if given, err = ipam.Add(ctx, c); err != nil {
+			return nil, err
+		}
+		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
+	}
+	if err := link.Configure(p, s.setup(l, given)); err != nil {
+		return nil, s.explain(c, m, err)
+	}
+	link.Record(c.Entry, given.IPs, link.InSandbox(l))
+	return s.complete(c, l, res, given), nil
+}
+
+// prepare finds the master, looks whether it can have the child, and writes into
+// the attachment's record what is about to be made.
+func (s *Spec) prepare(p *nl.Pair, c *plugin.Call) (*nl.Link, error) {
+	m, err := s.master(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fits(c, m); err != nil {
+		return nil, err
+	}
+	if s.Refuse != nil {
+		if err := s.Refuse(m); err != nil {
+			return nil, err
+		}
+	}
+	mac := s.MAC
+	if mac == nil {
+		mac = m.MAC
+	}
+	c.Entry.Links = []journal.Link{{Name: c.IfName, MAC: mac.String(), Kind: s.Kind, Parent: m.Index, Sandbox: true}}
+	return m, cnierr.With(cnierr.IOFailure, c.Entry.Begin())
+}
+
+func (s *Spec) link(c *plugin.Call, m *nl.Link) link.New {
+	return link.New{
+		Key: c.Key(""), Kind: s.Kind, MAC: s.MAC, MTU: s.MTU, Info: s.Info,
+		Parent: m.Index, ParentInSandbox: s.LinkInContainer,
+	}
+}
+
+// chained returns the result to build upon, and the addresses in it that wait
+// for an interface: where the configuration has no IPAM plugin they are the
+// child's.
+func (s *Spec) chained() (res, given *current.Result) {
+	res, given = &current.Result{}, &current.Result{}
+	if s.Prev == nil {
+		return res, given
+	}
+	return s.Prev, &current.Result{IPs: s.Prev.IPs, Routes: s.Prev.Routes, DNS: s.Prev.DNS}
+}
+
+// setup is what the link is to become.
+func (s *Spec) setup(l *nl.Link, given *current.Result) link.Setup {
+	set := link.Setup{
+		Name: l.Name, Index: l.Index, IPs: given.IPs, Routes: given.Routes,
+		DAD: link.OptimisticDAD, MAC: l.MAC, LAN: true, AcceptRA: s.AcceptRA,
+	}
+	if s.EnableDAD {
+		set.DAD = link.WaitDAD
+	}
+	if s.Alone {
+		set.DAD, set.MAC = link.NoDAD, nil
+	}
+	return set
+}
+
+// complete adds the child and its addresses to the result.
+func (s *Spec) complete(c *plugin.Call, l *nl.Link, res, given *current.Result) *current.Result {
+	at := len(res.Interfaces)
+	res.Interfaces = append(res.Interfaces, link.Interface(l, c.Netns))
+	for _, ip := range given.IPs {
+		ip.Interface = current.Int(at)
+	}
+	if c.Conf.IPAM.Type != "" {
+		res.IPs, res.Routes, res.DNS = given.IPs, given.Routes, given.DNS
+	}
+	link.ChooseDNS(res, c.Conf.DNS)
+	return res
+}
+
+// Detach answers DEL: the link, and when nothing can answer at the addresses any
+// more, the lease. It never looks at the master, which may be gone.
+func Detach(ctx context.Context, c *plugin.Call, kind string) (err error) {
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	return ipam.DelAfter(ctx, c, func() error { return link.Remove(p, c, kind) })
+}
+
+// Check answers CHECK: what ADD made is still so. It returns the child for the
+// plugin to compare what is particular to it.
+func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) {
+	res, err := c.PrevResult()
+	if err != nil {
+		return nil, err
+	}
+	if res == nil {
+		return nil, cnierr.Config("required prevResult missing")
+	}
+	if c.Conf.IPAM.Type != "" {
+		if err := ipam.Check(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	p, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+
+	if want, _ := link.Find(res, c.IfName, c.Netns); want != nil && s.MAC == nil {
+		want.Mac = "" // the master's, which may have been given another
+	}
+	if l, err = link.CheckSandbox(p, c, res, s.Kind); err != nil {
+		return nil, err
+	}
+	return l, s.compare(c, l)
+}
+
+// compare compares what children have beside what all links have.
+func (s *Spec) compare(c *plugin.Call, l *nl.Link) error {
+	switch {
+	case c.Entry != nil && len(c.Entry.Links) > 0 && c.Entry.Links[0].Parent != 0 && c.Entry.Links[0].Parent != l.Parent:
+		return cnierr.Check("interface %s has another master than ADD gave it", l.Name)
+	case s.MTU != 0 && l.MTU != s.MTU:
+		return cnierr.Check("interface %s has MTU %d, not %d", l.Name, l.MTU, s.MTU)
+	}
+	return nil
+}
+
+// Status answers STATUS: whether the kernel has such links, the master is there,
+// and the IPAM plugin could serve an ADD. That the master is merely down is no
+// reason to say no: kubelet would take the node out of service.
+func Status(ctx context.Context, c *plugin.Call, s Spec) (err error) {
+	p, err := nl.Open("", c.Gate)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := s.available(p); err != nil {
+		return &cnierr.Error{Code: cnierr.NotAvailable, Err: err}
+	}
+	if c.Conf.IPAM.Type == "" {
+		return nil
+	}
+	return ipam.Status(ctx, c)
+}
+
+// Collect answers GC for what has no record: the links have, so that leaves the
+// leases.
+func Collect(ctx context.Context, c *plugin.Call) error {
+	if c.Conf.IPAM.Type == "" {
+		return nil
+	}
+	return ipam.GC(ctx, c)
+}

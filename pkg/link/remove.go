@@ -1,0 +1,80 @@
+package link
+
+import (
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Remove removes the sandbox's link of the call's attachment, for DEL. None is
+// success. A link is removed only where it is provably the attachment's: by the
+// record, or for one that the reference made by what prevResult says of it, as
+// long as no other attachment's record speaks of it.
+func Remove(p *nl.Pair, c *plugin.Call, kind string) error {
+	if p.Sandbox == nil {
+		return nil // the link went with it
+	}
+	l, err := owned(p, c, kind)
+	if l == nil || err != nil {
+		return err
+	}
+	return p.Sandbox.Do(nl.DelLinkIndex(l.Name, l.Index))
+}
+
+// owned returns the attachment's link, or nil where there is none.
+func owned(p *nl.Pair, c *plugin.Call, kind string) (*nl.Link, error) {
+	if e := c.Entry; e != nil && (e.Found != journal.Nothing || len(e.Links) > 0) {
+		return recorded(p, e, kind)
+	}
+	l, err := lookUp(p.Sandbox.LinkByName(c.IfName))
+	if l == nil || err != nil {
+		return nil, err
+	}
+	if l.Kind != kind || !c.Reported(l.MAC) {
+		return nil, nil
+	}
+	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// recorded returns the link of which the record speaks. That the sandbox is the
+// recorded one, Call.Open has seen to.
+func recorded(p *nl.Pair, e *journal.Entry, kind string) (*nl.Link, error) {
+	for _, r := range e.Links {
+		if !r.Sandbox {
+			continue
+		}
+		if r.Index != 0 {
+			l, err := lookUp(p.Sandbox.LinkByIndex(r.Index))
+			if l == nil || err != nil || l.Kind != kind {
+				return nil, err
+			}
+			// No index is given twice in a namespace. But before the kernel had
+			// cookies the namespace may be another one with the same number.
+			if e.NetnsID.Cookie == 0 && r.MAC != l.MAC.String() {
+				return nil, nil
+			}
+			return l, nil
+		}
+		// An ADD that was killed while it made the link.
+		for _, name := range []string{r.Name, asideName(e.Key)} {
+			l, err := lookUp(p.Sandbox.LinkByName(name))
+			if err != nil {
+				return nil, err
+			}
+			if l != nil && l.Kind == kind && l.MAC.String() == r.MAC {
+				return l, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+func lookUp(l *nl.Link, err error) (*nl.Link, error) {
+	if nl.NotFound(err) {
+		return nil, nil
+	}
+	return l, err
+}

@@ -1,0 +1,37 @@
+package link
+
+import (
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// Interface is the sandbox's link as the result reports it.
+func Interface(l *nl.Link, sandbox string) *current.Interface {
+	return &current.Interface{Name: l.Name, Mac: l.MAC.String(), Mtu: l.MTU, Sandbox: sandbox}
+}
+
+// ChooseDNS puts the configuration's DNS settings, where it has any, into the
+// result in the place of the IPAM plugin's.
+func ChooseDNS(res *current.Result, conf types.DNS) {
+	if len(conf.Nameservers) > 0 || conf.Domain != "" || len(conf.Search) > 0 || len(conf.Options) > 0 {
+		res.DNS = conf
+	}
+}
+
+// Record puts into the attachment's record what it is made of.
+func Record(e *journal.Entry, ips []*current.IPConfig, links ...journal.Link) {
+	e.Links, e.IPs = links, nil
+	for _, ip := range ips {
+		if p, err := PrefixOf(ip.Address); err == nil {
+			e.IPs = append(e.IPs, p)
+		}
+	}
+}
+
+// InSandbox is the record of a link in the sandbox.
+func InSandbox(l *nl.Link) journal.Link {
+	return journal.Link{Name: l.Name, Index: l.Index, MAC: l.MAC.String(), Kind: l.Kind, Parent: l.Parent, Sandbox: true}
+}

@@ -1,0 +1,334 @@
+// Package firewall lets the containers of a network through the host's firewall,
+// and keeps those of others out where the configuration says so.
+//
+// What a network needs is made with its first container and removed with its
+// last; all others cost a look. Packets are accepted where the host would drop
+// them: an accept elsewhere would not end that.
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Plugin is firewall.
+var Plugin = plugin.Spec[config]{
+	Name:   "firewall",
+	Since:  "0.4.0",
+	Parse:  parse,
+	Keeps:  func(config) bool { return true },
+	Add:    add,
+	Del:    del,
+	Check:  check,
+	Status: status,
+	GC:     gc,
+}
+
+// needs is what an attachment needs of the firewall: the state of its record.
+type needs struct {
+	Backend    backend        `json:"backend,omitempty"`
+	Prefixes   []netip.Prefix `json:"prefixes,omitempty"` // of the network
+	AdminChain string         `json:"adminChain,omitempty"`
+	Zone       string         `json:"zone,omitempty"` // firewalld's, where it is used
+	Policy     policy         `json:"policy,omitempty"`
+	Link       string         `json:"link,omitempty"`   // the bridge that the policy is for, or the only container's link
+	Bridge     bool           `json:"bridge,omitempty"` // Link is a bridge, which others share
+	Port       string         `json:"port,omitempty"`   // of the bridge; with isolated
+}
+
+// job is the work on one attachment.
+type job struct {
+	needs
+	key  journal.Key
+	dir  journal.Dir
+	gate gate.Gate
+	ips  []netip.Addr // what the reference made rules of
+
+	flagged bool // this call has isolated the port
+}
+
+// locked runs fn with a socket, alone among all that change the firewall.
+func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
+	unlock, err := j.dir.Lock(ctx, "firewall")
+	if errors.Is(err, journal.ErrBusy) {
+		return cnierr.With(cnierr.TryAgain, err)
+	}
+	if err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
+	c, err := nft.Dial(nil, j.gate)
+	if err != nil {
+		return errors.Join(err, unlock())
+	}
+	err = errors.Join(fn(c), unlock())
+	return errors.Join(err, c.Close())
+}
+
+func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
+	prev, err := c.PrevResult()
+	if err != nil {
+		return nil, err
+	}
+	if prev == nil {
+		return nil, cnierr.Config("missing prevResult from earlier plugin")
+	}
+	j, err := newJob(c, conf, prev)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.Entry.SetState(j.needs), c.Entry.Begin()); err != nil {
+		return nil, cnierr.With(cnierr.IOFailure, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, j.restorePort(), j.withdraw(context.WithoutCancel(ctx)))
+		}
+	}()
+	return nil, j.locked(ctx, func(n *nft.Conn) error { return j.make(ctx, n) })
+}
+
+// newJob settles what the attachment needs, before the first change.
+func newJob(c *plugin.Call, conf config, prev *current.Result) (*job, error) {
+	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
+	j.needs = needs{Backend: conf.Backend, AdminChain: conf.AdminChain, Policy: conf.Policy}
+	for _, ip := range prev.IPs {
+		p, err := netip.ParsePrefix(ip.Address.String())
+		if err != nil {
+			return nil, cnierr.Decode(fmt.Errorf("prevResult: address %s: %w", ip.Address.String(), err))
+		}
+		if p = p.Masked(); !slices.Contains(j.Prefixes, p) {
+			j.Prefixes = append(j.Prefixes, p)
+		}
+	}
+	if err := j.findLink(prev); err != nil {
+		return nil, err
+	}
+	n, err := nft.Dial(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if j.usesFirewalld(n) {
+		j.Zone = conf.Zone
+	}
+	return j, n.Close()
+}
+
+// make isolates first: there is no moment at which more is open than asked for.
+func (j *job) make(ctx context.Context, c *nft.Conn) error {
+	if err := j.isolate(ctx, c); err != nil {
+		return err
+	}
+	if j.Zone != "" {
+		if err := j.addSources(); err != nil {
+			return err
+		}
+	}
+	for _, p := range j.places(c) {
+		if err := p.accept(ctx, j, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// places says where packets of the network's families are accepted beside
+// firewalld.
+func (j *job) places(c *nft.Conn) (list []place) {
+	for _, v6 := range []bool{false, true} {
+		if len(j.pick(v6)) > 0 {
+			list = append(list, j.placesOf(c, v6)...)
+		}
+	}
+	return list
+}
+
+// place is where rules of one family go.
+type place interface {
+	accept(ctx context.Context, j *job, c *nft.Conn) error
+	check(ctx context.Context, j *job, c *nft.Conn) error
+}
+
+func (j *job) placesOf(c *nft.Conn, v6 bool) (list []place) {
+	legacy := iptables.Tool{V6: v6, Legacy: iptables.Tool{V6: v6, Legacy: true}.Installed()}
+	old := legacy.Loaded("filter")
+	available := c.Available()
+	switch {
+	case j.Backend == onFirewalld:
+		return nil
+	case j.Backend == onNFTables:
+		return []place{native{v6}}
+	case j.Backend == onIPTables && available && (iptables.Tool{V6: v6}.Translated() || !legacy.Installed()):
+		return []place{native{v6}}
+	case j.Backend == onIPTables, !available:
+		return []place{oldTables{legacy}}
+	}
+	there, err := c.GetChain(native{v6}.chain(forward))
+	if old {
+		list = append(list, oldTables{legacy})
+	}
+	// Where nothing filters yet, as with the reference, the place is made: Docker
+	// may come later and have FORWARD drop.
+	if err == nil && there != nil || !old && j.Zone == "" {
+		list = append(list, native{v6})
+	}
+	return list
+}
+
+// pick returns the network's prefixes of a family.
+func (j *job) pick(v6 bool) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(j.Prefixes), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
+}
+
+func del(ctx context.Context, c *plugin.Call, _ config) error {
+	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
+	if c.Entry != nil {
+		if err := c.Entry.GetState(&j.needs); err != nil {
+			c.Note("firewall: record: %v (removing without it)", err)
+		}
+	}
+	if len(j.Prefixes) == 0 && j.Policy == "" {
+		// It was attached by the reference, or never.
+		if prev, err := c.PrevResult(); err == nil && prev != nil {
+			for _, ip := range prev.IPs {
+				if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+					j.ips = append(j.ips, a.Unmap())
+				}
+			}
+		}
+	}
+	return j.withdraw(ctx)
+}
+
+// withdraw removes what no other attachment needs.
+func (j *job) withdraw(ctx context.Context) error {
+	return j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.dir.Leave(j.key); err != nil {
+			return cnierr.With(cnierr.IOFailure, err)
+		}
+		unneeded, err := j.unneeded()
+		if err != nil {
+			return err
+		}
+		errs := []error{j.delNative(ctx, c, unneeded), j.delLegacy(ctx, unneeded), j.unisolate(ctx, c)}
+		if j.Zone != "" {
+			errs = append(errs, j.removeSources(unneeded))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// unneeded returns the attachment's prefixes that no other of the network has.
+func (j *job) unneeded() (list []netip.Prefix, err error) {
+	for _, p := range j.Prefixes {
+		needed, err := j.needed(func(o needs) bool { return len(o.Prefixes) == 0 || slices.Contains(o.Prefixes, p) })
+		if err != nil {
+			return nil, err
+		}
+		if !needed {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+// needed reports whether another attachment of the network has needs that match.
+// One whose needs are not written down yet counts.
+func (j *job) needed(match func(needs) bool) (bool, error) { return j.neededIn(j.key.Network, match) }
+
+func (j *job) neededIn(network string, match func(needs) bool) (bool, error) {
+	return j.dir.Any(network, func(p string) bool { return p == "firewall" }, func(r journal.Record) bool {
+		o := needs{}
+		return r.Key != j.key && (r.GetState(&o) != nil || match(o))
+	})
+}
+
+func check(ctx context.Context, c *plugin.Call, _ config) (err error) {
+	if len(c.Conf.PrevResult) == 0 {
+		return cnierr.Config("missing prevResult from earlier plugin")
+	}
+	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
+	if c.Entry == nil {
+		return nil // attached by the reference
+	}
+	if err := c.Entry.GetState(&j.needs); err != nil {
+		return cnierr.With(cnierr.IOFailure, fmt.Errorf("journal: %w", err))
+	}
+	return j.check(ctx)
+}
+
+func (j *job) check(ctx context.Context) (err error) {
+	c, err := nft.Dial(nil, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := j.checkIsolation(c); err != nil {
+		return err
+	}
+	if j.Zone != "" {
+		if err := j.checkSources(); err != nil {
+			return err
+		}
+	}
+	for _, p := range j.places(c) {
+		if err := p.check(ctx, j, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reconcile restores what an attachment needs, by its record alone.
+func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
+	j := &job{key: r.Key, dir: dir, gate: g}
+	if err := r.GetState(&j.needs); err != nil || j.check(ctx) == nil {
+		return err
+	}
+	return j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) })
+}
+
+// status says whether an ADD could do its work.
+func status(_ context.Context, _ *plugin.Call, conf config) error {
+	c, err := nft.Dial(nil, nil)
+	if err != nil {
+		return cnierr.With(cnierr.NotAvailable, err)
+	}
+	available := c.Available()
+	if err := c.Close(); err != nil {
+		return err
+	}
+	switch {
+	case conf.Backend == onFirewalld:
+		return cnierr.With(cnierr.NotAvailable, firewalldRuns())
+	case !available && conf.Policy != open:
+		return cnierr.Newf(cnierr.NotAvailable, "ingressPolicy %s needs nf_tables, which the kernel lacks", conf.Policy)
+	case !available && !(iptables.Tool{}).Installed():
+		return cnierr.Newf(cnierr.NotAvailable, "neither nf_tables nor iptables is there")
+	}
+	return nil
+}
+
+// gc removes the rules of a network that no attachment needs any more. Those of
+// valid attachments have records, or are the reference's.
+func gc(ctx context.Context, c *plugin.Call, _ config) error {
+	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "firewall"}, dir: c.Journal, gate: c.Gate}
+	some, err := j.needed(func(needs) bool { return true })
+	if err != nil || some {
+		return err
+	}
+	return j.locked(ctx, func(n *nft.Conn) error {
+		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil))
+	})
+}

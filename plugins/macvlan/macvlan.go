@@ -1,0 +1,65 @@
+// Package macvlan is the CNI plugin that gives a sandbox an interface with a MAC
+// address of its own on one of the host's links.
+package macvlan
+
+import (
+	"context"
+	"encoding/binary"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/child"
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Plugin is the plugin for the table.
+var Plugin = plugin.Spec[config]{
+	Name:  kind,
+	Parse: parse,
+	Keeps: func(config) bool { return true },
+	Add:   attach,
+	Del:   func(ctx context.Context, c *plugin.Call, _ config) error { return child.Detach(ctx, c, kind) },
+	Check: check,
+	Status: func(ctx context.Context, c *plugin.Call, conf config) error {
+		return child.Status(ctx, c, conf.spec(c))
+	},
+	GC: func(ctx context.Context, c *plugin.Call, _ config) error { return child.Collect(ctx, c) },
+}
+
+const kind = "macvlan"
+
+func attach(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+	return child.Attach(ctx, c, conf.spec(c))
+}
+
+// spec is the child that the configuration asks for.
+func (c *config) spec(call *plugin.Call) child.Spec {
+	mac := c.mac
+	if mac == nil && c.mode != passthru {
+		mac = link.DerivedMAC(call.Key(""))
+	}
+	return child.Spec{Conf: c.Conf, Kind: kind, MAC: mac, Shared: true, Info: func(m *nl.Message) {
+		m.Uint32(unix.IFLA_MACVLAN_MODE, uint32(c.mode))
+		if c.BCQueueLen != 0 {
+			m.Uint32(unix.IFLA_MACVLAN_BC_QUEUE_LEN, c.BCQueueLen)
+		}
+	}}
+}
+
+// check answers CHECK.
+func check(ctx context.Context, c *plugin.Call, conf config) error {
+	l, err := child.Check(ctx, c, conf.spec(c))
+	if err != nil {
+		return err
+	}
+	nl.Attrs(l.Info, func(typ uint16, d []byte) {
+		if typ == unix.IFLA_MACVLAN_MODE && len(d) == 4 && mode(binary.NativeEndian.Uint32(d)) != conf.mode {
+			err = cnierr.Check("interface %s is not in mode %s", l.Name, conf.mode)
+		}
+	})
+	return err
+}

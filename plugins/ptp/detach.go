@@ -1,0 +1,37 @@
+package ptp
+
+import (
+	"context"
+	"errors"
+
+	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/veth"
+)
+
+// detach answers DEL: the pair, the rules, and when nothing can answer at the
+// addresses any more, the lease.
+func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	var rules error
+	gone := ipam.DelAfter(ctx, c, func() error {
+		err := veth.Remove(p, c)
+		rules = masq.Del(ctx, conf.masquerading(c))
+		return err
+	})
+	return errors.Join(gone, rules)
+}
+
+// collect removes what of the network is not valid and has no record.
+func collect(ctx context.Context, c *plugin.Call, conf config) error {
+	rules := masq.GC(ctx, conf.masquerading(c), c.ValidAttachments())
+	if c.Conf.IPAM.Type == "" {
+		return rules
+	}
+	return errors.Join(rules, ipam.GC(ctx, c))
+}

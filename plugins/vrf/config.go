@@ -1,0 +1,39 @@
+package vrf
+
+import (
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+type config struct {
+	Name  string `json:"vrfname"`
+	Table uint32 `json:"table"` // 0: a free one
+}
+
+func parse(c *plugin.Call) (config, error) {
+	var conf config
+	if err := c.Decode(&conf); err != nil {
+		return conf, err
+	}
+	const longest = 15 // bytes of an interface's name
+	switch {
+	case conf.Name == "":
+		return conf, cnierr.Config("configuration is expected to have a valid vrf name")
+	case len(conf.Name) > longest || conf.Name == "." || conf.Name == ".." || conf.Name == c.IfName:
+		return conf, cnierr.Config("configuration is expected to have a valid vrf name: %q is none", conf.Name)
+	}
+	for _, r := range conf.Name {
+		if r <= ' ' || r == '/' || r == ':' || r == 0x7f {
+			return conf, cnierr.Config("configuration is expected to have a valid vrf name: %q is none", conf.Name)
+		}
+	}
+	return conf, nil
+}
+
+// chained requires the result of the plugin before.
+func chained(c *plugin.Call) error {
+	if len(c.Conf.PrevResult) == 0 || string(c.Conf.PrevResult) == "null" {
+		return cnierr.Config("vrf: missing prevResult from earlier plugin")
+	}
+	return nil
+}
