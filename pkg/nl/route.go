@@ -92,6 +92,13 @@ func AddRoute(r Route) *Message {
 	return r.message("add route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 }
 
+// PrependRoute adds a route before one with the same destination, table and
+// priority: IPv4 takes the new one from now on, IPv6 makes one multipath route of
+// both. The very same route is EEXIST.
+func PrependRoute(r Route) *Message {
+	return r.message("add route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE)
+}
+
 // ReplaceRoute adds a route in the place of one with the same destination,
 // table and priority.
 func ReplaceRoute(r Route) *Message {

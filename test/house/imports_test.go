@@ -101,6 +101,8 @@ var dear = []string{
 	"github.com/insomniacslk/dhcp",
 	"github.com/vishvananda",
 	"go.opentelemetry.io",
+	"google.golang.org",
+	"k8s.io",
 	module + "/pkg/nltest",
 	module + "/test",
 }

@@ -1,0 +1,99 @@
+package bed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// builds are the programs that stories run.
+type builds struct {
+	reference string // directory of the reference's plugins, with cnitool
+	plugins   string // the plugin binary
+	netcleat  string // the operator's command
+	peer      string // see test/e2e/peer
+}
+
+// buildOnce builds the programs into the repository's build/e2e, where the tests
+// of another package, which may run meanwhile, find them up to date.
+var buildOnce = sync.OnceValues(func() (builds, error) {
+	repo, err := filepath.Abs("../../..")
+	if err != nil {
+		return builds{}, err
+	}
+	out := filepath.Join(repo, "build/e2e")
+	b := builds{filepath.Join(repo, "build/reference/bin"), out + "/cni", out + "/netcleat", out + "/peer"}
+	return b, errors.Join(
+		os.MkdirAll(out, 0o755),
+		output(filepath.Join(repo, "scripts/reference")),
+		output("flock", out+"/lock", "env", "CGO_ENABLED=0", "go", "build", "-C", repo, "-o", out, "./cmd/cni", "./cmd/netcleat", "./test/e2e/peer"),
+	)
+})
+
+// build returns the programs, and looks at every source file, so that go test
+// does not answer from its cache when what the stories run has changed.
+func build(t testing.TB) builds {
+	t.Helper()
+	b, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []string{"cmd", "pkg", "plugins", "test/e2e/peer"} {
+		err := filepath.WalkDir(filepath.Join("../../..", room), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func output(argv ...string) error {
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
+	}
+	return nil
+}
+
+// installPlugins fills the plugins' directory as a user does who changes over:
+// ours over the reference's, which stay where ours do not exist. With CNI_BIN set
+// it has the plugins of that directory.
+func (h *Host) installPlugins() {
+	h.t.Helper()
+	if dir := os.Getenv("CNI_BIN"); dir != "" {
+		h.must(os.CopyFS(h.Plugins, os.DirFS(dir)))
+		return
+	}
+	h.InstallReference()
+	h.InstallOurs()
+}
+
+// InstallReference puts the reference's plugins into the plugins' directory.
+func (h *Host) InstallReference() {
+	h.t.Helper()
+	h.must(os.MkdirAll(h.Plugins, 0o755))
+	h.must(os.CopyFS(h.Plugins, os.DirFS(h.built.reference)))
+	h.must(os.Remove(h.Plugins + "/cnitool"))
+}
+
+// InstallOurs installs our plugins with the operator's command, and its flags.
+func (h *Host) InstallOurs(flags ...string) {
+	h.t.Helper()
+	h.must(output(append([]string{h.built.netcleat, "install", h.Plugins}, flags...)...))
+}
+
+// Netcleat is the operator's command.
+func (h *Host) Netcleat() string { return h.built.netcleat }
+
+// Cnitool is the runtime of the specification's authors.
+func (h *Host) Cnitool() string { return h.built.reference + "/cnitool" }

@@ -1,0 +1,167 @@
+package containerd
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	count  = 50 // pods
+	atOnce = 8
+)
+
+// each does something to all pods, some at once.
+func each(do func(i int)) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for i := range count {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			do(i)
+		})
+	}
+	all.Wait()
+}
+
+// Fifty pods, eight at a time, with a port of the host each, on both families;
+// loopback runs beside each attachment. Everything is there while they run, and
+// nothing after.
+func TestFiftyPods(t *testing.T) {
+	n := newNode(t)
+	pods := make([]pod, count)
+	each(func(i int) {
+		c := n.podConfig(fmt.Sprintf("pod%d", i))
+		publish(c, int32(10000+i))
+		p, err := n.run(c)
+		if err != nil {
+			t.Errorf("pod %d: %v", i, err)
+		}
+		pods[i] = p
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	owner := map[string]int{}
+	for i, p := range pods {
+		for _, addr := range []string{p.v4, p.v6} {
+			if other, taken := owner[addr]; taken || addr == "" {
+				t.Errorf("pods %d and %d: address %q", other, i, addr)
+			}
+			owner[addr] = i
+		}
+	}
+	for i := 0; i < count; i += 7 {
+		name := fmt.Sprintf("pod%d", i)
+		n.Wants(name+" saw 192.0.2.2", n.LAN().TCP(fmt.Sprintf("192.0.2.1:%d", 10000+i)))
+		n.Wants(name+" saw 2001:db8::2", n.LAN().TCP(fmt.Sprintf("[2001:db8::1]:%d", 10000+i)))
+		n.Wants(name+" saw "+pods[1].v4, n.pod(pods[1]).TCP(pods[i].v4+":80"))
+		n.Wants(name+" saw "+pods[1].v6, n.pod(pods[1]).TCP("["+pods[i].v6+"]:80"))
+		n.Wants(name+" saw 127.0.0.1", n.pod(pods[i]).TCP("127.0.0.1:80"))
+	}
+	each(func(i int) {
+		if err := n.remove(pods[i]); err != nil {
+			t.Errorf("pod %d: %v", i, err)
+		}
+	})
+	n.Left("cni0")
+}
+
+// Annotations limit a pod's bandwidth.
+func TestBandwidthAnnotations(t *testing.T) {
+	n := newNode(t)
+	c := n.podConfig("slow")
+	c.Annotations["kubernetes.io/ingress-bandwidth"] = "8M"
+	c.Annotations["kubernetes.io/egress-bandwidth"] = "16M"
+	slow, fast := n.runs(c), n.runs(n.podConfig("fast"))
+	qdiscs := n.Run("tc", "qdisc")
+	n.wants(qdiscs, "rate 8Mbit")
+	n.wants(qdiscs, "rate 16Mbit")
+	n.Wants("slow saw "+fast.v4, n.pod(fast).TCP(slow.v4+":80"))
+	n.removes(slow, fast)
+	n.Left("cni0")
+}
+
+// A port that a pod has is refused to the next one, of which nothing is left; it
+// gets the port when the first is gone.
+func TestPortConflict(t *testing.T) {
+	n := newNode(t)
+	c := n.podConfig("first")
+	publish(c, 8080)
+	first := n.runs(c)
+	second := n.podConfig("second")
+	publish(second, 8080)
+	if p, err := n.run(second); err == nil {
+		t.Errorf("%v has the port, too", p)
+	}
+	n.Wants("first saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
+	n.removes(first)
+	heir := n.runs(second)
+	n.Wants("second saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
+	n.removes(heir)
+	n.Left("cni0")
+}
+
+// Somebody kills a pod behind containerd's back; kubelet then stops and removes it.
+func TestKilledPod(t *testing.T) {
+	n := newNode(t)
+	c := n.podConfig("web")
+	publish(c, 8080)
+	p := n.runs(c)
+	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
+	n.Run("kill", "-9", p.pid)
+	n.Wait("the pod is not ready", func() bool {
+		s, err := n.pods.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+		return err == nil && s.Status.State == cri.PodSandboxState_SANDBOX_NOTREADY
+	})
+	n.removes(p)
+	n.Left("cni0")
+}
+
+// Somebody deletes the network namespaces of two pods, one of which is killed.
+func TestDeletedNamespace(t *testing.T) {
+	n := newNode(t)
+	c := n.podConfig("web")
+	publish(c, 8080)
+	c.Annotations["kubernetes.io/egress-bandwidth"] = "16M"
+	killed, living := n.runs(c), n.runs(n.podConfig("living"))
+	n.Run("kill", "-9", killed.pid)
+	n.Run("ip", "netns", "del", killed.netns)
+	n.Run("ip", "netns", "del", living.netns)
+	n.removes(killed, living)
+	n.Left("cni0")
+}
+
+// containerd is restarted: pods go on, and can be removed; those of before and
+// of after have different addresses.
+func TestRestart(t *testing.T) {
+	n := newNode(t)
+	c := n.podConfig("web")
+	publish(c, 8080)
+	old := n.runs(c)
+	talk := n.From().Talk(old.v4 + ":7")
+	n.stop()
+	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
+	n.start()
+	late := n.runs(n.podConfig("late"))
+	if late.v4 == old.v4 || late.v6 == old.v6 {
+		t.Errorf("both pods have %s, %s", late.v4, late.v6)
+	}
+	n.Wants("web saw "+late.v4, n.pod(late).TCP(old.v4+":80"))
+	talk.End()
+	n.removes(old, late)
+	n.Left("cni0")
+}
+
+// ctr attaches and detaches without the CRI; it detaches with no namespace.
+func TestCtr(t *testing.T) {
+	n := newNode(t)
+	n.ctr("images", "import", n.Dir+"/image.tar")
+	out := n.ctr("run", "--rm", "--cni", "--cgroup="+n.cgroup+"/brief", image, "brief", "/bin/ip", "-o", "addr", "show", "eth0")
+	n.wants(out, "inet 10.88.0.2/16")
+	n.wants(out, "inet6 fd00:88::2/64")
+	n.Left("cni0")
+}
