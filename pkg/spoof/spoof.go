@@ -7,6 +7,7 @@ package spoof
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -154,6 +155,33 @@ func (p Port) delReference(c *nft.Conn, tx *nft.Tx) error {
 	tx.FlushChain(macs)
 	tx.DeleteChain(macs)
 	return nil
+}
+
+// Reconcile restores the check of an attachment's port, by its record alone.
+func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
+	var conf struct {
+		MACSpoofCheck bool `json:"macspoofchk"`
+	}
+	if err := json.Unmarshal(r.Config, &conf); err != nil || !conf.MACSpoofCheck {
+		return err
+	}
+	p, mac := Port{ContainerID: r.ContainerID, IfName: r.IfName}, ""
+	for _, l := range r.Links {
+		if l.Sandbox {
+			mac = l.MAC
+		} else {
+			p.Name = l.Name
+		}
+	}
+	addr, err := net.ParseMAC(mac)
+	if err != nil {
+		return fmt.Errorf("macspoofchk: record: %w", err)
+	}
+	if Check(g, p, addr) == nil {
+		return nil
+	}
+	_, err = Add(ctx, g, p, addr)
+	return err
 }
 
 // Check looks for the port's elements and for the rules that use them.
