@@ -38,7 +38,7 @@ func (d Dir) Sweep(network string, drop func(path string) bool) error {
 // sweepLock removes a lock file that is empty and that nobody has locked.
 func sweepLock(path string, drop func(string) bool) error {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {

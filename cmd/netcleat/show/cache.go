@@ -103,6 +103,7 @@ func (c cached) ports() (list []string) {
 
 // fill adds to the row what the cache knows and the journal does not say.
 func (c cached) fill(r *Row) {
+	r.CacheFile = c.path
 	if r.Netns == "" {
 		r.Netns = c.Netns
 	}

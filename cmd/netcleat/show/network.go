@@ -33,8 +33,9 @@ type Network struct {
 
 // IPAM is where a network's addresses come from.
 type IPAM struct {
-	Driver string `json:"driver,omitempty"`
-	Pools  []Pool `json:"pools,omitempty"`
+	Driver  string `json:"driver,omitempty"`
+	DataDir string `json:"dataDir,omitempty"` // of host-local's leases
+	Pools   []Pool `json:"pools,omitempty"`
 }
 
 // Pool is a range set of host-local.
@@ -146,7 +147,10 @@ func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
 		n.Plugins = append(n.Plugins, m.Type)
 		if i == 0 {
 			n.Driver, n.Link, n.Masquerade, n.IPAM.Driver = m.Type, cmp.Or(m.Bridge, m.Master), m.IPMasq, m.IPAM.Type
-			n.IPAM.Pools = m.pools(ctx, p, l, raw)
+			if m.IPAM.Type == "host-local" {
+				n.IPAM.DataDir = cmp.Or(m.IPAM.DataDir, "/var/lib/cni/networks")
+				n.IPAM.Pools = m.pools(ctx, p, l, raw)
+			}
 		}
 	}
 	if n.Driver == "bridge" && n.Link == "" {
@@ -157,9 +161,6 @@ func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
 
 // pools asks host-local how much of its ranges is held.
 func (m mainConf) pools(ctx context.Context, p Places, l conflist, raw json.RawMessage) []Pool {
-	if m.IPAM.Type != "host-local" {
-		return nil
-	}
 	c := &plugin.Call{
 		Verb: plugin.Status, Stdin: raw, Journal: p.Journal,
 		Conf: plugin.Conf{CNIVersion: cmp.Or(l.CNIVersion, "1.0.0"), Name: l.Name, Type: m.Type, IPAM: m.IPAM.IPAMConf},

@@ -52,11 +52,18 @@ type Row struct {
 	HostKind string `json:"hostKind,omitempty"`
 	Master   string `json:"master,omitempty"`
 
+	// CacheFile is libcni's entry, where it has one.
+	CacheFile string `json:"cacheFile,omitempty"`
+
 	attached attached.Attachment
 }
 
-// Healthy is the health of what is in order as far as can be seen.
-const Healthy = "ok"
+// What a Row's Health may be, beside a defect in words.
+const (
+	Healthy = "ok" // as far as can be seen
+	Dead    = "sandbox gone"
+	Unseen  = "sandbox not found" // which proves nothing
+)
 
 // observer looks at what rows speak of.
 type observer struct {
@@ -190,9 +197,9 @@ func (o *observer) health(r *Row) string {
 	if r.Recorded {
 		switch o.judge.Of(r.attached.Records).State {
 		case attached.Gone:
-			return "sandbox gone"
+			return Dead
 		case attached.Unproven:
-			return "sandbox not found"
+			return Unseen
 		}
 		if slices.ContainsFunc(r.attached.Records, func(rec journal.Record) bool { return rec.Leaving }) {
 			return "DEL not finished"
@@ -203,7 +210,7 @@ func (o *observer) health(r *Row) string {
 		if p != nil {
 			_ = p.Close()
 		}
-		return "sandbox not found"
+		return Unseen
 	}
 	l, err := p.Sandbox.LinkByName(r.Interface)
 	_ = p.Close() // was only read from
