@@ -214,15 +214,23 @@ func PrintNetworks(w io.Writer, all []Network, format string) error {
 	return t.flush()
 }
 
+// Find returns the network of that name.
+func Find(all []Network, name string) (Network, error) {
+	var names []string
+	for _, n := range all {
+		if n.Name == name {
+			return n, nil
+		}
+		names = append(names, n.Name)
+	}
+	return Network{}, fmt.Errorf("network %q: neither configured nor attached to (there are: %s)", name, strings.Join(names, ", "))
+}
+
 // Inspect prints all that is known of the network of that name, as JSON.
 func Inspect(w io.Writer, all []Network, name string) error {
-	i := slices.IndexFunc(all, func(n Network) bool { return n.Name == name })
-	if i < 0 {
-		var names []string
-		for _, n := range all {
-			names = append(names, n.Name)
-		}
-		return fmt.Errorf("network %q: neither configured nor attached to (there are: %s)", name, strings.Join(names, ", "))
+	n, err := Find(all, name)
+	if err != nil {
+		return err
 	}
-	return printJSON(w, []Network{all[i]})
+	return printJSON(w, []Network{n})
 }
