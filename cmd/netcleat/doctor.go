@@ -49,10 +49,6 @@ problem; notes and warnings are none.`,
 
 // mend is netcleat gc and netcleat reconcile.
 func mend(c *cobra.Command, o doctor.Options) error {
-	binary, err := beside()
-	if err == nil {
-		g := collect.Options{Journal: o.Journal, Out: c.OutOrStdout(), Plugins: collect.Plugins{Binary: binary, Path: o.Path}}
-		err = collect.Run(c.Context(), g)
-	}
-	return errors.Join(err, reconcile.Run(c.Context(), reconcile.Options{Journal: o.Journal, Out: c.OutOrStdout()}))
+	g := collect.Options{Journal: o.Journal, Out: c.OutOrStdout(), Plugins: collect.Plugins{Binary: besideOrNone(), Path: o.Path}}
+	return errors.Join(collect.Run(c.Context(), g), reconcile.Run(c.Context(), reconcile.Options{Journal: o.Journal, Out: c.OutOrStdout()}))
 }

@@ -25,21 +25,29 @@ the reference attached, of which there is no record.`,
 		Example: `  netcleat gc --dry-run
   netcleat gc`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) (err error) {
+		RunE: func(c *cobra.Command, _ []string) error {
 			o.Out = c.OutOrStdout()
 			if o.Plugins.Binary == "" {
-				if o.Plugins.Binary, err = beside(); err != nil {
-					return err
-				}
+				o.Plugins.Binary = besideOrNone()
 			}
 			return collect.Run(c.Context(), o)
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&o.DryRun, "dry-run", false, "say what would be done, and do nothing")
-	f.StringVar(&o.Plugins.Binary, "plugins", "", "the plugin binary; by default the file cni beside this command")
-	f.StringVar(&o.Plugins.Path, "cni-path", cniPath(), "where other plugins are")
+	f.StringVar(&o.Plugins.Binary, "plugins", "", "the plugin binary; by default the file cni beside this command, or what is installed")
+	f.StringVar(&o.Plugins.Path, "cni-path", cniPath(), "where plugins are installed")
 	return c
+}
+
+// besideOrNone returns the plugin binary that was built with this command, or ""
+// where it is not beside it any more: then the installed plugins do.
+func besideOrNone() string {
+	path, err := beside()
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // cniPath is where runtimes look for plugins.

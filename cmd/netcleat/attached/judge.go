@@ -90,6 +90,17 @@ func (j *Judge) Of(records []journal.Record) Verdict {
 	return verdict
 }
 
+// Here reports whether the attachment was made from the host that the judge
+// looks at. What was made from another network namespace has its rules there.
+func (j *Judge) Here(records []journal.Record) bool {
+	for _, r := range records {
+		if !r.HostID.Same(j.host) {
+			return false
+		}
+	}
+	return true
+}
+
 // path judges by what the sandbox's path leads to now.
 func (j *Judge) path(r journal.Record) Verdict {
 	ns, err := netns.Open(r.Netns)

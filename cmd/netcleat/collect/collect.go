@@ -37,6 +37,9 @@ func Run(ctx context.Context, o Options) error {
 	removed, left, alive := 0, 0, 0
 	for _, a := range all {
 		v := judge.Of(a.Records)
+		if v.State == attached.Gone && !judge.Here(a.Records) {
+			v = attached.Verdict{State: attached.Unproven, Why: "it was attached from another network namespace: netcleat gc has to run there"}
+		}
 		switch v.State {
 		case attached.Alive:
 			alive++
@@ -80,11 +83,24 @@ func (o Options) bury(ctx context.Context, a attached.Attachment) error {
 	}
 	var errs []error
 	for _, r := range slices.Backward(a.Records) {
-		if err := o.Plugins.Del(ctx, r); err != nil {
+		if err := o.del(ctx, r); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Plugin, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// del has one plugin remove what its record speaks of, and checks that it did: a
+// plugin of another suite knows no records.
+func (o Options) del(ctx context.Context, r journal.Record) error {
+	if err := o.Plugins.Del(ctx, r); err != nil {
+		return err
+	}
+	left, err := o.Journal.Read(r.Key)
+	if err == nil && left.Created.Equal(r.Created) {
+		return errors.New("its DEL has left the record: is the plugin netcleat's?")
+	}
+	return nil
 }
 
 // sweep removes files of the journal that speak of no attachment.

@@ -16,8 +16,8 @@ import (
 
 // Plugins says where the plugins are.
 type Plugins struct {
-	Binary string // the plugin binary, which is run under the name of each
-	Path   string // CNI_PATH: for IPAM plugins that it does not have
+	Binary string // the plugin binary, which is run under the name of each; "" for the installed ones
+	Path   string // CNI_PATH: where plugins are installed
 }
 
 // Del runs the plugin's DEL for the attachment that the record speaks of. One
@@ -27,14 +27,18 @@ func (p Plugins) Del(ctx context.Context, r journal.Record) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, p.Binary)
+	binary, err := p.find(r.Plugin)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, binary)
 	cmd.Args = []string{r.Plugin}
 	cmd.Stdin = bytes.NewReader(conf)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=DEL", "CNI_CONTAINERID=" + r.ContainerID, "CNI_IFNAME=" + r.IfName,
-		"CNI_NETNS=" + r.Netns, "CNI_ARGS=" + r.Args, "CNI_PATH=" + p.Path + string(filepath.ListSeparator) + filepath.Dir(p.Binary),
+		"CNI_NETNS=" + r.Netns, "CNI_ARGS=" + r.Args, "CNI_PATH=" + p.Path + string(filepath.ListSeparator) + filepath.Dir(binary),
 	}
 	err = cmd.Run()
 	var said struct{ Msg, Details string }
@@ -45,6 +49,20 @@ func (p Plugins) Del(ctx context.Context, r journal.Record) error {
 		return errors.New(said.Msg)
 	}
 	return fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+}
+
+// find returns the file to run.
+func (p Plugins) find(name string) (string, error) {
+	if p.Binary != "" {
+		return p.Binary, nil
+	}
+	for _, dir := range filepath.SplitList(p.Path) {
+		path := filepath.Join(dir, name)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no plugin %s in %s", name, p.Path)
 }
 
 // configuration returns what the plugin was attached with. Of some the record's

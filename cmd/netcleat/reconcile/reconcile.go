@@ -58,6 +58,11 @@ func Run(ctx context.Context, o Options) (err error) {
 			skipped++
 			continue
 		}
+		if !judge.Here(a.Records) {
+			fmt.Fprintf(o.Out, "%s: skipped: it was attached from another network namespace\n", a)
+			skipped++
+			continue
+		}
 		changed, err := o.attachment(ctx, a)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", a, err))
