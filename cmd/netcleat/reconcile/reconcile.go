@@ -84,12 +84,16 @@ var errMissing = errors.New("is missing")
 // Missing returns the attachments that live and lack rules, with the plugins
 // that made those. It restores none.
 func Missing(ctx context.Context, dir journal.Dir, all []attached.Attachment) (list map[string][]string, err error) {
+	judge, err := attached.NewJudge()
+	if err != nil {
+		return nil, err
+	}
 	list = map[string][]string{}
 	var errs []error
 	o := Options{Journal: dir, Gate: func(string) error { return errMissing }}
 	for _, a := range all {
 		for _, r := range a.Records {
-			if restore[r.Plugin] == nil {
+			if restore[r.Plugin] == nil || !judge.Here(a.Records) {
 				continue
 			}
 			_, err := o.record(ctx, r.Key)
@@ -101,7 +105,7 @@ func Missing(ctx context.Context, dir journal.Dir, all []attached.Attachment) (l
 			}
 		}
 	}
-	return list, errors.Join(errs...)
+	return list, errors.Join(append(errs, judge.Close())...)
 }
 
 // attachment restores the rules of one attachment, and returns the plugins whose
