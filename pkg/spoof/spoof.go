@@ -157,30 +157,30 @@ func (p Port) delReference(c *nft.Conn, tx *nft.Tx) error {
 	return nil
 }
 
-// Reconcile restores the check of an attachment's port, by its record alone.
+// Reconcile restores the check of an attachment's port, by bridge's record alone.
 func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
 	var conf struct {
 		MACSpoofCheck bool `json:"macspoofchk"`
 	}
-	if err := json.Unmarshal(r.Config, &conf); err != nil || !conf.MACSpoofCheck {
-		return err
+	if json.Unmarshal(r.Config, &conf) != nil || !conf.MACSpoofCheck {
+		return nil
 	}
-	p, mac := Port{ContainerID: r.ContainerID, IfName: r.IfName}, ""
+	p, addr := Port{ContainerID: r.ContainerID, IfName: r.IfName}, ""
 	for _, l := range r.Links {
 		if l.Sandbox {
-			mac = l.MAC
+			addr = l.MAC
 		} else {
 			p.Name = l.Name
 		}
 	}
-	addr, err := net.ParseMAC(mac)
-	if err != nil {
-		return fmt.Errorf("macspoofchk: record: %w", err)
+	mac, err := net.ParseMAC(addr)
+	if err != nil || p.Name == "" {
+		return fmt.Errorf("macspoofchk: the record does not say the port's name and address (%q, %q)", p.Name, addr)
 	}
-	if Check(g, p, addr) == nil {
+	if Check(g, p, mac) == nil {
 		return nil
 	}
-	_, err = Add(ctx, g, p, addr)
+	_, err = Add(ctx, g, p, mac)
 	return err
 }
 
