@@ -122,7 +122,7 @@ func addrs(s Setup) ([]nl.Addr, error) {
 // beforeUp makes the kernel send a gratuitous ARP when the link comes up
 // (arp_notify), without a write to /proc.
 func beforeUp(s Setup, addrs []nl.Addr) *nl.Message {
-	const inetConf, arpNotify = 1, 19 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
+	const inetConf, arpNotify = 1, 22 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
 	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
 	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1).End().End()
 	if s.optimistic(addrs) {
