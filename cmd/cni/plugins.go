@@ -3,13 +3,23 @@ package main
 import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bridge"
+	"github.com/netcleat/netcleat/plugins/dummy"
+	"github.com/netcleat/netcleat/plugins/ipvlan"
 	"github.com/netcleat/netcleat/plugins/loopback"
+	"github.com/netcleat/netcleat/plugins/macvlan"
+	"github.com/netcleat/netcleat/plugins/ptp"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
+	"github.com/netcleat/netcleat/plugins/vlan"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
 var plugins = plugin.Table{
 	"bridge":   bridge.Plugin,
+	"dummy":    dummy.Plugin,
+	"ipvlan":   ipvlan.Plugin,
 	"loopback": loopback.Plugin,
+	"macvlan":  macvlan.Plugin,
+	"ptp":      ptp.Plugin,
 	"static":   static.Plugin,
+	"vlan":     vlan.Plugin,
 }
