@@ -4,6 +4,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bridge"
 	"github.com/netcleat/netcleat/plugins/dummy"
+	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
 	"github.com/netcleat/netcleat/plugins/ipvlan"
 	"github.com/netcleat/netcleat/plugins/loopback"
 	"github.com/netcleat/netcleat/plugins/macvlan"
@@ -14,12 +15,13 @@ import (
 
 // plugins is the one table of plugins, by the names they are run under.
 var plugins = plugin.Table{
-	"bridge":   bridge.Plugin,
-	"dummy":    dummy.Plugin,
-	"ipvlan":   ipvlan.Plugin,
-	"loopback": loopback.Plugin,
-	"macvlan":  macvlan.Plugin,
-	"ptp":      ptp.Plugin,
-	"static":   static.Plugin,
-	"vlan":     vlan.Plugin,
+	"bridge":      bridge.Plugin,
+	"dummy":       dummy.Plugin,
+	"ipvlan":      ipvlan.Plugin,
+	"loopback":    loopback.Plugin,
+	"macvlan":     macvlan.Plugin,
+	"ptp":         ptp.Plugin,
+	"static":      static.Plugin,
+	"vlan":        vlan.Plugin,
+	"host-device": hostdevice.Plugin,
 }
