@@ -10,6 +10,7 @@ import (
 	"github.com/netcleat/netcleat/plugins/macvlan"
 	"github.com/netcleat/netcleat/plugins/ptp"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
+	"github.com/netcleat/netcleat/plugins/tap"
 	"github.com/netcleat/netcleat/plugins/vlan"
 )
 
@@ -24,4 +25,5 @@ var plugins = plugin.Table{
 	"static":      static.Plugin,
 	"vlan":        vlan.Plugin,
 	"host-device": hostdevice.Plugin,
+	"tap":         tap.Plugin,
 }

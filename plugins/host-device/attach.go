@@ -73,7 +73,8 @@ func (t target) prepare(p *nl.Pair, c *plugin.Call) (m move, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := requireFree(p, c.IfName); err != nil {
+	// The kernel would refuse, too, but only after it moved the device.
+	if err := link.RequireFree(p.Sandbox, c.IfName); err != nil {
 		return m, err
 	}
 	m.device = remember(l, t)

@@ -237,17 +237,17 @@ func TestDetachWithParts(t *testing.T) {
 		"configuration bad":   func(_ *nltest.Bed, c *nltest.Call) { *c = with(*c, `"hwaddr":"x","pciBusID":7`) },
 		"unplugged PCI slot":  func(_ *nltest.Bed, c *nltest.Call) { *c = with(*c, `"pciBusID":"0000:ff:1f.7"`) },
 		"deviceID that isn't": func(_ *nltest.Bed, c *nltest.Call) { *c = with(*c, `"runtimeConfig":{"deviceID":"gone"}`) },
-		"moved back by hand":  func(b *nltest.Bed, _ *nltest.Call) { moveToHost(b, "net1") },
+		"moved back by hand":  func(b *nltest.Bed, _ *nltest.Call) { moveToHost(b) },
 		"back under its own name": func(b *nltest.Bed, _ *nltest.Call) {
-			moveToHost(b, "net1")
+			moveToHost(b)
 			b.IP("link", "set", "net1", "name", "up1")
 		},
 		"back, and the path gone": func(b *nltest.Bed, c *nltest.Call) {
-			moveToHost(b, "net1")
+			moveToHost(b)
 			c.Netns = "/run/netns/gone"
 		},
 		"back under a name of the kernel's": func(b *nltest.Bed, c *nltest.Call) {
-			moveToHost(b, "net1")
+			moveToHost(b)
 			b.IP("link", "set", "net1", "name", "dev0")
 			b.IP("link", "set", "dev0", "up", "mtu", "1280")
 			c.Netns = nltest.NoNetns
@@ -273,8 +273,8 @@ func TestDetachWithParts(t *testing.T) {
 	}
 }
 
-func moveToHost(b *nltest.Bed, link string) {
-	b.SandboxIP("link", "set", link, "netns", b.PathOf(b.Host))
+func moveToHost(b *nltest.Bed) {
+	b.SandboxIP("link", "set", "net1", "netns", b.PathOf(b.Host))
 }
 
 func forget(b *nltest.Bed) { b.Run("rm", "-r", string(b.Journal())) }

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -22,19 +21,6 @@ func moveIn(p *nl.Pair, d *device, ifName string) (*nl.Link, error) {
 		return nil, err
 	}
 	return p.Sandbox.LinkByName(ifName)
-}
-
-// requireFree refuses a sandbox that has an interface of the name already. (The
-// kernel would, too, but only after it moved the device.)
-func requireFree(p *nl.Pair, ifName string) error {
-	_, err := p.Sandbox.LinkByName(ifName)
-	if err == nil {
-		return cnierr.Newf(cnierr.AlreadyAttached, "interface %q already exists in the sandbox", ifName)
-	}
-	if nl.NotFound(err) {
-		return nil
-	}
-	return err
 }
 
 // bringHome looks for the device in the sandbox and on the host, where the
