@@ -18,12 +18,12 @@ import (
 var plugins = plugin.Table{
 	"bridge":      bridge.Plugin,
 	"dummy":       dummy.Plugin,
+	"host-device": hostdevice.Plugin,
 	"ipvlan":      ipvlan.Plugin,
 	"loopback":    loopback.Plugin,
 	"macvlan":     macvlan.Plugin,
 	"ptp":         ptp.Plugin,
 	"static":      static.Plugin,
-	"vlan":        vlan.Plugin,
-	"host-device": hostdevice.Plugin,
 	"tap":         tap.Plugin,
+	"vlan":        vlan.Plugin,
 }
