@@ -221,6 +221,9 @@ func (b *Bed) HasLink(kind string, args ...string) func() error {
 				b.IP("link", "add", "parent0", "type", "veth", "peer", "name", "parent1")
 				argv = append([]string{"link", "add", "link", "parent0"}, argv[2:]...)
 			}
+			if kind == "vlan" && len(args) == 0 {
+				args = []string{"id", "7"}
+			}
 			cmd := exec.Command("ip", append(argv, args...)...)
 			cmd.Stdout, cmd.Stderr = &out, &out
 			if cmd.Run() != nil {
