@@ -178,31 +178,19 @@ func (c *Conn) Update(ctx context.Context, what string, build func(*Tx) error) e
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		err = c.commit(tx, gen)
-		if !errors.Is(err, unix.ERESTART) && !errors.Is(err, errStale) {
+		if !errors.Is(err, unix.ERESTART) {
 			return err
 		}
 	}
 	return err
 }
 
-// Apply makes a change that depends on nothing.
-func (c *Conn) Apply(what string, build func(*Tx)) error {
-	tx := &Tx{what: what}
-	build(tx)
-	return c.commit(tx, 0)
-}
-
-// errStale is what a reader returns to have Update start over.
-var errStale = errors.New("ruleset changed meanwhile")
-
 func (c *Conn) commit(tx *Tx, gen uint32) error {
 	if tx.Empty() {
 		return nil
 	}
 	begin := nl.NewMessage(tx.what, unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
-	if gen != 0 {
-		begin.Attr(unix.NFNL_BATCH_GENID, be32(gen))
-	}
+	begin.Attr(unix.NFNL_BATCH_GENID, be32(gen))
 	end := nl.NewMessage(tx.what, unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
 	return c.nl.Transact(tx.what, begin, end, tx.msgs...)
 }

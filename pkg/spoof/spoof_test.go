@@ -21,8 +21,8 @@ func TestFrames(t *testing.T) {
 	w := nltest.New(t)
 	neighbour := w.NewSandbox()
 	w.Bridge("br0", "10.1.0.1/16")
-	w.Plug(w.Sandbox, "veth0", "br0", "eth0", "10.1.0.2/16")
-	w.Plug(neighbour, "veth1", "br0", "eth0", "10.1.0.3/16")
+	w.Plug(w.Sandbox, "veth0", "br0", "10.1.0.2/16")
+	w.Plug(neighbour, "veth1", "br0", "10.1.0.3/16")
 	w.Serve(w.Host, "tcp", "10.1.0.1:80")
 	before := w.Run("nft", "list", "ruleset")
 	var mac net.HardwareAddr
@@ -60,7 +60,9 @@ func TestFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.In(w.Sandbox, func() { w.IP("neigh", "flush", "dev", "eth0") }) // it gave the gateway up meanwhile
+	w.In(w.Sandbox, func() { w.IP("link", "set", "eth0", "address", mac.String()) })
+	w.IP("neigh", "flush", "dev", "br0")
+	w.In(w.Sandbox, func() { w.IP("neigh", "flush", "dev", "eth0") })
 	if !reach(w.Sandbox) {
 		t.Error("dropped after Del")
 	}

@@ -199,30 +199,24 @@ func (j *job) unisolate(ctx context.Context, c *nft.Conn) error {
 		return nil
 	}
 	shared, err := j.linkNeeded(func(o needs) bool { return o.Policy != open })
+	strict := false
+	if err == nil && shared && j.Policy == isolated {
+		strict, err = j.linkNeeded(func(o needs) bool { return o.Policy == isolated })
+	}
 	if err != nil {
 		return err
 	}
-	strict := false
-	if shared && j.Policy == isolated {
-		if strict, err = j.linkNeeded(func(o needs) bool { return o.Policy == isolated }); err != nil {
-			return err
-		}
-	}
 	return c.Update(ctx, "end policy of "+j.Link, func(tx *nft.Tx) error {
-		for set, e := range j.elements() {
-			if shared && (set != &apart || strict) {
-				continue
-			}
-			found, err := c.Find(*set, e.Key)
-			if err != nil {
-				return err
-			}
-			if len(found) > 0 {
-				tx.Remove(*set, nft.Elem{Key: e.Key})
-			}
+		gone := j.elements()
+		if shared {
+			delete(gone, &bridges)
+			delete(gone, &within)
 		}
-		if tx.Empty() || shared {
-			return nil
+		if strict {
+			delete(gone, &apart)
+		}
+		if err := remove(c, tx, gone); err != nil || tx.Empty() || shared {
+			return err
 		}
 		all, err := c.Elements(bridges)
 		if err == nil && !slices.ContainsFunc(all, func(e nft.Elem) bool { return !slices.Equal(e.Key, nft.PadName(j.Link)) }) {
@@ -230,6 +224,20 @@ func (j *job) unisolate(ctx context.Context, c *nft.Conn) error {
 		}
 		return err
 	})
+}
+
+// remove removes those of the elements that are there.
+func remove(c *nft.Conn, tx *nft.Tx, elems map[*nft.Set]nft.Elem) error {
+	for set, e := range elems {
+		found, err := c.Find(*set, e.Key)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			tx.Remove(*set, nft.Elem{Key: e.Key})
+		}
+	}
+	return nil
 }
 
 // linkNeeded reports whether another attachment has such a policy for the bridge.

@@ -151,23 +151,9 @@ func ctState() []nft.Expr {
 func (j *job) delNative(ctx context.Context, c *nft.Conn, prefixes []netip.Prefix) error {
 	for _, v6 := range []bool{false, true} {
 		n, cleared := native{v6}, false
-		err := c.Update(ctx, "withdraw network "+j.key.Network, func(tx *nft.Tx) error {
-			rules, err := c.Rules(n.chain(cniForward))
-			if err != nil || len(rules) == 0 {
-				return err
-			}
-			left := len(rules)
-			for _, r := range rules {
-				if j.stale(r, prefixes) {
-					tx.DeleteRule(n.chain(cniForward), r.Handle)
-					left--
-				}
-			}
-			cleared = !tx.Empty() && left == 1 && rules[0].Comment == adminComment
-			if !cleared {
-				return nil
-			}
-			return n.dropChains(c, tx, rules[0].Target)
+		err := c.Update(ctx, "withdraw network "+j.key.Network, func(tx *nft.Tx) (err error) {
+			cleared, err = n.withdraw(c, tx, func(r nft.RuleInfo) bool { return j.stale(r, prefixes) })
+			return err
 		})
 		if err == nil && cleared {
 			err = c.DeleteBare(ctx, n.table())
@@ -177,6 +163,22 @@ func (j *job) delNative(ctx context.Context, c *nft.Conn, prefixes []netip.Prefi
 		}
 	}
 	return nil
+}
+
+// withdraw deletes stale rules; cleared means that the chains went with the last.
+func (n native) withdraw(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool) (cleared bool, err error) {
+	rules, err := c.Rules(n.chain(cniForward))
+	left := len(rules)
+	for _, r := range rules {
+		if stale(r) {
+			tx.DeleteRule(n.chain(cniForward), r.Handle)
+			left--
+		}
+	}
+	if err != nil || tx.Empty() || left != 1 || rules[0].Comment != adminComment {
+		return false, err
+	}
+	return true, n.dropChains(c, tx, rules[0].Target)
 }
 
 // stale reports whether a rule is to go.
