@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -82,7 +83,7 @@ func (j *job) look(c *nl.Conn, l *nl.Link) error {
 
 // elements are what the sets have for the attachment's bridge.
 func (j *job) elements() map[*nft.Set]nft.Elem {
-	name, note := nft.PadName(j.Link), journal.Cut("net: "+j.key.Network, 120)
+	name, note := nft.PadName(j.Link), j.note()
 	pair := nft.Parts(name, name)
 	m := map[*nft.Set]nft.Elem{&bridges: {Key: name, Comment: note}, &within: {Key: pair, Comment: note}}
 	if j.Policy == isolated {
@@ -90,6 +91,9 @@ func (j *job) elements() map[*nft.Set]nft.Elem {
 	}
 	return m
 }
+
+// note is the comment of the network's elements.
+func (j *job) note() string { return journal.Cut("net: "+j.key.Network, 120) }
 
 // isolate enforces the policy. Where that cannot be done ADD fails: a container
 // is never more open than its configuration says.
@@ -238,6 +242,23 @@ func remove(c *nft.Conn, tx *nft.Tx, elems map[*nft.Set]nft.Elem) error {
 		}
 	}
 	return nil
+}
+
+// gcIsolation ends the policy of bridges that the sets have from the network.
+func (j *job) gcIsolation(ctx context.Context, c *nft.Conn) error {
+	all, err := c.Elements(bridges)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range all {
+		if e.Comment == j.note() {
+			dead := *j
+			dead.needs = needs{Policy: isolated, Link: strings.TrimRight(string(e.Key), "\x00"), Bridge: true}
+			errs = append(errs, dead.unisolate(ctx, c))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // linkNeeded reports whether another attachment has such a policy for the bridge.

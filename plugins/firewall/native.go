@@ -55,7 +55,13 @@ func (n native) accept(ctx context.Context, j *job, c *nft.Conn) error {
 	return err
 }
 
-func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, established []nft.Expr) error {
+// inbound is a rule's condition on what may come in, and the word for its tag.
+type inbound struct {
+	which string
+	exprs []nft.Expr
+}
+
+func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, in []inbound) error {
 	rules, err := c.Rules(n.chain(cniForward))
 	if err != nil {
 		return err
@@ -64,9 +70,11 @@ func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, established []nft.Expr) e
 		return err
 	}
 	for _, p := range j.pick(n.v6) {
-		to := nft.Join(nft.Addr(nft.Destination, nft.Equal, p), established)
-		from := nft.Addr(nft.Source, nft.Equal, p)
-		for _, r := range []nft.Rule{{Exprs: to, Comment: j.tag(p, "to")}, {Exprs: from, Comment: j.tag(p, "from")}} {
+		var list []nft.Rule
+		for _, i := range in {
+			list = append(list, nft.Rule{Exprs: nft.Join(nft.Addr(nft.Destination, nft.Equal, p), i.exprs), Comment: j.tag(p, i.which)})
+		}
+		for _, r := range append(list, nft.Rule{Exprs: nft.Addr(nft.Source, nft.Equal, p), Comment: j.tag(p, "from")}) {
 			if commented(rules, r.Comment) {
 				continue
 			}
@@ -123,7 +131,7 @@ const (
 
 // xtState matches answers, and connections to published ports, by iptables'
 // conntrack match (struct xt_conntrack_mtinfo3).
-func xtState() []nft.Expr {
+func xtState() []inbound {
 	const (
 		size       = 168
 		matchFlags = 146
@@ -133,16 +141,16 @@ func xtState() []nft.Expr {
 	info := make([]byte, size)
 	binary.NativeEndian.PutUint16(info[matchFlags:], matchState)
 	binary.NativeEndian.PutUint16(info[stateMask:], xtEstablished|xtRelated|xtDNAT)
-	return []nft.Expr{nft.Match("conntrack", 3, info)}
+	return []inbound{{"to", []nft.Expr{nft.Match("conntrack", 3, info)}}}
 }
 
-// ctState matches answers by nf_tables' own expression, and DNAT by the
-// connection's status.
-func ctState() []nft.Expr {
-	const established, related = 1 << 1, 1 << 2
-	return []nft.Expr{
-		nft.Ct(unix.NFT_CT_STATE, 0), nft.Bitwise(0, nft.Native32(established|related), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0)),
+// ctState matches the same by nf_tables' own expressions.
+func ctState() []inbound {
+	const established, related, dnat = 1 << 1, 1 << 2, 1 << 5 // IPS_DST_NAT
+	has := func(key, bits uint32) []nft.Expr {
+		return []nft.Expr{nft.Ct(key, 0), nft.Bitwise(0, nft.Native32(bits), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0))}
 	}
+	return []inbound{{"to", has(unix.NFT_CT_STATE, established|related)}, {"published", has(unix.NFT_CT_STATUS, dnat)}}
 }
 
 // delNative removes the network's rules of the prefixes, the reference's of the
@@ -187,7 +195,7 @@ func (j *job) stale(r nft.RuleInfo, prefixes []netip.Prefix) bool {
 		return j.key.ContainerID == "" && strings.HasPrefix(r.Comment, j.ours())
 	}
 	for _, p := range prefixes {
-		if r.Comment == j.tag(p, "to") || r.Comment == j.tag(p, "from") {
+		if r.Comment == j.tag(p, "to") || r.Comment == j.tag(p, "from") || r.Comment == j.tag(p, "published") {
 			return true
 		}
 	}

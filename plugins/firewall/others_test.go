@@ -101,8 +101,8 @@ func TestFailsClosed(t *testing.T) {
 func TestGC(t *testing.T) {
 	w := newTown(t)
 	before := w.rules()
-	w.Must(plugin.Add, w.attach("a1", ""))
-	w.Must(plugin.Add, w.attach("a2", ""))
+	w.Must(plugin.Add, w.attach("a1", `,"ingressPolicy":"same-bridge"`))
+	w.Must(plugin.Add, w.attach("a2", `,"ingressPolicy":"same-bridge"`))
 	gc := w.attach("", "")
 	gc.Conf = `{"cniVersion":"1.1.0","name":"net0","type":"firewall","cni.dev/valid-attachments":[{"containerID":"a1","ifname":"eth0"}]}`
 	w.Must(plugin.GC, gc)

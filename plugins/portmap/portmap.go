@@ -286,6 +286,7 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if err := j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) }); err != nil {
 		return err
 	}
+	defer j.flushStale() // packets have come meanwhile, and went elsewhere
 	return j.routeLocalnet()
 }
 
