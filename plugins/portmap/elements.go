@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/pkg/nft"
 )
 
@@ -301,9 +303,10 @@ func (j *job) judge(h placed) (keep bool, err error) {
 // whole host no longer needs. Single ports of a network that goes on expire,
 // where the kernel can do that: to delete them would take it many times as long.
 func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
+	var err error
 	del := j.expireOwn
 	for range 2 {
-		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
 			return j.each(func(g group, target netip.Prefix) error {
 				return j.delNetwork(c, tx, g, func() error {
 					for _, p := range j.elements(g, target.Addr()) {
@@ -318,12 +321,12 @@ func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
 		if nft.Missing(err) {
 			return nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the map's elements cannot expire
 			return err
 		}
 		del = j.delOwn // those that the kernel has not let expire
 	}
-	return nil
+	return err
 }
 
 // own returns those of the elements that are there and still the attachment's.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -98,6 +99,18 @@ func TestRanges(t *testing.T) {
 		calls = append(calls, c)
 	}
 	w.Fails(plugin.Add, w.at(who{"x", "net1", "10.1.0.9"}, "", many(16, 9031, 9031)), 101)
+	single := func(port int) string {
+		return fmt.Sprintf(`[{"hostPort":%d,"containerPort":80,"protocol":"tcp"}]`, port)
+	}
+	for port, taken := range map[int]bool{9000: true, 9005: true, 9031: true, 65535: true, 8999: false, 9032: false, 65503: false} {
+		c := w.at(who{"x", "net2", "10.1.0.9"}, "", single(port))
+		if taken {
+			w.Fails(plugin.Add, c, 101)
+		} else {
+			w.Must(plugin.Add, c)
+			w.Must(plugin.Del, c)
+		}
+	}
 	w.Must(plugin.Del, calls[1])
 	w.Must(plugin.Add, w.at(who{"x", "net1", "10.1.0.9"}, "", many(16, 9016, 9016)))
 	w.Must(plugin.Del, w.at(who{"x", "net1", "10.1.0.9"}, "", "[]"))
@@ -106,6 +119,29 @@ func TestRanges(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, w.rules()); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestNoExpiry: where the kernel cannot let elements expire, they are deleted.
+func TestNoExpiry(t *testing.T) {
+	w := newTown(t)
+	stay := w.at(who{"stay", "net1", "10.1.0.2"}, "", tcp8080)
+	w.Must(plugin.Add, stay)
+	w.Run("nft", "flush", "chain", "ip", "cni_hostport", "hostports")
+	for _, name := range []string{"ports", "ports_any"} {
+		old := w.Run("nft", "list", "map", "ip", "cni_hostport", name)
+		w.Run("nft", "delete", "map", "ip", "cni_hostport", name)
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(strings.Replace(old, "flags timeout", "", 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.Run("nft", "-f", file)
+	}
+	c := w.at(who{"go", "net1", "10.1.0.3"}, "", `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`)
+	w.Must(plugin.Add, c)
+	w.Must(plugin.Del, c)
+	if out := w.rules(); strings.Contains(out, "8081") || !strings.Contains(out, "8080") {
+		t.Errorf("after DEL of one of two:\n%s", out)
 	}
 }
 
