@@ -273,7 +273,7 @@ func AddrOf(ip net.IP) netip.Addr {
 func PrefixOf(n net.IPNet) (netip.Prefix, error) {
 	ones, bits := n.Mask.Size()
 	a := AddrOf(n.IP)
-	if !a.IsValid() || bits == 0 {
+	if !a.IsValid() || bits == 0 || a.Is6() && bits != 128 {
 		return netip.Prefix{}, fmt.Errorf("address %s: not one with a mask", n.String())
 	}
 	if a.Is4() && bits == 128 {
