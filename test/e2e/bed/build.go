@@ -95,5 +95,8 @@ func (h *Host) InstallOurs(flags ...string) {
 // Netcleat is the operator's command.
 func (h *Host) Netcleat() string { return h.built.netcleat }
 
+// Reference is the directory of the reference's plugins.
+func (h *Host) Reference() string { return h.built.reference }
+
 // Cnitool is the runtime of the specification's authors.
 func (h *Host) Cnitool() string { return h.built.reference + "/cnitool" }

@@ -33,6 +33,12 @@ var shared = regexp.MustCompile(`^\s*(` + strings.Join([]string{
 	``,
 }, "|") + `)$`)
 
+// Mark has Left compare with what the host has now, not with its beginning.
+func (h *Host) Mark() {
+	h.t.Helper()
+	h.before = h.state()
+}
+
 // Left fails the story where the host has what it had not at its beginning, or
 // lacks what it had: links, rules, leases, records. Bridges, which stay, are
 // named.
