@@ -5,6 +5,19 @@
 // operator's command is another binary for that reason.
 package main
 
-import "github.com/netcleat/netcleat/pkg/plugin"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
 
-func main() { plugin.Main(plugins) }
+	"github.com/netcleat/netcleat/pkg/plugin"
+	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "daemon" && filepath.Base(os.Args[0]) == "dhcp" {
+		fmt.Fprintln(os.Stderr, dhcp.StartDaemon(os.Args[2:]))
+		os.Exit(1)
+	}
+	plugin.Main(plugins)
+}

@@ -4,7 +4,9 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
+	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 	"github.com/netcleat/netcleat/plugins/firewall"
+	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 	"github.com/netcleat/netcleat/plugins/loopback"
 	"github.com/netcleat/netcleat/plugins/macvlan"
@@ -12,22 +14,26 @@ import (
 	"github.com/netcleat/netcleat/plugins/ptp"
 	"github.com/netcleat/netcleat/plugins/sbr"
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
+	"github.com/netcleat/netcleat/plugins/tap"
 	"github.com/netcleat/netcleat/plugins/tuning"
 	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
 // plugins is the one table of plugins, by the names they are run under.
 var plugins = plugin.Table{
-	"bandwidth":  bandwidth.Plugin,
-	"bridge":     bridge.Plugin,
-	"firewall":   firewall.Plugin,
-	"host-local": hostlocal.Plugin,
-	"loopback":   loopback.Plugin,
-	"macvlan":    macvlan.Plugin,
-	"portmap":    portmap.Plugin,
-	"ptp":        ptp.Plugin,
-	"sbr":        sbr.Plugin,
-	"static":     static.Plugin,
-	"tuning":     tuning.Plugin,
-	"vrf":        vrf.Plugin,
+	"bandwidth":   bandwidth.Plugin,
+	"bridge":      bridge.Plugin,
+	"dhcp":        dhcp.Plugin,
+	"firewall":    firewall.Plugin,
+	"host-device": hostdevice.Plugin,
+	"host-local":  hostlocal.Plugin,
+	"loopback":    loopback.Plugin,
+	"macvlan":     macvlan.Plugin,
+	"portmap":     portmap.Plugin,
+	"ptp":         ptp.Plugin,
+	"sbr":         sbr.Plugin,
+	"static":      static.Plugin,
+	"tap":         tap.Plugin,
+	"tuning":      tuning.Plugin,
+	"vrf":         vrf.Plugin,
 }

@@ -30,6 +30,6 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(installCommand(), versionCommand())
+	c.AddCommand(dhcpCommand(), installCommand(), versionCommand())
 	return c
 }

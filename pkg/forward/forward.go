@@ -5,6 +5,7 @@ package forward
 import (
 	"errors"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,8 +28,8 @@ func Enable4(g gate.Gate) error {
 }
 
 // Enable6 makes the host forward IPv6 packets. A router ignores router
-// advertisements unless accept_ra is 2, so a link of the host whose default
-// route came from one gets that first: the host keeps its own way out.
+// advertisements unless accept_ra is 2, so a link of the host whose routes or
+// addresses came from them gets that first: the host keeps its own way out.
 func Enable6(host *nl.Conn, g gate.Gate) error {
 	if on, err := sysctl.Get(nil, key6); err == nil && on == "1" {
 		return nil
@@ -40,21 +41,16 @@ func Enable6(host *nl.Conn, g gate.Gate) error {
 	return sysctl.Set(nil, g, append(keep, sysctl.Setting{Key: key6, Value: "1"})...)
 }
 
-// learned returns what keeps the routes that the host learned from router
-// advertisements (protocol ra; the kernel's default routes of that kind).
+// learned returns what keeps the routes and addresses that the host's links have
+// from router advertisements.
 func learned(host *nl.Conn) ([]sysctl.Setting, error) {
-	routes, err := host.Routes(unix.RT_TABLE_MAIN)
+	links, err := advertised(host)
 	if err != nil {
 		return nil, err
 	}
 	var keep []sysctl.Setting
-	seen := map[int]bool{}
-	for _, r := range routes {
-		if r.Protocol != unix.RTPROT_RA || seen[r.Index] || !r.Dst.Addr().Is6() {
-			continue
-		}
-		seen[r.Index] = true
-		l, err := host.LinkByIndex(r.Index)
+	for _, index := range links {
+		l, err := host.LinkByIndex(index)
 		if nl.NotFound(err) {
 			continue
 		}
@@ -69,4 +65,31 @@ func learned(host *nl.Conn) ([]sysctl.Setting, error) {
 		}
 	}
 	return keep, nil
+}
+
+// advertised returns the links that have routes from router advertisements
+// (protocol ra, in whatever table), or addresses of limited life, which are
+// theirs, too, unless a DHCP client keeps them.
+func advertised(host *nl.Conn) ([]int, error) {
+	routes, err := host.Routes(0)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := host.Addrs(0)
+	if err != nil {
+		return nil, err
+	}
+	var links []int
+	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_RA {
+			links = append(links, r.Index)
+		}
+	}
+	for _, a := range addrs {
+		if a.Prefix.Addr().Is6() && a.Flags&unix.IFA_F_PERMANENT == 0 {
+			links = append(links, a.Index)
+		}
+	}
+	slices.Sort(links)
+	return slices.Compact(links), nil
 }

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -41,7 +43,7 @@ func lookPath(dirs, name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", cnierr.Env("failed to find plugin %q in path %q", name, filepath.SplitList(dirs))
+	return "", cnierr.Env("failed to find plugin %q in path %s", name, filepath.SplitList(dirs))
 }
 
 // add executes the delegate's ADD and reads its result.
@@ -75,25 +77,63 @@ func (d *delegate) run(ctx context.Context, c *plugin.Call, verb string) error {
 	return err
 }
 
+// errNotRun is in the error of a delegate that could not be started: it did
+// nothing that its DEL would have to take back.
+var errNotRun = errors.New("could not be started")
+
+// The bounds on what a delegate may answer, and on what of its words an error
+// repeats, in bytes; and on how long after its end others may hold its output.
+const (
+	maxOutput  = 16 << 20
+	maxWords   = 4 << 10
+	stragglers = 5 * time.Second
+)
+
 // exec runs the delegate with the call's environment and configuration.
 func (d *delegate) exec(ctx context.Context, c *plugin.Call, verb string) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stdout, stderr := &bounded{full: cancel}, &bounded{full: cancel}
 	cmd := exec.CommandContext(ctx, d.path)
+	cmd.WaitDelay = stragglers
 	cmd.Env = append(os.Environ(),
 		"CNI_COMMAND="+verb, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+c.Netns,
 		"CNI_IFNAME="+c.IfName, "CNI_ARGS="+c.Args, "CNI_PATH="+c.Path)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.Stdin), &stdout, &stderr
-	err := cmd.Run()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.Stdin), stdout, stderr
+	err := cmd.Start()
 	if errors.Is(err, unix.ETXTBSY) {
-		return nil, cnierr.Newf(cnierr.TryAgain, "ipam %s: %s is being replaced: %w", d.name, d.path, err)
+		return nil, cnierr.Newf(cnierr.TryAgain, "ipam %s: %s is being replaced: %w, %w", d.name, d.path, errNotRun, err)
 	}
 	if err != nil {
-		return nil, d.failure(err, stdout.Bytes(), stderr.Bytes())
+		return nil, fmt.Errorf("ipam %s: %w: %w", d.name, errNotRun, err)
 	}
-	if c.Stderr != nil && stderr.Len() > 0 {
-		_, _ = c.Stderr.Write(stderr.Bytes()) // the delegate's notes are worth no error of ours
+	err = cmd.Wait()
+	if c.Stderr != nil && stderr.b.Len() > 0 {
+		_, _ = c.Stderr.Write(stderr.b.Bytes()) // the delegate's notes are worth no error of ours
 	}
-	return stdout.Bytes(), nil
+	switch {
+	case stdout.over || stderr.over:
+		return nil, fmt.Errorf("ipam %s: answer of more than %d bytes", d.name, maxOutput)
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay): // what the delegate left running is not its answer
+		return nil, d.failure(err, stdout.b.Bytes(), stderr.b.Bytes())
+	}
+	return stdout.b.Bytes(), nil
+}
+
+// bounded keeps what is written to it, up to maxOutput bytes; then it calls full.
+type bounded struct {
+	b    bytes.Buffer
+	over bool
+	full func()
+}
+
+func (w *bounded) Write(p []byte) (int, error) {
+	if w.b.Len()+len(p) > maxOutput {
+		w.over = true
+		w.full()
+		return 0, io.ErrShortWrite
+	}
+	return w.b.Write(p)
 }
 
 // failure keeps the delegate's own code and words.
@@ -102,5 +142,6 @@ func (d *delegate) failure(err error, stdout, stderr []byte) error {
 	if json.Unmarshal(stdout, &e) == nil && e.Code != 0 {
 		return &cnierr.Error{Code: e.Code, Err: fmt.Errorf("ipam %s: %s", d.name, e.Msg), Details: e.Details}
 	}
-	return fmt.Errorf("ipam %s: %w: %s%s", d.name, err, bytes.TrimSpace(stdout), bytes.TrimSpace(stderr))
+	words := bytes.TrimSpace(append(bytes.TrimSpace(stdout), stderr...))
+	return fmt.Errorf("ipam %s: %w: %s", d.name, err, words[:min(len(words), maxWords)])
 }

@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
 )
 
 // Add returns the addresses for the call. The caller owns them: it calls Del
@@ -25,9 +29,18 @@ func Add(ctx context.Context, c *plugin.Call) (*current.Result, error) {
 		return nil, err
 	}
 	if err := sound(res); err != nil {
-		return nil, errors.Join(fmt.Errorf("ipam %s: %w", c.Conf.IPAM.Type, err), Del(ctx, c))
+		return nil, errors.Join(fmt.Errorf("ipam %s: %w", c.Conf.IPAM.Type, err), release(Del(ctx, c)))
 	}
 	return res, nil
+}
+
+// release marks what keeps an address from being given back: then the
+// attachment's record must stay.
+func release(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &undo.Failed{What: "release addresses", Err: err}
 }
 
 func add(ctx context.Context, c *plugin.Call) (*current.Result, error) {
@@ -39,8 +52,11 @@ func add(ctx context.Context, c *plugin.Call) (*current.Result, error) {
 		return c.Delegate(ctx, d.builtin)
 	}
 	res, err := d.add(ctx, c)
+	if errors.Is(err, errNotRun) {
+		return nil, err
+	}
 	if err != nil {
-		return nil, errors.Join(err, d.run(ctx, c, plugin.Del))
+		return nil, errors.Join(err, release(d.run(context.WithoutCancel(ctx), c, plugin.Del)))
 	}
 	return res, nil
 }
@@ -112,25 +128,30 @@ func sound(res *current.Result) error {
 	if len(res.IPs) == 0 {
 		return errors.New("IPAM plugin returned missing IP config")
 	}
-	seen := map[string]bool{}
+	if slices.Contains(res.Routes, nil) {
+		return errors.New("result holds a route that is none")
+	}
+	seen := map[netip.Addr]bool{}
 	for _, ip := range res.IPs {
-		if ip == nil || ip.Address.IP == nil {
+		if ip == nil {
 			return errors.New("result holds an address that is none")
 		}
-		ones, bits := ip.Address.Mask.Size()
-		switch {
-		case bits != 8*len(ip.Address.IP) && (bits != 32 || ip.Address.IP.To4() == nil):
-			return fmt.Errorf("address %s: mask of another family", ip.Address.IP)
-		case ones == 0:
-			return fmt.Errorf("address %s: prefix length 0", ip.Address.IP)
-		case ip.Address.IP.IsUnspecified() || ip.Address.IP.IsMulticast():
-			return fmt.Errorf("address %s: not one that an interface can have", ip.Address.IP)
-		case seen[ip.Address.IP.String()]:
-			return fmt.Errorf("address %s: given twice", ip.Address.IP)
-		case ip.Gateway != nil && (ip.Gateway.To4() == nil) != (ip.Address.IP.To4() == nil):
-			return fmt.Errorf("address %s: gateway %s is of another family", ip.Address.IP, ip.Gateway)
+		p, err := link.PrefixOf(ip.Address)
+		if err != nil {
+			return err
 		}
-		seen[ip.Address.IP.String()] = true
+		gw := link.AddrOf(ip.Gateway)
+		switch a := p.Addr(); {
+		case p.Bits() == 0:
+			return fmt.Errorf("address %s: prefix length 0", a)
+		case a.IsUnspecified() || a.IsMulticast():
+			return fmt.Errorf("address %s: not one that an interface can have", a)
+		case seen[a]:
+			return fmt.Errorf("address %s: given twice", a)
+		case len(ip.Gateway) > 0 && gw.Is4() != a.Is4():
+			return fmt.Errorf("address %s: gateway %s is of another family", a, ip.Gateway)
+		}
+		seen[p.Addr()] = true
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ func (r *Record) encode() []byte {
 		jsontext.Field{Key: "netnsID", Value: encodeID(r.NetnsID)},
 		jsontext.Field{Key: "hostID", Value: encodeID(r.HostID)},
 		jsontext.Field{Key: "created", Value: jsontext.String(r.Created.Format(time.RFC3339Nano))},
+		jsontext.Field{Key: "leaving", Value: yes(r.Leaving)},
 		jsontext.Field{Key: "args", Value: jsontext.Optional(r.Args)},
 		jsontext.Field{Key: "config", Value: jsontext.Value(r.Config)},
 		jsontext.Field{Key: "links", Value: jsontext.OptionalArray(r.Links, Link.encode)},
@@ -38,18 +39,22 @@ func encodeID(id netns.ID) jsontext.Value {
 }
 
 func (l Link) encode() jsontext.Value {
-	var sandbox jsontext.Value
-	if l.Sandbox {
-		sandbox = jsontext.Value("true")
-	}
 	return jsontext.Object(
 		jsontext.Field{Key: "name", Value: jsontext.String(l.Name)},
 		jsontext.Field{Key: "index", Value: jsontext.OptionalInt(l.Index)},
 		jsontext.Field{Key: "mac", Value: jsontext.Optional(l.MAC)},
-		jsontext.Field{Key: "sandbox", Value: sandbox},
+		jsontext.Field{Key: "sandbox", Value: yes(l.Sandbox)},
 		jsontext.Field{Key: "kind", Value: jsontext.Optional(l.Kind)},
 		jsontext.Field{Key: "parent", Value: jsontext.OptionalInt(l.Parent)},
 	)
+}
+
+// yes leaves out what is not so.
+func yes(b bool) jsontext.Value {
+	if b {
+		return jsontext.Value("true")
+	}
+	return nil
 }
 
 func decode(b []byte) (r Record, err error) {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -32,23 +33,6 @@ func readFile(path string) ([]byte, error) {
 	}
 }
 
-// replaceFile gives path the content by rename: nobody sees half of it.
-func replaceFile(path string, content []byte) error {
-	temp := path + tempSuffix
-	fd, err := unix.Open(temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: temp, Err: err}
-	}
-	err = pwriteAll(fd, content)
-	if err = errors.Join(err, unix.Close(fd)); err == nil {
-		err = unix.Rename(temp, path)
-	}
-	if err != nil {
-		return errors.Join(&fs.PathError{Op: "write", Path: path, Err: err}, remove(temp))
-	}
-	return nil
-}
-
 func pwriteAll(fd int, b []byte) error {
 	for at := 0; at < len(b); {
 		n, err := unix.Pwrite(fd, b[at:], int64(at))
@@ -57,6 +41,9 @@ func pwriteAll(fd int, b []byte) error {
 		}
 		if err != nil {
 			return err
+		}
+		if n == 0 {
+			return io.ErrShortWrite
 		}
 		at += n
 	}

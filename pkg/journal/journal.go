@@ -5,13 +5,15 @@
 // file that ends in ".pending" marks an operation in progress: it is written
 // before the first change, is locked (flock) as long as the operation runs, and
 // holds what is needed to take the changes back. When the result has been
-// written, the record takes its final name by rename and the pending file goes.
-// A pending file without a lock is what a killed operation left behind.
+// written, it takes the record's final name by rename. A pending file without a
+// lock is what a killed operation left behind; beside a finished record it is
+// the later of the two.
 //
 // Boot clears the directory, which is right: no namespace outlives a boot.
 package journal
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -60,6 +62,9 @@ type Record struct {
 	// are looked for there and nowhere else.
 	HostID  netns.ID  `json:"hostID"`
 	Created time.Time `json:"created"`
+	// Leaving says that a DEL of the attachment has begun: what it shares with
+	// others, it needs no more.
+	Leaving bool `json:"leaving,omitempty"`
 	// Args is CNI_ARGS, which names the pod.
 	Args string `json:"args,omitempty"`
 	// Config is the configuration that ADD was given, without prevResult.
@@ -87,7 +92,9 @@ type Entry struct {
 	// Found says what an earlier operation left.
 	Found Found
 	dir   Dir
-	lock  int
+	lock  int    // the pending file; -1 where there is none
+	begun []byte // what the pending file holds
+	later bool   // a later version's record is kept, which this one does not understand
 }
 
 // Found is what Open came upon.
@@ -104,15 +111,10 @@ const (
 var ErrBusy = errors.New("another operation on this attachment is running")
 
 // Open locks the attachment and reads what is known of it, waiting for another
-// operation on it until ctx ends (ErrBusy). The caller must Close the Entry.
+// operation on it until ctx ends (ErrBusy). The caller must Close the Entry. A
+// record that cannot be read counts as none.
 func (d Dir) Open(ctx context.Context, k Key) (*Entry, error) {
 	lock, err := lockFile(ctx, d.path(k)+pendingSuffix)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(d.network(k.Network), 0o700); err != nil {
-			return nil, fmt.Errorf("journal: %w", err)
-		}
-		lock, err = lockFile(ctx, d.path(k)+pendingSuffix)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -123,65 +125,148 @@ func (d Dir) Open(ctx context.Context, k Key) (*Entry, error) {
 	return e, nil
 }
 
+// Peek returns what is known of the attachment without locking it: for CHECK,
+// and for a DEL that cannot write. Nothing can be begun with it.
+func (d Dir) Peek(k Key) *Entry {
+	e := &Entry{dir: d, lock: -1, Record: Record{Key: k}}
+	if err := e.load(); err != nil {
+		return &Entry{dir: d, lock: -1, Record: Record{Key: k}, later: errors.Is(err, errLater)}
+	}
+	return e
+}
+
 // load reads the finished record and the pending one. Where there are both, the
-// pending one is as new or newer, and speaks of a finished attachment.
+// pending one is the later, and speaks of a finished attachment.
 func (e *Entry) load() error {
-	path := e.dir.path(e.Key)
-	for _, f := range []struct {
-		path  string
-		found Found
-	}{{path, Done}, {path + pendingSuffix, Pending}} {
-		if f.found == Pending && e.fresh() {
-			break
-		}
-		r, err := read(f.path)
-		if errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) {
-			continue // fresh, or killed before its first change
-		}
-		if err != nil {
+	key, path := e.Key, e.dir.path(e.Key)
+	done, derr := read(path)
+	pending, perr := Record{}, errEmpty
+	if !e.fresh() {
+		pending, perr = read(path + pendingSuffix)
+	}
+	for _, err := range []error{perr, derr} {
+		if err != nil && !absent(err) && !errors.Is(err, errDamaged) {
 			return fmt.Errorf("journal: %w", err)
 		}
-		e.Record = r
-		if e.Found == Nothing {
-			e.Found = f.found
-		}
 	}
+	if derr == nil {
+		e.Record, e.Found = done, Done
+	}
+	if perr == nil {
+		e.Record, e.Found = pending, max(e.Found, Pending)
+		e.begun = []byte{0} // not what Begin would write, but not to be lost either
+	}
+	e.Key = key
 	return nil
 }
 
 // fresh reports whether the pending file is empty: no operation has begun.
 func (e *Entry) fresh() bool {
 	var st unix.Stat_t
-	return unix.Fstat(e.lock, &st) == nil && st.Size == 0
+	return e.lock >= 0 && unix.Fstat(e.lock, &st) == nil && st.Size == 0
 }
 
-// Begin writes e's record as pending: call it before the first change.
+// Begin writes e's record as pending: call it before the first change, and again
+// when there is more to remember. Where it fails, what was written before stays.
 func (e *Entry) Begin() error {
+	if e.Version > version {
+		return fmt.Errorf("journal: record of %s: %w", e.dir.path(e.Key), errLater)
+	}
 	if err := remove(e.dir.path(e.Key) + leavingSuffix); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	e.Version = version
-	if err := errors.Join(unix.Ftruncate(e.lock, 0), pwriteAll(e.lock, e.encode())); err != nil {
+	b, err := e.encode(), error(nil)
+	if len(e.begun) == 0 {
+		err = e.fill(b)
+	} else {
+		err = e.replace(b)
+	}
+	if err != nil {
 		return fmt.Errorf("journal: write %s: %w", e.dir.path(e.Key)+pendingSuffix, err)
+	}
+	e.begun = b
+	return nil
+}
+
+// fill writes the pending file in place. A kill meanwhile leaves a part of it,
+// which is worth as much as nothing: no change was made yet.
+func (e *Entry) fill(b []byte) error {
+	if err := unix.Ftruncate(e.lock, 0); err != nil {
+		return os.NewSyscallError("ftruncate", err)
+	}
+	if err := pwriteAll(e.lock, b); err != nil {
+		return errors.Join(err, os.NewSyscallError("ftruncate", unix.Ftruncate(e.lock, 0)))
 	}
 	return nil
 }
 
-// Done makes e's record that of a finished attachment: call it when the result
-// has been written.
-func (e *Entry) Done() error {
-	e.Version = version
+// replace puts a new pending file in the place of the one that speaks of changes
+// made, locked before anybody can see it. Whoever waits for the old one finds
+// that it is gone and starts over.
+func (e *Entry) replace(b []byte) error {
 	path := e.dir.path(e.Key)
-	if err := replaceFile(path, e.encode()); err != nil {
-		return fmt.Errorf("journal: %w", err)
+	fd, err := unix.Open(path+tempSuffix, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
 	}
-	return e.unpend()
+	err = flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		err = pwriteAll(fd, b)
+	}
+	if err == nil {
+		err = unix.Rename(path+tempSuffix, path+pendingSuffix)
+	}
+	if err != nil {
+		return errors.Join(err, remove(path+tempSuffix), unix.Close(fd))
+	}
+	fd, e.lock = e.lock, fd
+	return unix.Close(fd)
 }
 
-// Remove forgets the attachment: nothing of it is left.
-func (e *Entry) Remove() error {
+// Done makes e's record that of a finished attachment: call it when the result
+// has been written. It takes no space that the pending record did not have, but
+// where the record has changed since; then the pending one has to do where there
+// is none.
+func (e *Entry) Done() error {
+	var err error
+	if !bytes.Equal(e.encode(), e.begun) {
+		err = e.Begin()
+	}
+	if len(e.begun) == 0 {
+		return err
+	}
 	path := e.dir.path(e.Key)
-	return errors.Join(remove(path), remove(path+tempSuffix), e.unpend(), remove(path+leavingSuffix))
+	if rerr := unix.Rename(path+pendingSuffix, path); rerr != nil {
+		err = errors.Join(err, &fs.PathError{Op: "rename", Path: path, Err: rerr})
+	}
+	return err
+}
+
+// Leave makes a finished record pending again, as that of an attachment which is
+// being removed. Of several that leave at once the last then knows that it is.
+func (e *Entry) Leave() error {
+	if e.Found == Nothing || e.lock < 0 || e.Leaving {
+		return nil
+	}
+	e.Leaving = true
+	if err := e.replace(e.encode()); err != nil {
+		e.Leaving = false
+		return fmt.Errorf("journal: %w", err)
+	}
+	return remove(e.dir.path(e.Key))
+}
+
+// Remove forgets the attachment: nothing of it is left. The last one of a network
+// takes the network's directory with it.
+func (e *Entry) Remove() error {
+	if e.later {
+		return nil
+	}
+	path := e.dir.path(e.Key)
+	err := errors.Join(remove(path), remove(path+tempSuffix), e.unpend(), remove(path+leavingSuffix))
+	_ = unix.Rmdir(e.dir.network(e.Network)) // not empty, mostly
+	return err
 }
 
 // Leave marks the attachment, where it has a record, as one that is being
@@ -205,28 +290,41 @@ func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 // Abandon ends an operation that took back all it did: a finished record stays
 // as the operation found it.
 func (e *Entry) Abandon() error {
-	return errors.Join(remove(e.dir.path(e.Key)+leavingSuffix), e.unpend())
+	path := e.dir.path(e.Key)
+	return errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), e.unpend())
 }
 
 // Restart forgets what an earlier operation left, and keeps the lock for the
 // one that follows.
 func (e *Entry) Restart() error {
 	path := e.dir.path(e.Key)
-	return errors.Join(remove(path), remove(path+tempSuffix), os.NewSyscallError("ftruncate", unix.Ftruncate(e.lock, 0)))
+	err := errors.Join(remove(path), remove(path+tempSuffix), os.NewSyscallError("ftruncate", unix.Ftruncate(e.lock, 0)))
+	e.begun = nil
+	return err
 }
 
 // unpend removes the pending file, which also is the lock's; whoever waits for
 // it sees that it is gone and starts over.
-func (e *Entry) unpend() error { return remove(e.dir.path(e.Key) + pendingSuffix) }
+func (e *Entry) unpend() error {
+	if e.lock < 0 {
+		return nil
+	}
+	return remove(e.dir.path(e.Key) + pendingSuffix)
+}
 
 // Close ends the operation and lets the next one in. A pending record that was
 // neither Done nor Removed stays for the next ADD, DEL or GC.
 func (e *Entry) Close() error {
+	if e.lock < 0 {
+		return nil
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(e.lock, &st); err == nil && st.Size == 0 && st.Nlink > 0 {
 		_ = e.unpend() // nothing was begun: leave no empty file behind
 	}
-	return unix.Close(e.lock)
+	lock := e.lock
+	e.lock = -1
+	return os.NewSyscallError("close", unix.Close(lock))
 }
 
 // SetState stores the plugin's own part of the record.
@@ -261,6 +359,9 @@ func (d Dir) Read(k Key) (Record, error) {
 	return r, err
 }
 
+// absent reports whether a record is not there, or its operation has not begun.
+func absent(err error) bool { return errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) }
+
 // Network returns the records of one network, pending ones included, without
 // locking them. What cannot be read is joined to the error; the rest is
 // returned all the same.
@@ -276,8 +377,8 @@ func (d Dir) Network(name string) ([]Record, error) {
 			continue
 		}
 		r, err := read(filepath.Join(d.network(name), f.Name()))
-		if errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) {
-			continue // an operation that has not begun, or has ended meanwhile
+		if absent(err) {
+			continue
 		}
 		if _, done := byKey[r.Key]; err != nil || done && strings.HasSuffix(f.Name(), pendingSuffix) {
 			errs = append(errs, err)
@@ -299,6 +400,23 @@ func (d Dir) Network(name string) ([]Record, error) {
 // reading. What cannot be read counts as a match: nothing may be taken from an
 // attachment for want of knowledge.
 func (d Dir) Any(network string, pick func(plugin string) bool, match func(Record) bool) (bool, error) {
+	seen := map[string]bool{}
+	// A record that takes its final name while the directory is read may be
+	// passed over under both; the second look then sees it.
+	for range 2 {
+		found, err := d.any(network, seen, func(name string) bool {
+			plugin := strings.TrimSuffix(name[strings.LastIndexByte(name, ':')+1:], pendingSuffix)
+			return pick(plugin) && d.matches(network, name, match)
+		})
+		if found || err != nil {
+			return found, err
+		}
+	}
+	return false, nil
+}
+
+// any reports whether a name that was not seen before satisfies match.
+func (d Dir) any(network string, seen map[string]bool, match func(name string) bool) (bool, error) {
 	dir, err := os.Open(d.network(network))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -315,34 +433,23 @@ func (d Dir) Any(network string, pick func(plugin string) bool, match func(Recor
 		if err != nil {
 			return false, fmt.Errorf("journal: %w", err)
 		}
-		if d.anyOf(network, names, pick, match) {
-			return true, nil
+		for _, name := range names {
+			name = strings.TrimSuffix(name, tempSuffix)
+			if !seen[name] && match(name) {
+				return true, nil
+			}
+			seen[name] = true
 		}
 	}
 }
 
-func (d Dir) anyOf(network string, names []string, pick func(string) bool, match func(Record) bool) bool {
-	for _, name := range names {
-		name = strings.TrimSuffix(strings.TrimSuffix(name, tempSuffix), pendingSuffix)
-		path := filepath.Join(d.network(network), name)
-		if !pick(name[strings.LastIndexByte(name, ':')+1:]) || exists(path+leavingSuffix) {
-			continue
-		}
-		r, err := read(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			r, err = read(path + pendingSuffix)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			r, err = read(path) // it became final meanwhile
-		}
-		if errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil || match(r) {
-			return true
-		}
+func (d Dir) matches(network, name string, match func(Record) bool) bool {
+	path := filepath.Join(d.network(network), name)
+	if exists(strings.TrimSuffix(path, pendingSuffix) + leavingSuffix) {
+		return false
 	}
-	return false
+	r, err := read(path)
+	return !absent(err) && (err != nil || match(r))
 }
 
 // locks is where Lock keeps its files. No network is called so.
@@ -352,11 +459,7 @@ const locks = ".locks"
 // what names it: "masquerade of <network>". The lock order of the suite is: an
 // attachment's record (Open), then at most one of these, then IPAM's.
 func (d Dir) Lock(ctx context.Context, what string) (unlock func() error, err error) {
-	dir := filepath.Join(string(d), locks)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	path := filepath.Join(dir, Cut(what, 2*readable))
+	path := filepath.Join(string(d), locks, Cut(what, 2*readable))
 	fd, err := lockFile(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
@@ -407,7 +510,11 @@ func Cut(name string, limit int) string {
 	return name[:limit-hashed] + "~" + hex.EncodeToString(sum[:8])
 }
 
-var errEmpty = errors.New("empty record")
+var (
+	errEmpty   = errors.New("empty record")
+	errDamaged = errors.New("damaged record")
+	errLater   = errors.New("written by a later version of netcleat, which alone can go on with it")
+)
 
 func read(path string) (Record, error) {
 	b, err := readFile(path)
@@ -419,36 +526,55 @@ func read(path string) (Record, error) {
 	}
 	r, err := decode(b)
 	if err != nil {
-		if strings.HasSuffix(path, pendingSuffix) {
-			return Record{}, errEmpty // killed while writing it, which is before any change
-		}
-		return Record{}, fmt.Errorf("%s: %w", path, err)
+		return Record{}, fmt.Errorf("%s: %w", path, unreadable(path, b, err))
 	}
 	return r, nil
 }
 
-// lockFile opens or creates path and locks it, waiting until ctx ends.
+// unreadable says why a record cannot be read.
+func unreadable(path string, b []byte, err error) error {
+	var v struct{ Version int }
+	switch {
+	case json.Unmarshal(b, &v) == nil && v.Version > version:
+		return fmt.Errorf("%w: %w", errLater, err)
+	case strings.HasSuffix(path, pendingSuffix):
+		return errEmpty // killed while writing it, which is before any change
+	default:
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+}
+
+// lockFile opens or creates path and its directory and locks it, waiting until
+// ctx ends.
 func lockFile(ctx context.Context, path string) (int, error) {
 	for {
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+		if err == unix.ENOENT { // the first of its network, or just after its last
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				return -1, err
+			}
+			continue
+		}
 		if err != nil {
 			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 		}
 		if err := Flock(ctx, fd); err != nil {
 			return -1, errors.Join(fmt.Errorf("lock %s: %w", path, err), unix.Close(fd))
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return -1, errors.Join(&fs.PathError{Op: "stat", Path: path, Err: err}, unix.Close(fd))
-		}
-		if st.Nlink > 0 {
+		if current(fd, path) {
 			return fd, nil
 		}
-		// Its last holder removed it while this call waited.
+		// Its last holder removed or renamed it while this call waited.
 		if err := unix.Close(fd); err != nil {
 			return -1, &fs.PathError{Op: "close", Path: path, Err: err}
 		}
 	}
+}
+
+// current reports whether the open file is the one at path.
+func current(fd int, path string) bool {
+	var open, named unix.Stat_t
+	return unix.Fstat(fd, &open) == nil && unix.Stat(path, &named) == nil && open.Ino == named.Ino && open.Dev == named.Dev
 }
 
 // Flock locks fd exclusively, waiting until ctx ends; it then returns ErrBusy.
@@ -456,6 +582,9 @@ func lockFile(ctx context.Context, path string) (int, error) {
 func Flock(ctx context.Context, fd int) error {
 	if err := flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		return err
+	}
+	if ctx.Err() != nil {
+		return ErrBusy
 	}
 	locked := make(chan error, 1)
 	go func() { locked <- flock(fd, unix.LOCK_EX) }()

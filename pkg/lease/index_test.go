@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -67,15 +68,7 @@ func (m *model) step(t *testing.T, x *index, r *rand.Rand, grow bool) *index {
 	t.Helper()
 	owner, a := fmt.Sprint("c", r.IntN(500)), randomAddr(r)
 	if grow && !m.taken[a] {
-		err := x.add(x.hash(owner), a.As16())
-		if err == errFull {
-			if x, err = x.grown(); err == nil {
-				err = x.add(x.hash(owner), a.As16())
-			}
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		x = added(t, x, owner, a)
 		if m.of[owner] == nil {
 			m.of[owner] = map[netip.Addr]bool{}
 		}
@@ -90,6 +83,20 @@ func (m *model) step(t *testing.T, x *index, r *rand.Rand, grow bool) *index {
 			delete(m.taken, a)
 			break
 		}
+	}
+	return x
+}
+
+func added(t *testing.T, x *index, owner string, a netip.Addr) *index {
+	t.Helper()
+	err := x.add(x.hash(owner), a.As16())
+	if errors.Is(err, errFull) {
+		if x, err = x.grown(); err == nil {
+			err = x.add(x.hash(owner), a.As16())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return x
 }

@@ -35,9 +35,9 @@ func (e *BusyError) Error() string {
 // enter opens the lease directory and locks it, waiting until ctx ends. The lock
 // is the reference's, so that both suites can work on a directory. Where
 // somebody removes directory or lock file meanwhile, it starts over.
-func (s *Store) enter(ctx context.Context, create bool) error {
+func (s *Store) enter(ctx context.Context) error {
 	for {
-		if err := s.openDir(create); err != nil {
+		if err := s.openDir(); err != nil {
 			return err
 		}
 		err := s.lock(ctx)
@@ -50,10 +50,10 @@ func (s *Store) enter(ctx context.Context, create bool) error {
 	}
 }
 
-func (s *Store) openDir(create bool) (err error) {
+func (s *Store) openDir() (err error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 	s.dirfd, err = unix.Open(s.Dir, flags, 0)
-	if create && errors.Is(err, fs.ErrNotExist) {
+	if s.creates && errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(s.Dir, dirMode); err != nil {
 			return fmt.Errorf("lease directory: %w", err)
 		}
@@ -65,8 +65,8 @@ func (s *Store) openDir(create bool) (err error) {
 	return nil
 }
 
-// lock takes the lock: exclusively to write, shared to read. Without a lock file
-// there is nobody to keep out of a reader's way.
+// lock takes the lock. Where there is no lock file, a reader makes none: nobody
+// has ever written there.
 func (s *Store) lock(ctx context.Context) (err error) {
 	s.lockfd = -1
 	flags := unix.O_RDONLY | unix.O_CLOEXEC
@@ -120,7 +120,7 @@ func holder(fd int) string {
 	if err != nil || unix.Fstat(fd, &st) != nil {
 		return "another process"
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {

@@ -51,9 +51,9 @@ func isContainerID(s string) bool {
 	return s != ""
 }
 
-// isGarbage reports whether a file holds nothing that anybody wrote: it is
-// empty, or has bytes that are no text. A crash between creating and writing
-// leaves the first, a loss of power either.
+// isGarbage reports whether a file that names no owner holds nothing that
+// anybody wrote: it is empty, or has bytes that are no text. A crash between
+// creating and writing leaves the first, a loss of power either.
 func isGarbage(content []byte) bool {
 	if len(bytes.TrimSpace(content)) == 0 || !utf8.Valid(content) {
 		return true

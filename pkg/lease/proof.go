@@ -94,7 +94,7 @@ func mapIndex(path string) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // the mapping stays
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
@@ -141,17 +141,18 @@ func (s *Store) rebuild() error {
 	if reclaimed > 0 {
 		s.note("%s: reclaimed %d leases of an earlier boot", s.Dir, reclaimed)
 	}
-	return s.install(s.fill(all, kept))
+	x := s.fill(all)
+	if kept {
+		x.mem[atFlags] |= flagKeptOld
+	}
+	return s.install(x)
 }
 
-func (s *Store) fill(all []found, kept bool) *index {
+func (s *Store) fill(all []found) *index {
 	for n, nodes := len(all)+len(all)/2, len(all)/128; ; n, nodes = n*2, nodes*2+64 {
 		x := sized(n, nodes)
 		x.put(atSeed, rand.Uint64())
 		x.setBoot(s.Boot)
-		if kept {
-			x.mem[atFlags] |= flagKeptOld
-		}
 		if x.addAll(all) == nil {
 			return x
 		}
@@ -234,7 +235,7 @@ func sweep(dir string) {
 	if err != nil {
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	names, _ := f.Readdirnames(some)
 	for _, n := range names {
 		if !strings.HasPrefix(n, indexPrefix) {

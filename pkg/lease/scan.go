@@ -91,12 +91,13 @@ func look(dirfd int, name string, boot Boot, buf []byte) ([]byte, kind) {
 	switch {
 	case err != nil:
 		k = foreign
+	case isOwner(content) && boot.isOld(fd):
+		k = old
+	case isOwner(content):
 	case isGarbage(content):
 		k = absent
-	case !isOwner(content):
+	default:
 		k = foreign
-	case boot.isOld(fd):
-		k = old
 	}
 	if err := unix.Close(fd); err != nil {
 		k = foreign

@@ -45,7 +45,8 @@ type Place struct {
 type Store struct {
 	Place
 	dirfd, lockfd int
-	reader        bool
+	reader        bool // changes nothing
+	creates       bool // makes the directory where there is none
 	x             *index
 	changed       bool
 	last          map[int]*position
@@ -66,25 +67,25 @@ var ErrTaken = errors.New("address is taken")
 // Create opens the leases to take one. It makes the directory where there is
 // none.
 func Create(ctx context.Context, p Place) (*Store, error) {
-	return open(ctx, &Store{Place: p}, true)
+	return open(ctx, &Store{Place: p, creates: true})
 }
 
 // Open opens the leases to give some back. Without a directory, which satisfies
 // errors.Is(err, fs.ErrNotExist), none is held.
 func Open(ctx context.Context, p Place) (*Store, error) {
-	return open(ctx, &Store{Place: p}, false)
+	return open(ctx, &Store{Place: p})
 }
 
 // View opens the leases to look at them. It changes nothing, not even the index,
 // and fails as Open does without a directory.
 func View(ctx context.Context, p Place) (*Store, error) {
 	p.KeepOld = true
-	return open(ctx, &Store{Place: p, reader: true}, false)
+	return open(ctx, &Store{Place: p, reader: true})
 }
 
-func open(ctx context.Context, s *Store, create bool) (*Store, error) {
+func open(ctx context.Context, s *Store) (*Store, error) {
 	s.dirfd, s.lockfd = -1, -1
-	if err := s.enter(ctx, create); err != nil {
+	if err := s.enter(ctx); err != nil {
 		return nil, errors.Join(err, s.leave())
 	}
 	if s.loadIndex() {
@@ -286,6 +287,7 @@ func (s *Store) GiveUnless(valid []Owner) (n int, err error) {
 		}
 	})
 	if err != nil {
+		s.discard()
 		return 0, err
 	}
 	var errs []error
@@ -301,6 +303,13 @@ func (s *Store) GiveUnless(valid []Owner) (n int, err error) {
 		n++
 	}
 	return n, errors.Join(errs...)
+}
+
+// discard takes from the index what proves it, so that the next call makes it
+// anew.
+func (s *Store) discard() {
+	s.changed = false // nothing is stamped
+	s.x.setProof(proof{})
 }
 
 // All returns every lease.
@@ -370,6 +379,9 @@ func (s *Store) keep(set int, p *position) {
 // nothing but the order.
 func (s *Store) SetLast(set int, addr netip.Addr) error {
 	name := lastName(set)
+	if s.last[set] == nil {
+		s.Last(set) // for the length of what is there
+	}
 	p := s.last[set]
 	if p == nil {
 		fd, err := unix.Openat(s.dirfd, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)

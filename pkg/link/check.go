@@ -84,12 +84,11 @@ func CheckRoutes(c *nl.Conn, l *nl.Link, ips []*current.IPConfig, routes []*type
 	return nil
 }
 
+// hasRoute reports whether the kernel has the route. One that names no table may
+// stand in any: sbr and vrf move it out of the main one.
 func hasRoute(have []nl.Route, w nl.Route) bool {
-	if w.Table == 0 {
-		w.Table = unix.RT_TABLE_MAIN
-	}
 	for _, h := range have {
-		if h.Dst == w.Dst && h.Table == w.Table && h.Index == w.Index && h.Gateway == w.Gateway {
+		if h.Dst == w.Dst && (w.Table == 0 || h.Table == w.Table) && h.Index == w.Index && h.Gateway == w.Gateway {
 			return true
 		}
 	}

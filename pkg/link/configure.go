@@ -48,8 +48,8 @@ type Setup struct {
 	NoPrefixRoutes bool
 	// SetMAC, if set, becomes the link's hardware address before it is up.
 	SetMAC net.HardwareAddr
-	// MAC is the link's hardware address, to tell the neighbours whose the IPv6
-	// addresses are now; nil does not.
+	// MAC is the link's hardware address, of which its neighbours are told, who may
+	// remember an address's last owner; nil tells nobody.
 	MAC net.HardwareAddr
 	// LAN heeds the advertisements of the routers on the link, where it has an
 	// IPv6 address at all.
@@ -58,6 +58,9 @@ type Setup struct {
 	// given, IPv6 itself to the kernel: for users of SLAAC. Otherwise neither
 	// is on before the link is first up (CVE-2020-10749, CVE-2024-32473).
 	AcceptRA bool
+	// Peer is the index on the host of a veth's other end: Configure then returns
+	// when packets pass. 0 is a link that does not depend on another end.
+	Peer int
 }
 
 // Configure brings the sandbox's interface up with its addresses and routes.
@@ -92,10 +95,15 @@ func Configure(p *nl.Pair, s Setup) error {
 	if err := p.Sandbox.Do(batch...); err != nil {
 		return err
 	}
+	if err := s.settle(p, addrs); err != nil {
+		return err
+	}
 	if s.DAD == WaitDAD {
 		return waitDAD(p, s.Index) // after which the kernel announces (ndisc_notify)
 	}
-	announce6(p.NS, s, addrs)
+	if s.Peer == 0 {
+		announce6(p.NS, s, addrs)
+	}
 	return nil
 }
 
@@ -124,7 +132,7 @@ func addrs(s Setup) ([]nl.Addr, error) {
 // beforeUp sets the hardware address, and makes the kernel send a gratuitous ARP
 // when the link comes up (arp_notify), without a write to /proc.
 func beforeUp(s Setup, addrs []nl.Addr) *nl.Message {
-	const inetConf, arpNotify = 1, 19 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
+	const inetConf, arpNotify = 1, 22 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
 	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
 	if s.SetMAC != nil {
 		m.Attr(unix.IFLA_ADDRESS, s.SetMAC)
@@ -179,17 +187,18 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 	}
 	switch {
 	case hasV6(addrs):
-		set := []sysctl.Setting{
-			// Without it the address below is refused, so its absence is an error there.
-			conf("disable_ipv6", "0"),
-			{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
-			conf("keep_addr_on_down", "1"),
-			conf("ndisc_notify", "1"),
-		}
+		var set []sysctl.Setting
 		if !s.AcceptRA && !s.LAN {
 			set = append(set, conf("accept_ra", "0"))
 		}
-		return append(set, s.dadSysctls(conf)...)
+		set = append(set, s.dadSysctls(conf)...)
+		return append(set,
+			conf("keep_addr_on_down", "1"),
+			conf("ndisc_notify", "1"),
+			sysctl.Setting{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
+			// Last, since it may be what brings IPv6 up on a link that is. Without it
+			// the address below is refused, so its absence is an error there.
+			conf("disable_ipv6", "0"))
 	case len(addrs) > 0 && !s.AcceptRA:
 		return []sysctl.Setting{conf("disable_ipv6", "1")}
 	default:

@@ -135,3 +135,16 @@ func asideName(k journal.Key) string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{"aside", k.Network, k.ContainerID, k.IfName}, "\x00")))
 	return "new" + hex.EncodeToString(sum[:5])
 }
+
+// RequireFree refuses a sandbox that has an interface of the name, for links
+// that are made or moved there in another way than by Create.
+func RequireFree(sandbox *nl.Conn, name string) error {
+	_, err := sandbox.LinkByName(name)
+	if nl.NotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return taken(name)
+}

@@ -45,7 +45,11 @@ const Own = "/proc/thread-self/ns/net"
 // a namespace (an unmounted /run/netns file), satisfies errors.Is(err,
 // fs.ErrNotExist).
 func Open(path string) (*NS, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	// What is no namespace, but a pipe say, must not block.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err == unix.ESRCH {
+		err = unix.ENOENT // /proc/<pid>/ns/net of a process that is just going
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

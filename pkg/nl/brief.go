@@ -72,26 +72,3 @@ func (r *ifreq) ioctl(fd int, cmd uintptr) unix.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), cmd, uintptr(unsafe.Pointer(r)))
 	return errno
 }
-
-// SettleCarrier makes the kernel act at once on a link's change of carrier. By
-// itself it does so a moment later, and until then a bridge drops what comes
-// through its new port. The question for the link's state (ETHTOOL_GLINK) has it
-// catch up before it answers; a kernel that does not has it a moment later.
-func SettleCarrier(name string) (err error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("link %q: socket: %w", name, err)
-	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_GLINK}
-	req := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(req.name[:len(req.name)-1], name)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); errno != 0 {
-		return &Error{What: fmt.Sprintf("carrier of link %q", name), Errno: errno}
-	}
-	return nil
-}

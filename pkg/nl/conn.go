@@ -282,8 +282,11 @@ func (c *Conn) Dump(m *Message, reset func()) error {
 	for try := 1; ; try++ {
 		reset()
 		err := c.exchange([]*Message{m})
-		if !errors.Is(err, errInconsistent) || try == dumpTries {
+		switch {
+		case !errors.Is(err, errInconsistent):
 			return err
+		case try == dumpTries:
+			return fmt.Errorf("%s: %w", m.What, err)
 		}
 	}
 }

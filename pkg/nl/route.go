@@ -139,7 +139,8 @@ func (c *Conn) Routes(table int) ([]Route, error) {
 		m.Reply = func(b []byte) error {
 			rs, err := ParseRoute(b)
 			for _, r := range rs {
-				if table == 0 || r.Table == table {
+				// A kernel without IPv6 answers with what it has of the other families.
+				if b[0] == fam && (table == 0 || r.Table == table) {
 					some = append(some, r)
 				}
 			}
@@ -151,6 +152,21 @@ func (c *Conn) Routes(table int) ([]Route, error) {
 		all = append(all, some...)
 	}
 	return all, nil
+}
+
+// IsLocal reports whether the namespace takes packets to the address for its own.
+// For an IPv6 address that does not hold as soon as it is added: a worker of the
+// kernel puts it into the local table.
+func (c *Conn) IsLocal(a netip.Addr) (local bool, err error) {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = family(a), uint8(a.BitLen())
+	m := NewMessage("route to "+a.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, a)
+	m.Forgive = []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EACCES, unix.EINVAL}
+	m.Reply = func(b []byte) error {
+		local = len(b) >= unix.SizeofRtMsg && b[7] == unix.RTN_LOCAL
+		return nil
+	}
+	return local, c.Do(m)
 }
 
 // ParseRoute reads the body of an RTM_NEWROUTE message: one route, or one for
@@ -219,6 +235,7 @@ func (r Route) multipath(hops []byte) []Route {
 		}
 		h := r
 		h.Index = int(binary.NativeEndian.Uint32(hops[4:]))
+		h.OnLink = hops[2]&unix.RTNH_F_ONLINK != 0
 		Attrs(hops[unix.SizeofRtNexthop:l], h.attr)
 		all = append(all, h)
 		hops = hops[min((l+3)&^3, len(hops)):]

@@ -28,7 +28,7 @@ func (b *Bed) Plug(ns *netns.NS, hostName, bridge, name string, addrs ...string)
 		b.IP("link", "set", "lo", "up")
 		b.IP("link", "set", name, "up")
 		for _, a := range addrs {
-			b.addAddr(name, a)
+			b.Addr(name, a)
 		}
 	})
 }
@@ -38,15 +38,22 @@ func noDAD(b *Bed) {
 	must(b.t, os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0o644))
 }
 
-func (b *Bed) addAddr(link, addr string) {
+// Addr gives a link an address that can be used at once. The kernel brings an
+// IPv6 address's route a moment later: Addr waits for that.
+func (b *Bed) Addr(link, addr string) {
 	b.t.Helper()
-	args := []string{"addr", "add", addr, "dev", link}
-	if net.ParseIP(addr) == nil {
-		if ip, _, err := net.ParseCIDR(addr); err == nil && ip.To4() == nil {
-			args = append(args, "nodad")
+	ip, _, err := net.ParseCIDR(addr)
+	must(b.t, err)
+	if ip.To4() != nil {
+		b.IP("addr", "add", addr, "dev", link)
+		return
+	}
+	b.IP("addr", "add", addr, "dev", link, "nodad")
+	for deadline := time.Now().Add(5 * time.Second); b.IP("-6", "route", "show", "table", "local", ip.String()) == ""; {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("no route to %s", addr)
 		}
 	}
-	b.IP(args...)
 }
 
 // Bridge makes a bridge on the host with the addresses.
@@ -56,7 +63,7 @@ func (b *Bed) Bridge(name string, addrs ...string) {
 	b.IP("link", "add", name, "type", "bridge")
 	b.IP("link", "set", name, "up")
 	for _, a := range addrs {
-		b.addAddr(name, a)
+		b.Addr(name, a)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"slices"
 	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -166,6 +167,9 @@ func (c *Call) PrevResult() (*current.Result, error) {
 	res, err := current.NewResultFromResult(r)
 	if err != nil {
 		return nil, cnierr.Decode(fmt.Errorf("could not convert result to current version: %w", err))
+	}
+	if slices.Contains(res.Interfaces, nil) || slices.Contains(res.IPs, nil) || slices.Contains(res.Routes, nil) {
+		return nil, cnierr.Decode(errors.New("could not parse prevResult: it holds null where an object belongs"))
 	}
 	return res, nil
 }

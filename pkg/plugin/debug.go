@@ -58,7 +58,8 @@ const maxLog = 1 << 20
 // cannot set an environment for one call, and drop what fails to say.
 func (t *trace) log(c *Call, name string, outcome error) error {
 	dir := string(c.Journal)
-	if _, err := os.Stat(filepath.Join(dir, "debug")); err != nil && c.Conf.Debug != true {
+	// A directory of the name holds the records of a network called debug.
+	if st, err := os.Stat(filepath.Join(dir, "debug")); (err != nil || !st.Mode().IsRegular()) && c.Conf.Debug != true {
 		return nil
 	}
 	var b strings.Builder

@@ -26,6 +26,13 @@ func (c *Call) Builtin(name, path string) (Plugin, bool) {
 // neither the environment nor standard output.
 func (c *Call) Delegate(ctx context.Context, p Plugin) (*current.Result, error) {
 	d := *c
-	d.Delegated, d.Entry = true, nil
-	return p.do(ctx, &d)
+	d.Delegated, d.Entry, d.opened = true, nil, nil
+	res, err := p.do(ctx, &d)
+	if err != nil {
+		return nil, err
+	}
+	if err := finish(&d); err != nil {
+		c.Note("%v", err) // what is left pending, DEL finds
+	}
+	return res, nil
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -24,9 +26,20 @@ import (
 func Main(t Table) {
 	p := Process{
 		Name: filepath.Base(os.Args[0]), Getenv: os.Getenv,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Journal: journal.Default,
+		Stdin: os.Stdin, Stdout: output(os.Stdout), Stderr: output(os.Stderr), Journal: journal.Default,
 	}
 	os.Exit(p.Run(context.Background(), t))
+}
+
+// output returns f by another descriptor. To one of the first three the runtime
+// of Go answers a reader that has gone with SIGPIPE's end of the process, in the
+// middle of an ADD or a DEL; to others with an error.
+func output(f *os.File) *os.File {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return f // closed: writing to it is an error either way
+	}
+	return os.NewFile(uintptr(fd), f.Name())
 }
 
 // Process is what a plugin sees of the process that it runs in.
@@ -234,7 +247,7 @@ func (c *Call) read(plug Plugin) error {
 			Details: fmt.Sprintf("config is %q, %s needs %s", conf.CNIVersion, c.Verb, oldest),
 		}
 	}
-	if c.Netns == "" {
+	if c.Netns == "" || c.Verb == GC || c.Verb == Status {
 		return nil
 	}
 	return c.lookAtSandbox()

@@ -160,21 +160,28 @@ func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 }
 
 // lives reports whether the sandbox that r was made for still exists, at the
-// path that it was made with or at the one that the call names. The cookie
-// decides: the kernel gives the inode number of a dead namespace to the next one.
+// path that it was made with or at the one that the call names.
 func lives(r journal.Record, path string) bool {
 	for _, p := range []string{r.Netns, path} {
 		n, err := netns.Open(p)
 		if err != nil {
 			continue
 		}
-		err = n.Cookie()
-		same := n.ID.Same(r.NetnsID)
-		if errors.Join(err, n.Close()) == nil && same {
+		same := isSame(n, r.NetnsID)
+		_ = n.Close()
+		if same {
 			return true
 		}
 	}
 	return false
+}
+
+// isSame reports whether n is the namespace with that identity. The cookie
+// decides where it can be had: the kernel gives the inode number of a dead
+// namespace to the next one. Without it n passes for the same, since nothing may
+// be taken from an attachment that lives.
+func isSame(n *netns.NS, id netns.ID) bool {
+	return n.ID.Same(id) && (n.Cookie() != nil || n.ID.Same(id))
 }
 
 // abort ends a failed ADD: the record goes with what it spoke of, unless
@@ -195,6 +202,7 @@ func (s Spec[C]) revert(ctx context.Context, c *Call) error {
 		return err
 	}
 	if c.Entry != nil {
+		c.Entry.Found = journal.Pending // by now the record tells what is there
 		return errors.Join(s.takeBack(ctx, c, conf), s.close(c))
 	}
 	old := *c
@@ -232,10 +240,10 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 		if cnierr.Code(err) == cnierr.TryAgain {
 			return err
 		}
-		c.Note("%v (removing without it)", err)
-		c.Entry = nil
-		return call(s.Del, ctx, c, conf)
+		c.Note("%v (removing all the same)", err)
+		return s.delUnlocked(ctx, c, conf)
 	}
+	leave(c)
 	err := call(s.Del, ctx, c, conf)
 	if err == nil {
 		err = c.Entry.Remove()
@@ -243,11 +251,33 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 	return errors.Join(err, s.close(c))
 }
 
+// leave tells others that the attachment is going. What it cannot write costs
+// them what they share with it, until the next of them goes.
+func leave(c *Call) {
+	if err := c.Entry.Leave(); err != nil {
+		c.Note("%v", err)
+	}
+}
+
+// delUnlocked runs DEL where the journal cannot be written: with the record, if
+// it can be read. What then stays of it speaks of nothing.
+func (s Spec[C]) delUnlocked(ctx context.Context, c *Call, conf C) error {
+	c.Entry = c.Journal.Peek(c.Key(s.Name))
+	err := call(s.Del, ctx, c, conf)
+	if err != nil {
+		return err
+	}
+	if err := c.Entry.Remove(); err != nil {
+		c.Note("%v", err)
+	}
+	return nil
+}
+
 // check runs CHECK with a copy of the record.
 func (s Spec[C]) check(ctx context.Context, c *Call, conf C) error {
 	if s.Keeps != nil && s.Keeps(conf) {
-		if r, err := c.Journal.Read(c.Key(s.Name)); err == nil {
-			c.Entry = &journal.Entry{Record: r, Found: journal.Done}
+		if e := c.Journal.Peek(c.Key(s.Name)); e.Found != journal.Nothing {
+			c.Entry = e
 		}
 	}
 	return call(s.Check, ctx, c, conf)
@@ -300,7 +330,11 @@ func (s Spec[C]) gcOne(ctx context.Context, c *Call, conf C) error {
 	if err != nil {
 		return err
 	}
+	if e.Found == journal.Nothing {
+		return e.Close() // its DEL came first
+	}
 	c.Entry = e
+	leave(c)
 	if err = c.lookAtSandbox(); err == nil {
 		err = call(s.Del, ctx, c, conf)
 	}

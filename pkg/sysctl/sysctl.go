@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,12 +19,15 @@ import (
 type Setting struct {
 	Key   string
 	Value string
-	// IfExists makes a key that the kernel does not have, or that is on a
-	// read-only /proc/sys, no error. Say why where it is set.
+	// IfExists makes a key that the kernel does not have no error. Say why where
+	// it is set.
 	IfExists bool
 }
 
-const root = "/proc/sys/"
+const (
+	root     = "/proc/sys/"
+	maxValue = 1 << 20 // bytes; ip_local_reserved_ports may have more than a page
+)
 
 // Set writes the settings in ns, in order, moving one thread there once; a nil
 // ns is the calling thread's own namespace. A setting that cannot be written
@@ -102,8 +106,17 @@ func refusedByFilesystem(err error) bool {
 	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
 }
 
+// open opens the key's file. A key comes from the configuration and must not
+// leave /proc/sys.
+func open(key string, flags int) (int, error) {
+	if slices.Contains(strings.Split(key, "/"), "..") {
+		return -1, unix.EINVAL
+	}
+	return unix.Open(root+key, flags|unix.O_CLOEXEC, 0)
+}
+
 func write(s Setting) error {
-	fd, err := unix.Open(root+s.Key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := open(s.Key, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
@@ -116,12 +129,16 @@ func write(s Setting) error {
 }
 
 func read(key string) (string, error) {
-	fd, err := unix.Open(root+key, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := open(key, unix.O_RDONLY)
 	if err != nil {
 		return "", fmt.Errorf("sysctl %s: %w", key, err)
 	}
-	buf := make([]byte, 4096)
+	buf := make([]byte, 512)
 	n, err := unix.Read(fd, buf)
+	for err == nil && n == len(buf) && n < maxValue { // the kernel gives a value in one read or not at all
+		buf = make([]byte, 8*len(buf))
+		n, err = unix.Pread(fd, buf, 0)
+	}
 	if err != nil {
 		err = fmt.Errorf("sysctl %s: %w", key, err)
 	}

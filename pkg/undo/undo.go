@@ -44,10 +44,20 @@ func (s *Stack) OnError(err *error) {
 		return
 	}
 	for i := len(*s) - 1; i >= 0; i-- {
-		if uerr := (*s)[i].do(); uerr != nil {
+		if uerr := (*s)[i].run(); uerr != nil {
 			*err = errors.Join(*err, &Failed{(*s)[i].what, uerr})
 		}
 	}
+}
+
+// run takes the step back. One that panics does not keep the others from theirs.
+func (s step) run() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return s.do()
 }
 
 // Incomplete reports whether err says that an undo step failed.

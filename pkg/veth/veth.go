@@ -20,6 +20,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
 )
 
 // End is one end of a pair.
@@ -68,18 +69,39 @@ func Create(p *nl.Pair, s Spec) (host, sandbox End, err error) {
 		if s.MAC != nil {
 			sandbox.MAC = s.MAC
 		}
-		err = s.create(p, &host, &sandbox)
-		if !errors.Is(err, unix.EEXIST) {
-			return host, sandbox, err
+		taken, err := s.try(p, &host, &sandbox)
+		if taken && err == nil {
+			taken, err = s.try(p, &host, &sandbox) // the stale one is gone now
 		}
-		if _, lerr := p.Sandbox.LinkByName(sandbox.Name); lerr == nil {
-			return host, sandbox, cnierr.Newf(cnierr.AlreadyAttached, "container veth name (%q) peer provided (%q) already exists", sandbox.Name, host.Name)
-		}
-		if err := deleteStale(p.Host, host); err != nil {
+		if !taken {
 			return host, sandbox, err
 		}
 	}
-	return host, sandbox, fmt.Errorf("host end %s: %w", host.Name, err)
+	return host, sandbox, fmt.Errorf("host end %s: all names of the attachment are taken: %w", host.Name, unix.EEXIST)
+}
+
+// try makes the pair. taken says that the host's end's name is another's (err is
+// then set), or was that of a stale pair, which is gone.
+func (s Spec) try(p *nl.Pair, host, sandbox *End) (taken bool, err error) {
+	err = s.create(p, host, sandbox)
+	if !errors.Is(err, unix.EEXIST) {
+		return false, err
+	}
+	_, lerr := p.Sandbox.LinkByName(sandbox.Name)
+	if lerr == nil {
+		return false, cnierr.Newf(cnierr.AlreadyAttached, "container veth name (%q) peer provided (%q) already exists", sandbox.Name, host.Name)
+	}
+	if !nl.NotFound(lerr) {
+		return false, lerr
+	}
+	deleted, derr := deleteStale(p.Host, *host)
+	if derr != nil {
+		return false, derr
+	}
+	if deleted {
+		return true, nil
+	}
+	return true, err
 }
 
 // create sends the request. Where the kernel does not answer it with the links
@@ -117,7 +139,10 @@ func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
 	if made == nil {
 		var err error
 		if made, err = p.Host.LinkByName(host.Name); err != nil {
-			return errors.Join(err, p.Host.Do(nl.DelLinkName(host.Name)))
+			if derr := p.Host.Do(nl.DelLinkName(host.Name)); derr != nil {
+				err = errors.Join(err, &undo.Failed{What: "delete " + host.Name, Err: derr})
+			}
+			return err
 		}
 	}
 	host.Index, host.MTU = made.Index, made.MTU
@@ -127,15 +152,20 @@ func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
 
 // deleteStale removes a host end that is this attachment's though its sandbox
 // has no interface of that name: the record of it was lost.
-func deleteStale(host *nl.Conn, e End) error {
+func deleteStale(host *nl.Conn, e End) (deleted bool, err error) {
 	l, err := host.LinkByName(e.Name)
 	if nl.NotFound(err) {
-		return nil
+		return true, nil // by another
 	}
-	if err != nil || l.MAC.String() != e.MAC.String() {
-		return err
+	if err != nil || !e.is(l) {
+		return false, err
 	}
-	return host.Do(nl.DelLinkIndex(l.Name, l.Index))
+	return true, host.Do(nl.DelLinkIndex(l.Name, l.Index))
+}
+
+// is reports whether l is the host end e.
+func (e End) is(l *nl.Link) bool {
+	return l.Kind == "veth" && l.Name == e.Name && l.MAC.String() == e.MAC.String()
 }
 
 // HostName returns the name of the host's end, but for the rare attachment that
@@ -157,7 +187,7 @@ func Delete(host *nl.Conn, k journal.Key) (found bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if l.Kind == "veth" && l.MAC.String() == e.MAC.String() {
+		if e.is(l) {
 			return true, host.Do(nl.DelLinkIndex(l.Name, l.Index))
 		}
 	}
@@ -180,11 +210,33 @@ func DeleteEnd(host *nl.Conn, e End) error { return host.Do(nl.DelLinkIndex(e.Na
 // is another attachment's.
 func Remove(p *nl.Pair, c *plugin.Call) error {
 	found, err := Delete(p.Host, c.Key(""))
-	if found || err != nil || p.Sandbox == nil {
+	if found || err != nil {
 		return err
 	}
 	if c.Entry != nil && c.Entry.Found != journal.Nothing {
-		return nil // made by this suite, and gone
+		return deleteRecorded(p.Host, c.Entry.Links)
+	}
+	if p.Sandbox == nil {
+		return nil
 	}
 	return link.Remove(p, c, "veth")
+}
+
+// deleteRecorded removes the recorded host end, where it is still there but has
+// another MAC address or name by now: the kernel gives an index only once.
+func deleteRecorded(host *nl.Conn, links []journal.Link) error {
+	for _, r := range links {
+		if r.Sandbox || r.Index == 0 {
+			continue
+		}
+		l, err := host.LinkByIndex(r.Index)
+		if nl.NotFound(err) || err == nil && l.Kind != "veth" {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return host.Do(nl.DelLinkIndex(l.Name, l.Index))
+	}
+	return nil
 }

@@ -61,13 +61,15 @@ func shape(p *nl.Pair, c *plugin.Call, conf config) (_ *current.Result, err erro
 		return nil, err
 	}
 	st := plan(c, conf, host)
-	if err := c.Entry.SetState(st); err != nil {
+	if st.Egress != nil {
+		if st.IFB, err = chooseIFB(p.Host, c); err != nil {
+			return nil, err
+		}
+	}
+	if err := remember(c, st); err != nil {
 		return nil, err
 	}
-	if err := c.Entry.Begin(); err != nil {
-		return nil, cnierr.With(cnierr.IOFailure, err)
-	}
-	steps.Push("take the limits off "+host.Name, func() error { return p.Host.Do(unshape(host.Name, host.Index)...) })
+	steps.Push("take the limits off "+host.Name, func() error { return p.Host.Do(st.unshape()...) })
 	var batch []*nl.Message
 	if st.Ingress != nil {
 		batch = shaper{*st.Ingress, conf.Subnets, true}.add(host.Name, host.Index)
@@ -76,6 +78,14 @@ func shape(p *nl.Pair, c *plugin.Call, conf config) (_ *current.Result, err erro
 		return nil, p.Host.Do(batch...)
 	}
 	ifb, err := createIFB(p.Host, st.IFB, host.MTU, alias(c))
+	if cnierr.Code(err) == cnierr.AlreadyAttached && st.IFB != ifbName(c) {
+		// Another attachment has taken the name meanwhile.
+		st.IFB = ifbName(c)
+		if err := remember(c, st); err != nil {
+			return nil, err
+		}
+		ifb, err = createIFB(p.Host, st.IFB, host.MTU, alias(c))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,14 +168,37 @@ func plan(c *plugin.Call, conf config, host *nl.Link) state {
 			l.Burst = packet
 		}
 	}
-	if st.Egress != nil {
-		st.IFB = ifbName(c)
-	}
 	return st
 }
 
-// ifbName returns the name of the attachment's ifb device. Its form is the
-// reference's; what is hashed has separators, and the interface's name.
+// remember writes the record, before what it speaks of is made.
+func remember(c *plugin.Call, st state) error {
+	if err := c.Entry.SetState(st); err != nil {
+		return err
+	}
+	return cnierr.With(cnierr.IOFailure, c.Entry.Begin())
+}
+
+// chooseIFB returns the name for the ifb device: the reference's, so that it can
+// remove what this suite made, unless another attachment has it. It is the same
+// for network "ab" and container "c" as for "a" and "bc", and for all interfaces
+// of a container on a network.
+func chooseIFB(host *nl.Conn, c *plugin.Call) (string, error) {
+	name := referenceIFB(c)
+	l, err := host.LinkByName(name)
+	switch {
+	case nl.NotFound(err):
+		return name, nil
+	case err != nil:
+		return "", err
+	case l.Alias == alias(c):
+		return name, nil
+	}
+	return ifbName(c), nil
+}
+
+// ifbName returns the name that no other attachment's ifb device has. Its form is
+// the reference's; what is hashed has separators, and the interface's name.
 func ifbName(c *plugin.Call) string {
 	return hashedName(strings.Join([]string{c.Conf.Name, c.ContainerID, c.IfName}, "\x00"))
 }

@@ -35,8 +35,9 @@ func newCall(keys string) nltest.Call {
 	return nltest.Call{Table: plugin.Table{"bandwidth": Plugin}, Plugin: "bandwidth", Conf: conf("1.1.0", keys)}
 }
 
-// ours is the ifb device's name for network net, container c1, interface eth0.
-var ours = hashedName("net\x00c1\x00eth0")
+// The ifb device's name for network net, container c1: the reference's, and where
+// that is taken the one for interface eth0.
+var ours, second = hashedName("netc1"), hashedName("net\x00c1\x00eth0")
 
 func TestLifecycle(t *testing.T) {
 	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
@@ -254,12 +255,29 @@ func TestForeignQdiscStays(t *testing.T) {
 	}
 }
 
+// TestAForeignQdiscBesideStays has one where nothing is to be added.
+func TestAForeignQdiscBesideStays(t *testing.T) {
+	bed := nltest.New(t)
+	prepare(bed)
+	bed.Run("tc", "qdisc", "add", "dev", "vh0", "root", "handle", "1:", "tbf", "rate", "1mbit", "burst", "5kb", "latency", "25ms")
+	before := bed.Snapshot()
+	c := newCall(`"egressRate":8000000,"egressBurst":800000`)
+	c.Gate = (&nltest.Faults{At: 4}).Gate
+	bed.Fails(plugin.Add, c, cnierr.Internal)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("a failed ADD left\n%s\nwhere there was\n%s", after, before)
+	}
+	c.Gate = nil
+	bed.Must(plugin.Add, c)
+	bed.Must(plugin.Del, c)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("DEL left\n%s\nwhere there was\n%s", after, before)
+	}
+}
+
 // TestAttachedByTheReference rebuilds what the reference makes, with its name.
 func TestAttachedByTheReference(t *testing.T) {
-	theirs := hashedName("netc1")
-	if theirs != "bwp"+"c1a6cdda8d1d" && len(theirs) != 15 {
-		t.Fatal(theirs)
-	}
+	theirs := ours
 	made := func(bed *nltest.Bed) {
 		prepare(bed)
 		tbf := func(dev, rate, burst string) {
@@ -302,19 +320,63 @@ func TestOneContainersInterfacesDoNotCollide(t *testing.T) {
 	bed := nltest.New(t)
 	prepare(bed)
 	bed.IP("link", "add", "vh1", "type", "veth", "peer", "name", "eth1", "netns", bed.Path)
-	first, second := newCall(both), newCall(both)
-	second.IfName = "eth1"
-	bed.Must(plugin.Add, first)
-	bed.Must(plugin.Add, second)
-	bed.Must(plugin.Del, second)
+	first, other := newCall(both), newCall(both)
+	other.IfName = "eth1"
+	bed.Must(plugin.Add, other)
+	if res := bed.Must(plugin.Add, first); res.Interfaces[2].Name != second {
+		t.Errorf("ifb device %s, want %s", res.Interfaces[2].Name, second)
+	}
 	bed.Must(plugin.Check, first)
+	bed.Must(plugin.Del, first)
+	bed.Must(plugin.Del, first)
+	bed.Must(plugin.Check, other)
+	bed.Must(plugin.Add, first)
+	bed.Must(plugin.Del, other)
+	bed.Must(plugin.Check, first)
+}
+
+// TestAnAmbiguousNameIsNotShared has "ab" and "c", and "a" and "bc". The record of
+// neither is there when the other's DEL comes.
+func TestAnAmbiguousNameIsNotShared(t *testing.T) {
+	bed := nltest.New(t)
+	prepare(bed)
+	c := newCall(both)
+	bed.Must(plugin.Add, c)
+	c.ContainerID, c.Conf = "tc1", `{"cniVersion":"1.1.0","name":"ne","type":"bandwidth"}`
+	bed.Must(plugin.Del, c)
+	bed.Must(plugin.Check, newCall(both))
+}
+
+// TestTheNameIsTakenMeanwhile refuses the first device as the kernel does where
+// another call has just made one.
+func TestTheNameIsTakenMeanwhile(t *testing.T) {
+	bed := nltest.New(t)
+	prepare(bed)
+	before := bed.Snapshot()
+	made := false
+	c := newCall(both)
+	c.Gate = func(what string) error {
+		if strings.HasPrefix(what, "create ifb") && !made {
+			made = true
+			bed.IP("link", "add", ours, "type", "ifb")
+		}
+		return nil
+	}
+	if res := bed.Must(plugin.Add, c); res.Interfaces[2].Name != second {
+		t.Errorf("ifb device %s, want %s", res.Interfaces[2].Name, second)
+	}
+	bed.Must(plugin.Check, newCall(both))
+	bed.Must(plugin.Del, newCall(both))
+	bed.IP("link", "del", ours)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("DEL left\n%s\nwhere there was\n%s", after, before)
+	}
 }
 
 func TestALostRecordsDeviceIsReplaced(t *testing.T) {
 	bed := nltest.New(t)
 	prepare(bed)
 	bed.IP("link", "add", ours, "type", "ifb")
-	bed.Fails(plugin.Add, newCall(both), cnierr.AlreadyAttached)
 	bed.IP("link", "set", ours, "alias", "netcleat net c1 eth0")
 	bed.Must(plugin.Add, newCall(both))
 	bed.Must(plugin.Check, newCall(both))

@@ -30,9 +30,9 @@ func detach(_ context.Context, c *plugin.Call, _ config) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	if !recorded {
-		return delIFB(p.Host, referenceIFB(c))
+		return delIFB(p.Host, referenceIFB(c), alias(c))
 	}
-	err = delIFB(p.Host, ifbName(c))
+	err = delIFB(p.Host, st.IFB, alias(c))
 	l, lerr := p.Host.LinkByName(st.Host)
 	switch {
 	case st.Host == "" || nl.NotFound(lerr):
@@ -42,17 +42,21 @@ func detach(_ context.Context, c *plugin.Call, _ config) (err error) {
 	case l.Index != st.Index:
 		return err // another link has the name now
 	}
-	return errors.Join(err, p.Host.Do(unshape(l.Name, l.Index)...))
+	return errors.Join(err, p.Host.Do(st.unshape()...))
 }
 
 // delIFB deletes an ifb device. A link of another kind that has its name is not
-// touched.
-func delIFB(host *nl.Conn, name string) error {
+// touched, nor is one whose alias says that it is another attachment's. The
+// reference sets none, and this suite's has none as long as it is being made.
+func delIFB(host *nl.Conn, name, alias string) error {
+	if name == "" {
+		return nil
+	}
 	l, err := host.LinkByName(name)
 	if nl.NotFound(err) {
 		return nil
 	}
-	if err != nil || l.Kind != "ifb" {
+	if err != nil || l.Kind != "ifb" || l.Alias != "" && l.Alias != alias {
 		return err
 	}
 	return host.Do(nl.DelLinkIndex(name, l.Index))

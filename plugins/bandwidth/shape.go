@@ -229,11 +229,15 @@ func redirect(link string, index, ifb int) []*nl.Message {
 	return []*nl.Message{qdisc, filter}
 }
 
-// unshape returns the requests that take off the link what add and redirect put
+// unshape returns the requests that take off the host's end what the limits put
 // on it.
-func unshape(link string, index int) []*nl.Message {
-	return []*nl.Message{
-		nl.DelQdisc("delete root qdisc of "+link, nl.TC{Index: index, Handle: rootHandle, Parent: nl.TCRoot}),
-		nl.DelQdisc("delete ingress qdisc of "+link, nl.TC{Index: index, Handle: ingressHandle, Parent: nl.TCIngress}),
+func (st state) unshape() []*nl.Message {
+	var all []*nl.Message
+	if st.Ingress != nil {
+		all = append(all, nl.DelQdisc("delete root qdisc of "+st.Host, nl.TC{Index: st.Index, Handle: rootHandle, Parent: nl.TCRoot}))
 	}
+	if st.Egress != nil {
+		all = append(all, nl.DelQdisc("delete ingress qdisc of "+st.Host, nl.TC{Index: st.Index, Handle: ingressHandle, Parent: nl.TCIngress}))
+	}
+	return all
 }

@@ -66,9 +66,6 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 		if err := link.Configure(p, a.setup()); err != nil {
 			return nil, err
 		}
-		if err := nl.SettleCarrier(a.host.Name); err != nil {
-			return nil, err
-		}
 	}
 	return a.result()
 }

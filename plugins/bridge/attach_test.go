@@ -418,22 +418,6 @@ func TestAddressReuse(t *testing.T) {
 	bed.Run("ping", "-c1", "-W1", "10.1.0.2")
 }
 
-// The other containers on the bridge reach an address at once, too, that has
-// come to another container: it kept its hardware address.
-func TestAddressReuseAmongContainers(t *testing.T) {
-	bed := nltest.New(t)
-	peer := call(&nltest.StubIPAM{Addresses: []string{"10.1.0.9/16"}}, "")
-	peer.ContainerID = "peer"
-	bed.Must(plugin.Add, peer)
-	c := call(&nltest.StubIPAM{Addresses: []string{"10.1.0.2/16"}}, "")
-	for _, id := range []string{"c1", "c2", "c3"} {
-		c.ContainerID, c.Netns = id, bed.PathOf(bed.NewSandbox())
-		bed.Must(plugin.Add, c)
-		bed.In(bed.Sandbox, func() { bed.Run("ping", "-c1", "-W1", "10.1.0.2") })
-		bed.Must(plugin.Del, c)
-	}
-}
-
 // Every route attribute of the result reaches the kernel.
 func TestRouteAttributes(t *testing.T) {
 	bed := nltest.New(t)

@@ -57,7 +57,11 @@ type vlanTrunk struct {
 // vlanRange is the VLAN IDs from First to Last.
 type vlanRange struct{ First, Last uint16 }
 
-const maxVLAN = 4094
+const (
+	maxVLAN = 4094
+	minMTU  = 68 // of a veth, as maxMTU
+	maxMTU  = 65535
+)
 
 func parse(c *plugin.Call) (config, error) {
 	conf := config{Bridge: "cni0", layer3: c.Conf.IPAM.Type != ""}
@@ -91,6 +95,8 @@ func (c *config) validate() (err error) {
 		return cnierr.Config("bridge %q: not a name that an interface can have", c.Bridge)
 	case c.MTU < 0:
 		return cnierr.Config("mtu %d: negative", c.MTU)
+	case c.MTU != 0 && c.MTU < minMTU || c.MTU > maxMTU:
+		return cnierr.Config("mtu %d: not from %d to %d", c.MTU, minMTU, maxMTU)
 	case c.VLAN < 0 || c.VLAN > maxVLAN:
 		return cnierr.Config("invalid VLAN ID %d (must be between 0 and %d)", c.VLAN, maxVLAN)
 	case c.layer3 && c.DisableContainerInterface:

@@ -2,10 +2,10 @@ package bridge
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -45,12 +45,18 @@ func ensureBridge(p *nl.Pair, c *config) (int, error) {
 	if b.Flags&want == want {
 		return b.Index, nil
 	}
+	// Router advertisements are off before it is up (CVE-2020-10749), whichever
+	// of several ADDs made it, and though that one was killed.
+	if b.Flags&unix.IFF_UP == 0 {
+		if err := noRA(p, c.Bridge); err != nil {
+			return 0, err
+		}
+	}
 	return b.Index, p.Host.Do(nl.SetFlags("bring up "+c.Bridge, b.Index, uint32(want), uint32(want)))
 }
 
-// createBridge makes the bridge. Its MAC address is set at once: one that the
-// kernel chooses changes with the ports. Router advertisements are off before
-// it is up (CVE-2020-10749).
+// createBridge makes the bridge, down. Its MAC address is set at once: one that
+// the kernel chooses changes with the ports.
 func createBridge(p *nl.Pair, c *config) error {
 	m := nl.NewLink("bridge", c.Bridge, 0)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
@@ -62,11 +68,7 @@ func createBridge(p *nl.Pair, c *config) error {
 	if c.filtersVLANs() {
 		m.Begin(unix.IFLA_INFO_DATA).Uint8(unix.IFLA_BR_VLAN_FILTERING, 1).End()
 	}
-	m.End()
-	if err := p.Host.Do(m); err != nil {
-		return err
-	}
-	return noRA(p, c.Bridge)
+	return p.Host.Do(m.End())
 }
 
 func noRA(p *nl.Pair, name string) error {
@@ -111,37 +113,59 @@ func (c *config) gatewayLink() string {
 	return fmt.Sprintf("%s.%d", c.Bridge, c.VLAN)
 }
 
-// ensureGatewayLink returns the index of the gateways' interface.
+// ensureGatewayLink returns the index of the gateways' interface. With a VLAN
+// that is one end of a veth pair within the host, unless somebody made another
+// of its name; coming up is the last step of making it.
 func ensureGatewayLink(p *nl.Pair, c *config, bridge int) (int, error) {
 	if c.VLAN == 0 {
 		return bridge, nil
 	}
 	name := c.gatewayLink()
 	b, err := nl.BriefByName(name)
-	if err == nil {
+	switch {
+	case nl.NotFound(err):
+		err = createGatewayPair(p, c, bridge)
+	case err == nil && b.Flags&unix.IFF_UP != 0:
 		return b.Index, nil
+	case err == nil && b.Driver != "veth":
+		return b.Index, p.Host.Do(nl.SetUp(name, b.Index))
 	}
-	if !nl.NotFound(err) {
+	if err != nil {
 		return 0, err
 	}
-	// A veth pair within the host: its port on the bridge has the VLAN.
-	mac := randomMAC()
+	return setUpGatewayPair(p, c)
+}
+
+// createGatewayPair makes the pair, the gateways' end down.
+func createGatewayPair(p *nl.Pair, c *config, bridge int) error {
+	br, err := p.Host.LinkByIndex(bridge)
+	if err != nil {
+		return err
+	}
+	name, mac := c.gatewayLink(), randomMAC()
 	portName := "br" + fmt.Sprintf("%x", mac[2:])
 	m := nl.NewLink("veth", portName, unix.IFF_UP)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
-	m.Uint32(unix.IFLA_MASTER, uint32(bridge))
+	m.Uint32(unix.IFLA_MASTER, uint32(bridge)).Uint32(unix.IFLA_MTU, uint32(br.MTU))
 	const peer = 1 // VETH_INFO_PEER
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Begin(unix.IFLA_INFO_DATA).Begin(peer)
-	m.Raw(nl.Ifinfomsg(0)).String(unix.IFLA_IFNAME, name).Attr(unix.IFLA_ADDRESS, mac).End().End().End()
-	if err := p.Host.Do(m); err != nil {
-		return 0, err
-	}
+	m.Raw(nl.Ifinfomsg(0)).String(unix.IFLA_IFNAME, name).Attr(unix.IFLA_ADDRESS, mac).Uint32(unix.IFLA_MTU, uint32(br.MTU))
+	return p.Host.Do(m.End().End().End())
+}
+
+// setUpGatewayPair gives the pair's port on the bridge the VLAN and brings the
+// other end up.
+func setUpGatewayPair(p *nl.Pair, c *config) (int, error) {
+	name := c.gatewayLink()
 	gw, err := p.Host.LinkByName(name)
 	if err != nil {
 		return 0, err
 	}
-	port := portConf{index: gw.Parent, vlan: uint16(c.VLAN), defaultPVID: c.preservedOrRemoved(p)}
-	if err := errors.Join(noRA(p, name), p.Host.Do(port.vlanMessages()...)); err != nil {
+	port := portConf{name: "of " + name, index: gw.Parent, vlan: uint16(c.VLAN), defaultPVID: c.preservedOrRemoved(p)}
+	if err := noRA(p, name); err != nil {
+		return 0, err
+	}
+	if err := p.Host.Do(port.vlanMessages()...); err != nil {
 		return 0, err
 	}
 	return gw.Index, p.Host.Do(nl.SetUp(name, gw.Index))
@@ -168,9 +192,9 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 }
 
 // ensureAddress gives the link the gateway's address. A different address of
-// the same family (IPv6: of an overlapping subnet) is replaced with forceAddress
-// and refused without it.
-func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix) error {
+// the same family (IPv6: of an overlapping subnet), which is not a gateway either,
+// is replaced with forceAddress and refused without it.
+func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix, gws []netip.Prefix) error {
 	have, err := p.Host.Addrs(index)
 	if err != nil {
 		return err
@@ -180,6 +204,7 @@ func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix) error {
 		switch {
 		case a.Prefix == want:
 			return nil
+		case slices.Contains(gws, a.Prefix):
 		case a.Prefix.Addr().Is4() != want.Addr().Is4(), a.Prefix.Addr().IsLinkLocalUnicast():
 		case want.Addr().Is6() && !a.Prefix.Masked().Overlaps(want.Masked()):
 		case !c.ForceAddress:
@@ -188,9 +213,13 @@ func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix) error {
 			batch = append(batch, nl.DelAddr(a))
 		}
 	}
-	add := nl.AddAddr(nl.Addr{Index: index, Prefix: want, Flags: c.addrFlags(want)})
+	addr := nl.Addr{Index: index, Prefix: want, Flags: c.addrFlags(want)}
+	add := nl.AddAddr(addr)
 	add.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
-	return p.Host.Do(append(batch, add)...)
+	if err := p.Host.Do(append(batch, add)...); err != nil {
+		return err
+	}
+	return link.AwaitLocal(nil, p.Host, addr)
 }
 
 func (c *config) addrFlags(p netip.Prefix) uint32 {

@@ -43,7 +43,7 @@ func ensureGateways(p *nl.Pair, conf *config, index int, gws []netip.Prefix) err
 	var v4, v6 bool
 	for _, gw := range gws {
 		v4, v6 = v4 || gw.Addr().Is4(), v6 || gw.Addr().Is6()
-		if err := ensureAddress(p, conf, index, gw); err != nil {
+		if err := ensureAddress(p, conf, index, gw, gws); err != nil {
 			return err
 		}
 	}
@@ -99,6 +99,7 @@ func (a *attachment) setup() link.Setup {
 	s := link.Setup{
 		Name: a.sandbox.Name, Index: a.sandbox.Index,
 		IPs: a.res.IPs, Routes: a.res.Routes, SetMAC: a.sandbox.MAC, AcceptRA: a.conf.AcceptRA,
+		Peer: a.host.Index, MAC: a.conf.mac,
 	}
 	if a.conf.EnableDAD {
 		s.DAD = link.WaitDAD

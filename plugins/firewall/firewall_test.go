@@ -2,6 +2,7 @@ package firewall_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,8 +37,8 @@ func (w *town) build() {
 	w.Plug(w.a2, "veth1", "br0", "eth0", "10.1.0.3/16", "fd01::3/64")
 	w.Plug(w.b1, "veth2", "br1", "eth0", "10.2.0.2/16", "fd02::2/64")
 	w.Plug(w.lan, "lan0", "", "eth0", "192.0.2.9/24", "2001:db8::9/64")
-	w.IP("addr", "add", "192.0.2.1/24", "dev", "lan0")
-	w.IP("addr", "add", "2001:db8::1/64", "dev", "lan0", "nodad")
+	w.Addr("lan0", "192.0.2.1/24")
+	w.Addr("lan0", "2001:db8::1/64")
 	for ns, gw := range map[*netns.NS][2]string{
 		w.Sandbox: {"10.1.0.1", "fd01::1"}, w.a2: {"10.1.0.1", "fd01::1"}, w.b1: {"10.2.0.1", "fd02::1"}, w.lan: {"192.0.2.1", "2001:db8::1"},
 	} {
@@ -75,8 +76,10 @@ func (w *town) rules() string {
 			}
 		}
 	}
-	return out
+	return counters.ReplaceAllString(out, "counter")
 }
+
+var counters = regexp.MustCompile(`counter packets \d+ bytes \d+`)
 
 // hosts are those that drop what nobody lets through, each its own way.
 var hosts = []struct {
@@ -149,6 +152,9 @@ func TestReach(t *testing.T) {
 	}
 	for _, h := range hosts {
 		for _, p := range policies {
+			if h.conf != "" && p.conf == `,"ingressPolicy":"same-bridge"` {
+				continue // the strictest policy and none say enough of a named backend
+			}
 			t.Run(h.name+p.conf, func(t *testing.T) {
 				w := newTown(t)
 				h.prepare(w)

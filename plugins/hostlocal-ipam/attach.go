@@ -51,8 +51,6 @@ type allocation struct {
 	conf   config
 	owner  lease.Owner
 	healed bool // what is provably dead has been reclaimed already
-	// known are the owners that the journal has a record of, once healed.
-	known map[lease.Owner]bool
 }
 
 // run takes the addresses. Where one cannot be had, it gives back those that it

@@ -84,7 +84,7 @@ func (r *requested) parse(s string) error {
 func parse(c *plugin.Call) (config, error) {
 	conf := config{dir: leaseDir(c)}
 	if c.Removing() {
-		conf.reclaim = mayReclaim(c.Stdin)
+		conf.reclaim = mayReclaim(c)
 		return conf, nil
 	}
 	var n netConf
@@ -116,13 +116,13 @@ func leaseDir(c *plugin.Call) string {
 
 // mayReclaim reads the one key that removing respects. In doubt nothing is
 // reclaimed.
-func mayReclaim(stdin []byte) bool {
+func mayReclaim(c *plugin.Call) bool {
 	var n struct {
 		IPAM struct {
 			Reclaim *bool `json:"reclaim"`
 		} `json:"ipam"`
 	}
-	err := json.Unmarshal(stdin, &n)
+	err := c.Decode(&n)
 	return err == nil && (n.IPAM.Reclaim == nil || *n.IPAM.Reclaim)
 }
 

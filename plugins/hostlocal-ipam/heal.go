@@ -3,12 +3,9 @@ package hostlocal
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -19,7 +16,7 @@ import (
 // reports whether it reclaimed any. A lease of which the journal knows nothing is
 // never one of them.
 func (a *allocation) heal() bool {
-	if a.healed || !a.conf.reclaim {
+	if a.healed || !a.conf.reclaim || a.call.Journal == "" {
 		return false
 	}
 	a.healed = true
@@ -32,15 +29,11 @@ func (a *allocation) heal() bool {
 		a.call.Note("%v (no lease is reclaimed)", err)
 		return false
 	}
-	a.known = map[lease.Owner]bool{}
 	reclaimed := 0
 	for _, r := range byAttachment(records) {
 		n, err := a.bury(o, r)
 		if err != nil {
 			a.call.Note("lease of container %q interface %q: %v (kept)", r[0].ContainerID, r[0].IfName, err)
-		}
-		if n == 0 {
-			a.known[lease.Owner{ContainerID: r[0].ContainerID, IfName: r[0].IfName}] = true
 		}
 		reclaimed += n
 	}
@@ -184,38 +177,4 @@ func (o *observer) linkExists(l journal.Link) bool {
 	_, byName := o.conn.LinkByName(l.Name)
 	_, byIndex := o.conn.LinkByIndex(l.Index)
 	return !nl.NotFound(byName) || !nl.NotFound(byIndex)
-}
-
-// exhausted says what fills the set and where to look further.
-func (a *allocation) exhausted(set rangeSet) error {
-	var held, live uint64
-	for i := range set {
-		held += a.store.CountHeld(set[i].Start.Addr, set[i].End.Addr)
-		if set[i].contains(set[i].Gateway.Addr) && a.store.IsHeld(set[i].Gateway.Addr) {
-			held-- // not one of those that are handed out
-		}
-	}
-	for o := range a.known {
-		leases, err := a.store.Of(o)
-		if err != nil {
-			continue
-		}
-		for _, l := range leases {
-			if set.find(l.Addr) != nil {
-				live++
-			}
-		}
-	}
-	live = min(live, held)
-	return cnierr.With(cnierr.Exhausted, fmt.Errorf("no IP addresses available in range set: %s: %s of %s addresses are held, %s by attachments that live or may live, %s by owners that the journal does not know; `netcleat doctor` lists them",
-		set, grouped(held), grouped(set.size()), grouped(live), grouped(held-live)))
-}
-
-// grouped writes a number with a comma between thousands.
-func grouped(n uint64) string {
-	s := strconv.FormatUint(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

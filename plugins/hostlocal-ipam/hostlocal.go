@@ -52,7 +52,11 @@ func with(ctx context.Context, open opener, p lease.Place, fn func(*lease.Store)
 	if err != nil {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
-	return errors.Join(fn(s), cnierr.With(cnierr.IOFailure, s.Close()))
+	err = fn(s)
+	if cerr := s.Close(); cerr != nil {
+		p.Note("leases of %s: %v", p.Dir, cerr) // what was done is in the files
+	}
+	return err
 }
 
 func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {

@@ -68,25 +68,25 @@ type addrRange struct {
 func (r *addrRange) complete() error {
 	n := r.Subnet.Prefix
 	if !n.IsValid() {
-		return fmt.Errorf("IP <nil> not v4 nor v6: a range needs a subnet")
+		return cnierr.Config("IP <nil> not v4 nor v6: a range needs a subnet")
 	}
 	if n.Bits() > n.Addr().BitLen()-2 {
-		return fmt.Errorf("Network %s too small to allocate from", n)
+		return cnierr.Config("Network %s too small to allocate from", n)
 	}
 	if n.Masked() != n {
-		return fmt.Errorf("Network has host bits set. For a subnet mask of length %d the network address is %s", n.Bits(), n.Masked().Addr())
+		return cnierr.Config("Network has host bits set. For a subnet mask of length %d the network address is %s", n.Bits(), n.Masked().Addr())
 	}
 	if !r.Gateway.IsValid() {
 		r.Gateway.Addr = n.Addr().Next()
 	}
 	if r.Start.IsValid() && !n.Contains(r.Start.Addr) {
-		return fmt.Errorf("RangeStart %s not in network %s", r.Start, n)
+		return cnierr.Config("RangeStart %s not in network %s", r.Start, n)
 	}
 	if !r.Start.IsValid() {
 		r.Start.Addr = n.Addr().Next()
 	}
 	if r.End.IsValid() && (!n.Contains(r.End.Addr) || r.End.Less(r.Start.Addr)) {
-		return fmt.Errorf("RangeEnd %s not in network %s", r.End, n)
+		return cnierr.Config("RangeEnd %s not in network %s", r.End, n)
 	}
 	if !r.End.IsValid() {
 		r.End.Addr = lastOf(n)

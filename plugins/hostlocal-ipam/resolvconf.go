@@ -17,7 +17,7 @@ func readResolvConf(path string) (types.DNS, error) {
 	if err != nil {
 		return types.DNS{}, cnierr.With(cnierr.IOFailure, fmt.Errorf("resolvConf: %w", err))
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var dns types.DNS
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {

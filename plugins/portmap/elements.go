@@ -299,16 +299,14 @@ func (j *job) judge(h placed) (keep bool, err error) {
 func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
 	err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
 		return j.each(func(g group, target netip.Prefix) error {
-			gone, err := j.delNetwork(c, tx, g)
-			if err != nil || gone {
-				return err
-			}
-			for _, p := range j.elements(g, target.Addr()) {
-				if err := j.delOwn(c, tx, p); err != nil {
-					return err
+			return j.delNetwork(c, tx, g, func() error {
+				for _, p := range j.elements(g, target.Addr()) {
+					if err := j.delOwn(c, tx, p); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
+				return nil
+			})
 		})
 	})
 	if nft.Missing(err) {
@@ -354,34 +352,46 @@ func (j *job) delOwnRanges(c *nft.Conn, tx *nft.Tx, set nft.Set) error {
 	return nil
 }
 
-// delNetwork removes the network's chain where no other attachment of it
-// publishes, and the whole table where no network is left. gone means the table.
-func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group) (gone bool, err error) {
+// delNetwork removes the whole table where no other network publishes; else it
+// has elements remove the attachment's own, and removes the network's chain where
+// no other attachment of it publishes.
+func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group, elements func() error) error {
 	needed, err := j.networkNeeded()
-	if err != nil || needed {
-		return false, err
-	}
-	rules, err := c.Rules(g.chain(networks))
 	if err != nil {
-		return false, err
+		return err
+	}
+	if needed {
+		return elements()
+	}
+	last, err := j.lastOf(c, g.layout)
+	if err != nil {
+		return err
+	}
+	if last {
+		tx.DeleteTable(g.table)
+		return nil
+	}
+	if err := elements(); err != nil {
+		return err
 	}
 	chain := g.network(j.key.Network)
-	others := slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target != chain.Name })
-	if !others && len(rules) > 0 {
-		foreign, err := g.foreign(c)
-		if err != nil {
-			return false, err
-		}
-		if !foreign {
-			tx.DeleteTable(g.table)
-			return true, nil
-		}
-	}
 	info, err := c.GetChain(chain)
 	if err != nil || info == nil {
+		return err
+	}
+	return errors.Join(c.DropChain(tx, chain, g.chain(networks), nil), j.delGroup(c, tx, g))
+}
+
+// lastOf reports whether the table has no other network, and nothing of the
+// reference's.
+func (j *job) lastOf(c *nft.Conn, l layout) (bool, error) {
+	rules, err := c.Rules(l.chain(networks))
+	chain := l.network(j.key.Network)
+	if err != nil || len(rules) == 0 || slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target != chain.Name }) {
 		return false, err
 	}
-	return false, errors.Join(c.DropChain(tx, chain, g.chain(networks), nil), j.delGroup(c, tx, g))
+	foreign, err := l.foreign(c)
+	return !foreign, err
 }
 
 // foreign reports whether the table holds the reference's rules, too.

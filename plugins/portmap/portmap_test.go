@@ -2,6 +2,7 @@ package portmap_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -34,8 +35,8 @@ func (w *town) build() {
 	w.Plug(w.Sandbox, "veth0", "br0", "eth0", "10.1.0.2/16", "fd01::2/64")
 	w.Plug(w.neighbour, "veth1", "br0", "eth0", "10.1.0.3/16", "fd01::3/64")
 	w.Plug(w.lan, "lan0", "", "eth0", "192.0.2.9/24", "2001:db8::9/64")
-	w.IP("addr", "add", "192.0.2.1/24", "dev", "lan0")
-	w.IP("addr", "add", "2001:db8::1/64", "dev", "lan0", "nodad")
+	w.Addr("lan0", "192.0.2.1/24")
+	w.Addr("lan0", "2001:db8::1/64")
 	for _, ns := range []*netns.NS{w.Sandbox, w.neighbour} {
 		w.In(ns, func() {
 			w.IP("route", "add", "default", "via", "10.1.0.1")
@@ -85,8 +86,10 @@ func (w *town) rules() string {
 			}
 		}
 	}
-	return out
+	return counters.ReplaceAllString(out, "counter")
 }
+
+var counters = regexp.MustCompile(`counter packets \d+ bytes \d+`)
 
 const mappings = `[
  {"hostPort":8080,"containerPort":80,"protocol":"tcp"},
@@ -114,10 +117,8 @@ func TestReach(t *testing.T) {
 			if diff := cmp.Diff(before, w.rules()); diff != "" {
 				t.Errorf("left behind (-before +after):\n%s", diff)
 			}
-			for what, answer := range w.reach() {
-				if answer != "" && !strings.Contains(what, "unpublished on the container") {
-					t.Errorf("%s after DEL: seen as %s", what, answer)
-				}
+			if answer := w.Ask(w.lan, "tcp", "192.0.2.1:8080"); answer != "" {
+				t.Errorf("published after DEL, too: seen as %s", answer)
 			}
 		})
 	}

@@ -78,27 +78,32 @@ func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout, stale func(owner) bool) e
 		return err
 	}
 	g := l.group(nil)
-	gone, err := j.delNetwork(c, tx, g)
-	if err != nil || gone {
+	return j.delNetwork(c, tx, g, func() error {
+		for _, set := range g.sets() {
+			if err := sweepSet(c, tx, set, stale); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func sweepSet(c *nft.Conn, tx *nft.Tx, set nft.Set, stale func(owner) bool) error {
+	elems, err := c.Elements(set)
+	if err != nil {
 		return err
 	}
-	for _, set := range g.sets() {
-		elems, err := c.Elements(set)
-		if err != nil {
-			return err
-		}
-		if set.Interval {
-			for _, r := range intervals(elems) {
-				if stale(ownerOf(r.elems[0].Comment)) {
-					tx.Remove(set, r.elems...)
-				}
+	if set.Interval {
+		for _, r := range intervals(elems) {
+			if stale(ownerOf(r.elems[0].Comment)) {
+				tx.Remove(set, r.elems...)
 			}
-			continue
 		}
-		for _, e := range elems {
-			if stale(ownerOf(e.Comment)) {
-				tx.Remove(set, nft.Elem{Key: e.Key})
-			}
+		return nil
+	}
+	for _, e := range elems {
+		if stale(ownerOf(e.Comment)) {
+			tx.Remove(set, nft.Elem{Key: e.Key})
 		}
 	}
 	return nil

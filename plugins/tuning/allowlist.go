@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
@@ -26,30 +26,21 @@ func allow(path string, settings []setting) error {
 		return cnierr.With(cnierr.IOFailure, fmt.Errorf("allowlist: %w", err))
 	}
 	var lines []string
-	var list []*regexp.Regexp
+	var list []pattern
 	for l := range strings.Lines(string(b)) {
 		if l = strings.TrimSpace(l); l == "" {
 			continue
 		}
-		re, err := regexp.Compile(l)
+		p, err := compile(l)
 		if err != nil {
 			return cnierr.Config("allowlist %s: %w", path, err)
 		}
-		lines, list = append(lines, l), append(list, re)
+		lines, list = append(lines, l), append(list, p)
 	}
 	for _, s := range settings {
-		if !matches(list, s.Name) {
+		if !slices.ContainsFunc(list, func(p pattern) bool { return p.matches(s.Name) }) {
 			return cnierr.Config("Sysctl %s is not allowed. Only the following sysctls are allowed: %+v", s.Name, lines)
 		}
 	}
 	return nil
-}
-
-func matches(list []*regexp.Regexp, name string) bool {
-	for _, re := range list {
-		if re.MatchString(name) {
-			return true
-		}
-	}
-	return false
 }

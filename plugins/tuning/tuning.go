@@ -7,16 +7,13 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
-// Plugin is the tuning plugin.
-var Plugin = spec("/etc/cni/tuning/allowlist.conf")
+// allowlist is the node's list of sysctls that may be set.
+const allowlist = "/etc/cni/tuning/allowlist.conf"
 
-// spec is the plugin with the allowlist in that file. A list may have tuning
-// more than once, hence Again.
-func spec(allowlist string) plugin.Spec[config] {
-	return plugin.Spec[config]{
-		Name: "tuning", Parse: parse, Keeps: config.changes, Again: true,
-		Add: attach(allowlist), Del: detach, Check: check,
-	}
+// Plugin is the tuning plugin. A list may have it more than once, hence Again.
+var Plugin = plugin.Spec[config]{
+	Name: "tuning", Parse: parse, Keeps: config.changes, Again: true,
+	Add: attach(allowlist), Del: detach, Check: check,
 }
 
 // chained requires the result of the plugin before.

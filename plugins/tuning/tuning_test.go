@@ -361,6 +361,12 @@ func TestAttachedByTheReference(t *testing.T) {
 	})
 }
 
+func withAllowlist(path string) plugin.Plugin {
+	p := Plugin
+	p.Add = attach(path)
+	return p
+}
+
 func TestAllowlist(t *testing.T) {
 	for _, tc := range []struct {
 		name, list, key string
@@ -380,7 +386,7 @@ func TestAllowlist(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := newCall(`"sysctl":{"` + tc.key + `":"1"}`)
-			c.Table = plugin.Table{"tuning": spec(list)}
+			c.Table = plugin.Table{"tuning": withAllowlist(list)}
 			if tc.code == 0 {
 				bed.Must(plugin.Add, c)
 				return
@@ -397,7 +403,7 @@ func TestAllowlist(t *testing.T) {
 		bed := nltest.New(t)
 		prepare(bed)
 		c := newCall(`"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}`)
-		c.Table = plugin.Table{"tuning": spec(t.TempDir())}
+		c.Table = plugin.Table{"tuning": withAllowlist(t.TempDir())}
 		bed.Fails(plugin.Add, c, cnierr.IOFailure)
 	})
 }

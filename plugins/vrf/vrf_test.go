@@ -78,6 +78,9 @@ func TestLifecycle(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		for name, keys := range map[string]string{"a table": `"vrfname":"blue","table":4000`, "no table": `"vrfname":"blue"`} {
 			for _, keep := range []string{"0", "1"} {
+				if keep == "1" && version != "1.1.0" {
+					continue // the version has nothing to do with it
+				}
 				t.Run(version+" "+name+" keep_addr_on_down="+keep, func(t *testing.T) {
 					bed := newBed(t)
 					bed.In(bed.Sandbox, func() { bed.Run("sysctl", "-qw", "net.ipv6.conf.eth0.keep_addr_on_down="+keep) })

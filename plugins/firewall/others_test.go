@@ -1,0 +1,334 @@
+package firewall_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcleat/netcleat/pkg/nltest"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/plugins/firewall"
+)
+
+// TestConcurrent: 64 containers of two networks come and go at once.
+func TestConcurrent(t *testing.T) {
+	for _, h := range hosts {
+		if h.conf != "" {
+			continue
+		}
+		t.Run(h.name, func(t *testing.T) {
+			w := newTown(t)
+			h.prepare(w)
+			before := w.rules()
+			do := func(verb string) {
+				var wg sync.WaitGroup
+				for i := range 64 {
+					c := w.attach([]string{"a1", "b1"}[i%2], `,"ingressPolicy":"same-bridge"`)
+					c.ContainerID, c.Netns = fmt.Sprintf("c%d", i), ""
+					wg.Go(func() {
+						w.In(w.Host, func() {
+							if a := w.Do(verb, c); a.Exit != 0 {
+								t.Errorf("%s %s: %s", verb, c.ContainerID, a.Stdout)
+							}
+						})
+					})
+				}
+				wg.Wait()
+			}
+			do(plugin.Add)
+			do(plugin.Check)
+			do(plugin.Del)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSharedBridge: two networks on one bridge; the policy stays until both are
+// gone, and the stricter one as long as its own.
+func TestSharedBridge(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	strict := w.attach("a1", `,"ingressPolicy":"isolated"`)
+	mild := w.attach("a2", `,"ingressPolicy":"same-bridge"`)
+	mild.Conf = strings.Replace(mild.Conf, `"name":"net0"`, `"name":"net9"`, 1)
+	w.Must(plugin.Add, strict)
+	w.Must(plugin.Add, mild)
+	w.Must(plugin.Del, strict)
+	if out := w.Run("nft", "list", "table", "inet", "cni_firewall"); strings.Count(out, `"br0"`) != 3 {
+		t.Errorf("after the stricter network went:\n%s", out)
+	}
+	w.Must(plugin.Check, mild)
+	w.Must(plugin.Del, mild)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestFailsClosed: no container is more open than its configuration says.
+func TestFailsClosed(t *testing.T) {
+	w := newTown(t)
+	for name, conf := range map[string]string{
+		"no interfaces":  strings.Replace(confOf(`,"ingressPolicy":"same-bridge"`), `{"name":"br0"},{"name":"veth0"},{"name":"eth0","sandbox":"/x"}`, "", 1),
+		"no host's":      strings.Replace(confOf(`,"ingressPolicy":"same-bridge"`), `{"name":"br0"},{"name":"veth0"},`, "", 1),
+		"no port":        strings.Replace(confOf(`,"ingressPolicy":"isolated"`), `{"name":"veth0"},`, "", 1),
+		"unknown policy": confOf(`,"ingressPolicy":"isolatd"`),
+		"no prevResult":  `{"cniVersion":"1.0.0","name":"net0","type":"firewall"}`,
+		"backend":        confOf(`,"backend":"nftable"`),
+	} {
+		c := w.attach("a1", "")
+		c.Conf = conf
+		before := w.Snapshot()
+		w.Fails(plugin.Add, c, 7)
+		if diff := cmp.Diff(before, w.Snapshot()); diff != "" {
+			t.Errorf("%s: left behind (-before +after):\n%s", name, diff)
+		}
+	}
+}
+
+// TestGC removes what is not valid, records or not.
+func TestGC(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	w.Must(plugin.Add, w.attach("a1", ""))
+	w.Must(plugin.Add, w.attach("a2", ""))
+	gc := w.attach("", "")
+	gc.Conf = `{"cniVersion":"1.1.0","name":"net0","type":"firewall","cni.dev/valid-attachments":[{"containerID":"a1","ifname":"eth0"}]}`
+	w.Must(plugin.GC, gc)
+	w.Must(plugin.Check, w.attach("a1", ""))
+	if err := os.RemoveAll(string(w.Journal())); err != nil {
+		t.Fatal(err)
+	}
+	gc.Conf = `{"cniVersion":"1.1.0","name":"net0","type":"firewall","cni.dev/valid-attachments":null}`
+	w.Must(plugin.GC, gc)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestReference: DEL removes the rules that the reference made of an address,
+// and leaves those of others.
+func TestReference(t *testing.T) {
+	bin := os.Getenv("REFERENCE")
+	if bin == "" {
+		bin = "/tmp/ref"
+	}
+	if _, err := os.Stat(bin + "/firewall"); err != nil {
+		t.Skip("the reference's plugins are not installed")
+	}
+	for _, legacy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("legacy %v", legacy), func(t *testing.T) {
+			w := newTown(t)
+			path := os.Getenv("PATH")
+			if legacy {
+				dir := t.TempDir()
+				for _, name := range []string{"iptables", "ip6tables"} {
+					if err := os.Symlink("/usr/sbin/"+name+"-legacy", filepath.Join(dir, name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				path = dir + ":" + path
+			}
+			for _, id := range []string{"a1", "a2"} {
+				c := w.attach(id, "")
+				cmd := exec.Command(bin + "/firewall")
+				cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + id, "CNI_NETNS=" + w.Path, "CNI_IFNAME=eth0", "CNI_PATH=" + bin, "PATH=" + path}
+				cmd.Stdin = strings.NewReader(c.Conf)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("reference: %v\n%s", err, out)
+				}
+			}
+			w.Must(plugin.Add, w.attach("b1", ""))
+			w.Must(plugin.Del, w.attach("a1", ""))
+			out := w.rules()
+			for ip, want := range map[string]bool{"10.1.0.2": false, "fd01::2": false, "10.1.0.3": true, "fd01::3": true, "10.2.0.0/16": true} {
+				if strings.Contains(out, ip) != want {
+					t.Errorf("%s: want %v\n%s", ip, want, out)
+				}
+			}
+			w.Must(plugin.Del, w.attach("a2", ""))
+			w.Must(plugin.Del, w.attach("b1", ""))
+			if out := w.rules(); strings.Contains(out, "CNI-") {
+				t.Errorf("left behind:\n%s", out)
+			}
+		})
+	}
+}
+
+// firewalld is a system bus with nothing but firewalld's zones behind it.
+type firewalld struct {
+	mu      sync.Mutex
+	sources map[string]string // to their zones
+}
+
+// start listens where DBUS_SYSTEM_BUS_ADDRESS will say.
+func (f *firewalld) start(t *testing.T) {
+	t.Helper()
+	f.sources = map[string]string{}
+	path := filepath.Join(t.TempDir(), "bus")
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go f.serve(c)
+		}
+	}()
+}
+
+// serve speaks D-Bus: authentication, then calls with strings as arguments.
+func (f *firewalld) serve(c net.Conn) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if strings.HasPrefix(line, "BEGIN") {
+			break
+		}
+		_, _ = io.WriteString(c, "OK 1234deadbeef\r\n")
+	}
+	for {
+		head := make([]byte, 16)
+		if _, err := io.ReadFull(r, head); err != nil {
+			return
+		}
+		length, fields := binary.LittleEndian.Uint32(head[4:]), binary.LittleEndian.Uint32(head[12:])
+		rest := make([]byte, (fields+7)&^7+length)
+		if _, err := io.ReadFull(r, rest); err != nil {
+			return
+		}
+		kind, body := f.answer(string(rest[:fields]), arguments(rest[(fields+7)&^7:]))
+		msg := []byte{'l', kind, 0, 1}
+		msg = binary.LittleEndian.AppendUint32(msg, uint32(len(body)))
+		msg = binary.LittleEndian.AppendUint32(msg, 77)
+		msg = binary.LittleEndian.AppendUint32(msg, 8) // one field: the serial that is answered
+		msg = append(msg, 5, 1, 'u', 0)
+		msg = append(msg, head[8:12]...)
+		_, _ = c.Write(append(msg, body...))
+	}
+}
+
+func arguments(b []byte) (args []string) {
+	for at := 0; at+4 <= len(b); {
+		n := int(binary.LittleEndian.Uint32(b[at:]))
+		args = append(args, string(b[at+4:at+4+n]))
+		at = (at + 4 + n + 1 + 3) &^ 3
+	}
+	return args
+}
+
+func text(s string) []byte {
+	return append(append(binary.LittleEndian.AppendUint32(nil, uint32(len(s))), s...), 0)
+}
+
+// answer returns the message's type and body.
+func (f *firewalld) answer(header string, args []string) (kind byte, body []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	zone, taken := "", false
+	if len(args) == 2 {
+		zone, taken = f.sources[args[1]]
+	}
+	switch {
+	case strings.Contains(header, "querySource"):
+		if taken && zone == args[0] {
+			return 2, []byte{1, 0, 0, 0}
+		}
+		return 2, []byte{0, 0, 0, 0}
+	case strings.Contains(header, "addSource"):
+		if taken {
+			return 3, text("ZONE_ALREADY_SET: " + args[1])
+		}
+		f.sources[args[1]] = args[0]
+	case strings.Contains(header, "removeSource"):
+		if !taken {
+			return 3, text("UNKNOWN_SOURCE: " + args[1])
+		}
+		delete(f.sources, args[1])
+	}
+	return 2, text("ok")
+}
+
+func (f *firewalld) list() map[string]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := map[string]string{}
+	for s, z := range f.sources {
+		all[s] = z
+	}
+	return all
+}
+
+// TestFirewalld: the network is a source of the zone from its first container to
+// its last; it is told from the kernel's tables that firewalld runs.
+func TestFirewalld(t *testing.T) {
+	for _, tc := range []struct{ name, conf, zone string }{
+		{"found", "", "trusted"},
+		{"named", `,"backend":"firewalld","firewalldZone":"work"`, "work"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newTown(t)
+			w.Run("nft", "add", "table", "inet", "firewalld")
+			f := &firewalld{}
+			f.start(t)
+			before := w.rules()
+			c, more := w.attach("a1", tc.conf), w.attach("a2", tc.conf)
+			w.Must(plugin.Add, c)
+			w.Must(plugin.Add, more)
+			w.Must(plugin.Check, c)
+			want := map[string]string{"10.1.0.0/16": tc.zone, "fd01::/64": tc.zone}
+			if diff := cmp.Diff(want, f.list()); diff != "" {
+				t.Errorf("sources (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("rules beside firewalld's (-before +after):\n%s", diff)
+			}
+			f.mu.Lock()
+			clear(f.sources) // firewall-cmd --reload
+			f.mu.Unlock()
+			w.Fails(plugin.Check, c, 102)
+			records, err := w.Journal().Network("net0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range records {
+				if err := firewall.Reconcile(t.Context(), nil, w.Journal(), r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Must(plugin.Del, c)
+			if diff := cmp.Diff(want, f.list()); diff != "" {
+				t.Errorf("sources after the first of two went (-want +got):\n%s", diff)
+			}
+			more.Netns = nltest.NoNetns
+			more.Conf = `{"cniVersion":"1.0.0","name":"net0","type":"firewall"}`
+			w.Must(plugin.Del, more)
+			if got := f.list(); len(got) > 0 {
+				t.Errorf("sources left behind: %v", got)
+			}
+			f.sources["10.1.0.0/16"] = "drop"
+			w.Fails(plugin.Add, c, 102) // another zone has it
+		})
+	}
+}

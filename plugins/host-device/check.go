@@ -1,0 +1,58 @@
+package hostdevice
+
+import (
+	"context"
+	"errors"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// check answers CHECK: the device is in the sandbox and as ADD reported it.
+func (s sysfs) check(ctx context.Context, c *plugin.Call, conf config) (err error) {
+	res, err := c.PrevResult()
+	if err != nil {
+		return err
+	}
+	if res == nil {
+		return cnierr.Config("required prevResult missing")
+	}
+	if conf.layer3 {
+		if err := ipam.Check(ctx, c); err != nil {
+			return err
+		}
+	}
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+
+	want, at := link.Find(res, c.IfName, c.Netns)
+	if want == nil {
+		return cnierr.Check("prevResult has no interface %s in %s", c.IfName, c.Netns)
+	}
+	d, known, err := recorded(c.Entry)
+	if err != nil {
+		return err
+	}
+	if known && d.Name == "" || !known && want.Mac == "" {
+		return nil // a driver of userspace has the device
+	}
+	l, err := link.Expect(p.Sandbox, want, "")
+	switch {
+	case err != nil:
+		return err
+	case known && !d.is(l):
+		return cnierr.Check("interface %s is not the device %s", l.Name, d.Name)
+	case !l.Up():
+		return cnierr.Check("interface %s is down", l.Name)
+	}
+	ips := link.Owned(res.IPs, at)
+	if err := link.CheckAddrs(p.Sandbox, l, ips); err != nil {
+		return err
+	}
+	return link.CheckRoutes(p.Sandbox, l, ips, res.Routes)
+}

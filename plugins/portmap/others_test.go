@@ -1,0 +1,363 @@
+package portmap_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcleat/netcleat/pkg/nltest"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/plugins/portmap"
+)
+
+const tcp8080 = `[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]`
+
+// at is the call for a container with an address of its own.
+func (w *town) at(id, network, ip, backend, mappings string) nltest.Call {
+	c := call(fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"portmap","backend":%q,"runtimeConfig":{"portMappings":%s},
+	 "prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"interface":0,"address":"%s/16"}]}}`, network, backend, mappings, ip))
+	c.ContainerID = id
+	return c
+}
+
+// TestConflict: a port belongs to one live container, and to nobody dead.
+func TestConflict(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			w.Must(plugin.Add, w.at("first", "net1", "10.1.0.2", backend, tcp8080))
+			for mappings, taken := range map[string]bool{
+				tcp8080: true,
+				`[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]`:                      false,
+				`[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`: true,
+				`[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`:                      false,
+				many(100, 8000, 8000): true,
+			} {
+				c := w.at("second", "net2", "10.1.0.3", backend, mappings)
+				before := w.rules()
+				if !taken {
+					w.Must(plugin.Add, c)
+					w.Must(plugin.Del, c)
+				} else if msg := w.Fails(plugin.Add, c, 101); !strings.Contains(msg, `already published by container "first"`) {
+					t.Errorf("message: %s", msg)
+				}
+				if diff := cmp.Diff(before, w.rules()); diff != "" {
+					t.Errorf("%s left behind (-before +after):\n%s", mappings, diff)
+				}
+			}
+			other := w.at("first", "net2", "10.1.0.2", backend, tcp8080)
+			w.Must(plugin.Add, other) // another network of the same container
+			w.Must(plugin.Check, other)
+			w.Must(plugin.Del, other)
+			last := w.at("second", "net2", "10.1.0.3", backend, tcp8080)
+			last.Conf = strings.Replace(last.Conf, `"name"`, `"hostPortConflict":"replace","name"`, 1)
+			w.Must(plugin.Add, last)
+			w.Must(plugin.Del, w.at("first", "net1", "10.1.0.2", backend, tcp8080))
+			w.Must(plugin.Check, last) // the first one's DEL took nothing from it
+		})
+	}
+}
+
+// TestDeadOwner: what a killed host of containers left is no conflict.
+func TestDeadOwner(t *testing.T) {
+	w := newTown(t)
+	dead := w.at("dead", "net1", "10.1.0.2", "", tcp8080)
+	gone := w.Dir + "/netns"
+	if err := os.Symlink(w.PathOf(w.neighbour), gone); err != nil {
+		t.Fatal(err)
+	}
+	dead.Netns = gone
+	w.Must(plugin.Add, dead)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	c := w.at("next", "net1", "10.1.0.3", "", tcp8080)
+	w.Must(plugin.Add, c)
+	w.Must(plugin.Del, dead)
+	w.Must(plugin.Check, c)
+}
+
+// TestRanges: neighbours, the highest port, and removal of one among several.
+func TestRanges(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	var calls []nltest.Call
+	for i, first := range []int{9000, 9016, 65504, 65520} {
+		c := w.at(fmt.Sprintf("c%d", i), "net1", fmt.Sprintf("10.1.0.%d", i+2), "", many(16, first, first))
+		w.Must(plugin.Add, c)
+		w.Must(plugin.Check, c)
+		calls = append(calls, c)
+	}
+	w.Fails(plugin.Add, w.at("x", "net1", "10.1.0.9", "", many(16, 9031, 9031)), 101)
+	w.Must(plugin.Del, calls[1])
+	w.Must(plugin.Add, w.at("x", "net1", "10.1.0.9", "", many(16, 9016, 9016)))
+	w.Must(plugin.Del, w.at("x", "net1", "10.1.0.9", "", "[]"))
+	for _, c := range calls {
+		w.Must(plugin.Del, c)
+	}
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestConditions: they hold for their own containers' ports only.
+func TestConditions(t *testing.T) {
+	for _, tc := range []struct{ backend, conditions string }{
+		{"nftables", `"conditionsV4":["ip","saddr","!=","192.0.2.9"],"conditionsV6":["ip6","saddr","!=","2001:db8::9"]`},
+		{"iptables", `"conditionsV4":["!","-s","192.0.2.9"],"conditionsV6":["!","-s","2001:db8::9"]`},
+	} {
+		t.Run(tc.backend, func(t *testing.T) {
+			w := newTown(t)
+			w.serve()
+			before := w.rules()
+			c := call(conf("", tcp8080, ","+tc.conditions))
+			w.Must(plugin.Add, c)
+			free := w.at("free", "net2", "10.1.0.2", tc.backend, `[{"hostPort":8090,"containerPort":80,"protocol":"tcp"}]`)
+			w.Must(plugin.Add, free)
+			w.Must(plugin.Check, c)
+			got := map[string]string{
+				"LAN":                w.Ask(w.lan, "tcp", "192.0.2.1:8080"),
+				"LAN, IPv6":          w.Ask(w.lan, "tcp", "[2001:db8::1]:8080"),
+				"neighbour":          w.Ask(w.neighbour, "tcp", "192.0.2.1:8080"),
+				"LAN, without them":  w.Ask(w.lan, "tcp", "192.0.2.1:8090"),
+				"neighbour, without": w.Ask(w.neighbour, "tcp", "192.0.2.1:8090"),
+			}
+			want := map[string]string{
+				"LAN": "", "LAN, IPv6": "", "neighbour": "10.1.0.1", "LAN, without them": "192.0.2.9", "neighbour, without": "10.1.0.1",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("who reaches the port (-want +got):\n%s\n%s", diff, w.rules())
+			}
+			w.Must(plugin.Del, c)
+			w.Must(plugin.Del, free)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestFlushed: CHECK notices, Reconcile restores, and does so once.
+func TestFlushed(t *testing.T) {
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) {
+			w := newTown(t)
+			b.prepare(w)
+			c := call(conf(b.conf, mappings))
+			w.Must(plugin.Add, c)
+			made := w.rules()
+			w.Run("nft", "flush", "ruleset")
+			if b.name == "legacy" {
+				for _, cmd := range []string{"iptables-legacy", "ip6tables-legacy"} {
+					w.Run(cmd, "-t", "nat", "-F")
+					w.Run(cmd, "-t", "nat", "-X")
+				}
+				w.Run("iptables-legacy", "-t", "raw", "-F")
+			}
+			w.Fails(plugin.Check, c, 102)
+			records, err := w.Journal().Network("net1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := portmap.Reconcile(t.Context(), nil, w.Journal(), records[0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Must(plugin.Check, c)
+			if diff := cmp.Diff(made, w.rules()); diff != "" {
+				t.Errorf("reconciled (-made +now):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSwitch: DEL and GC find what was made with another backend.
+func TestSwitch(t *testing.T) {
+	for from, to := range map[string]string{"iptables": "nftables", "nftables": "iptables"} {
+		t.Run(from+" to "+to, func(t *testing.T) {
+			w := newTown(t)
+			before := w.rules()
+			w.Must(plugin.Add, call(conf(from, tcp8080)))
+			w.Must(plugin.Del, call(conf(to, tcp8080)))
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestGC keeps what is valid and removes the rest, records or not.
+func TestGC(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			before := w.rules()
+			stay := w.at("stay", "net1", "10.1.0.2", backend, tcp8080)
+			w.Must(plugin.Add, stay)
+			w.Must(plugin.Add, w.at("go", "net1", "10.1.0.3", backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`))
+			w.Must(plugin.Add, w.at("lost", "net1", "10.1.0.4", backend, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`))
+			if err := os.Remove(w.Dir + "/journal/net1/lost:eth0:portmap"); err != nil {
+				t.Fatal(err)
+			}
+			w.Must(plugin.Add, w.at("else", "net2", "10.1.0.5", backend, `[{"hostPort":8083,"containerPort":80,"protocol":"tcp"}]`))
+			gc := call(`{"cniVersion":"1.1.0","name":"net1","type":"portmap","cni.dev/valid-attachments":[{"containerID":"stay","ifname":"eth0"}]}`)
+			w.Must(plugin.GC, gc)
+			out := w.rules()
+			for ip, want := range map[string]bool{"10.1.0.2": true, "10.1.0.3": false, "10.1.0.4": false, "10.1.0.5": true} {
+				if strings.Contains(out, ip) != want {
+					t.Errorf("%s: want %v\n%s", ip, want, out)
+				}
+			}
+			w.Must(plugin.Check, stay)
+			for _, net := range []string{"net1", "net2"} {
+				gc.Conf = fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"portmap","cni.dev/valid-attachments":null}`, net)
+				w.Must(plugin.GC, gc)
+			}
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// reference runs the reference's portmap.
+func (w *town) reference(t *testing.T, verb string, c nltest.Call) {
+	t.Helper()
+	bin := os.Getenv("REFERENCE")
+	if bin == "" {
+		bin = "/tmp/ref"
+	}
+	if _, err := os.Stat(bin + "/portmap"); err != nil {
+		t.Skip("the reference's plugins are not installed")
+	}
+	cmd := exec.Command(bin + "/portmap")
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+w.Path, "CNI_IFNAME=eth0", "CNI_PATH="+bin)
+	cmd.Stdin = strings.NewReader(c.Conf)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("reference %s: %v\n%s", verb, err, out)
+	}
+}
+
+// TestReference: DEL removes what the reference made for the attachment, and
+// both live beside each other.
+func TestReference(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			theirs := w.at("theirs", "net1", "10.1.0.3", backend, tcp8080)
+			w.reference(t, "ADD", theirs)
+			ours := w.at("ours", "net1", "10.1.0.2", backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`)
+			w.Must(plugin.Add, ours)
+			more := w.at("more", "net2", "10.1.0.4", backend, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`)
+			w.reference(t, "ADD", more)
+			w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
+			w.Serve(w.neighbour, "tcp", "10.1.0.3:80")
+			for addr, want := range map[string]string{"192.0.2.1:8080": "192.0.2.9", "192.0.2.1:8081": "192.0.2.9"} {
+				if got := w.Ask(w.lan, "tcp", addr); got != want {
+					t.Errorf("%s: seen as %q\n%s", addr, got, w.rules())
+				}
+			}
+			bare := theirs
+			bare.Netns, bare.Conf = nltest.NoNetns, `{"cniVersion":"1.0.0","name":"net1","type":"portmap"}`
+			w.Must(plugin.Del, bare)
+			if out := w.rules(); strings.Contains(out, "10.1.0.3") || !strings.Contains(out, "10.1.0.4") || !strings.Contains(out, "10.1.0.2") {
+				t.Errorf("after DEL of one of the reference's:\n%s", out)
+			}
+			w.Must(plugin.Check, ours)
+			w.reference(t, "DEL", more)
+			w.Must(plugin.Check, ours)
+			w.Must(plugin.Del, ours)
+			if out := w.rules(); strings.Contains(out, "10.1.0") {
+				t.Errorf("left behind:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestSender: one that never pauses reaches a restarted container in under a
+// second, though nothing about its own packets changes.
+func TestSender(t *testing.T) {
+	w := newTown(t)
+	udp := `[{"hostPort":5353,"containerPort":53,"protocol":"udp"}]`
+	w.Must(plugin.Add, w.at("old", "net1", "10.1.0.2", "", udp))
+	w.Serve(w.Sandbox, "udp", "10.1.0.2:53")
+	w.Serve(w.neighbour, "udp", "10.1.0.3:53")
+	var c net.Conn
+	w.In(w.lan, func() {
+		var err error
+		if c, err = net.Dial("udp", "192.0.2.1:5353"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer c.Close()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+				_, _ = c.Write([]byte("?"))
+			}
+		}
+	}()
+	answers := func() bool {
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_, err := c.Read(make([]byte, 100))
+		return err == nil
+	}
+	if !answers() {
+		t.Fatal("no answer from the first container")
+	}
+	// It is gone without a DEL of its port: the address answers no more.
+	w.In(w.Sandbox, func() { w.IP("link", "set", "eth0", "down") })
+	w.Must(plugin.Del, w.at("old", "net1", "10.1.0.2", "", udp))
+	start := time.Now()
+	w.Must(plugin.Add, w.at("new", "net1", "10.1.0.3", "", udp))
+	for time.Since(start) < 100*time.Millisecond {
+		_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+		_, _ = c.Read(make([]byte, 100)) // what was under way
+	}
+	if !answers() {
+		t.Errorf("no answer from the second container for %v\n%s", time.Since(start), w.Run("conntrack", "-L"))
+	}
+}
+
+// TestConcurrent: 64 containers of several networks come and go at once.
+func TestConcurrent(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			before := w.rules()
+			do := func(verb string) {
+				var wg sync.WaitGroup
+				for i := range 64 {
+					c := w.at(fmt.Sprintf("c%d", i), fmt.Sprintf("net%d", i%4), fmt.Sprintf("10.1.1.%d", i), backend, fmt.Sprintf(`[{"hostPort":%d,"containerPort":80,"protocol":"tcp"}]`, 8000+i))
+					wg.Go(func() {
+						w.In(w.Host, func() {
+							if a := w.Do(verb, c); a.Exit != 0 {
+								t.Errorf("%s %s: %s", verb, c.ContainerID, a.Stdout)
+							}
+						})
+					})
+				}
+				wg.Wait()
+			}
+			do(plugin.Add)
+			do(plugin.Check)
+			do(plugin.Del)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
