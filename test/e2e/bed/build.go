@@ -78,10 +78,10 @@ func (h *Host) installPlugins() {
 	h.InstallOurs()
 }
 
-// InstallReference puts the reference's plugins into the plugins' directory.
+// InstallReference has the plugins' directory hold the reference's, and no other.
 func (h *Host) InstallReference() {
 	h.t.Helper()
-	h.must(os.MkdirAll(h.Plugins, 0o755))
+	h.must(os.RemoveAll(h.Plugins))
 	h.must(os.CopyFS(h.Plugins, os.DirFS(h.built.reference)))
 	h.must(os.Remove(h.Plugins + "/cnitool"))
 }
