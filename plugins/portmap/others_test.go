@@ -271,7 +271,7 @@ func (w *town) reference(t *testing.T, verb string, c nltest.Call) {
 	t.Helper()
 	bin := os.Getenv("REFERENCE")
 	if bin == "" {
-		bin = "/tmp/ref"
+		bin = "../../build/reference/bin" // of make install-deps
 	}
 	if _, err := os.Stat(bin + "/portmap"); err != nil {
 		t.Skip("the reference's plugins are not installed")
@@ -314,6 +314,11 @@ func TestReference(t *testing.T) {
 			w.Must(plugin.Check, ours)
 			w.Must(plugin.Del, ours)
 			if out := w.rules(); strings.Contains(out, "10.1.0") {
+				t.Errorf("left behind:\n%s", out)
+			}
+			w.reference(t, "ADD", theirs)
+			w.Must(plugin.Del, theirs) // with the result
+			if out := w.rules(); strings.Contains(out, "10.1.0") || strings.Contains(out, "hostports") {
 				t.Errorf("left behind:\n%s", out)
 			}
 		})

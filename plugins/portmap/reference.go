@@ -30,22 +30,42 @@ func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 	for _, v6 := range []bool{false, true} {
 		l := layoutOf(v6)
 		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
-				rules, err := c.Rules(l.chain(name))
-				if err != nil {
-					return err
-				}
-				for _, r := range rules {
-					if r.Comment == j.key.ContainerID && j.concerns(r, v6) {
-						tx.DeleteRule(l.chain(name), r.Handle)
-					}
-				}
+			if err := j.delTheirs(c, tx, l); err != nil {
+				return err
 			}
 			return j.delStrays(c, tx, l)
 		})
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// delTheirs removes the attachment's rules from one of the tables, and the whole
+// table where they were the last rules and no network of ours is in it.
+func (j *job) delTheirs(c *nft.Conn, tx *nft.Tx, l layout) error {
+	networks, err := c.Rules(l.chain(networks))
+	if err != nil {
+		return err
+	}
+	found, stays := false, len(networks) > 0
+	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
+		rules, err := c.Rules(l.chain(name))
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if r.Comment == j.key.ContainerID && j.concerns(r, l.v6) {
+				found = true
+				tx.DeleteRule(l.chain(name), r.Handle)
+			} else if r.Target == "" && r.Comment != "" {
+				stays = true
+			}
+		}
+	}
+	if found && !stays {
+		tx.DeleteTable(l.table)
 	}
 	return nil
 }
@@ -57,7 +77,8 @@ func (j *job) concerns(r nft.RuleInfo, v6 bool) bool {
 			continue
 		}
 		known = true
-		if slices.ContainsFunc(r.Values, func(v []byte) bool { return slices.Equal(v, t.Addr().AsSlice()) }) {
+		own := func(v []byte) bool { return slices.Equal(v, t.Addr().AsSlice()) }
+		if slices.ContainsFunc(r.Values, own) || slices.ContainsFunc(r.Loads, own) {
 			return true
 		}
 	}
