@@ -50,7 +50,7 @@ func (l Link) encode() jsontext.Value {
 }
 
 // yes leaves out what is not so.
-func yes(b bool) jsontext.Value {
+func yes(b bool) jsontext.Value { //nolint:revive // a value to write, not a switch
 	if b {
 		return jsontext.Value("true")
 	}

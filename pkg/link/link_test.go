@@ -38,8 +38,14 @@ func ip(t *testing.T, address, gateway string) *current.IPConfig {
 }
 
 func TestConfigure(t *testing.T) {
-	v4 := func(t *testing.T) []*current.IPConfig { return []*current.IPConfig{ip(t, "10.1.0.2/16", "10.1.0.1")} }
-	v6 := func(t *testing.T) []*current.IPConfig { return []*current.IPConfig{ip(t, "fd00::2/64", "fd00::1")} }
+	v4 := func(t *testing.T) []*current.IPConfig {
+		t.Helper()
+		return []*current.IPConfig{ip(t, "10.1.0.2/16", "10.1.0.1")}
+	}
+	v6 := func(t *testing.T) []*current.IPConfig {
+		t.Helper()
+		return []*current.IPConfig{ip(t, "fd00::2/64", "fd00::1")}
+	}
 	for name, c := range map[string]struct {
 		ips     func(*testing.T) []*current.IPConfig
 		change  func(*link.Setup)
@@ -125,6 +131,7 @@ func TestDuplicateAddress(t *testing.T) {
 func TestCheckRoutes(t *testing.T) {
 	table := 100
 	route := func(t *testing.T, dst, gw string) *types.Route {
+		t.Helper()
 		return &types.Route{Dst: subnet(t, dst), GW: link.IPNet(prefixOf(gw)).IP}
 	}
 	for name, change := range map[string]func(*types.Route){

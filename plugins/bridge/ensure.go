@@ -195,7 +195,8 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 // ensureAddress gives the link the gateway's address. A different address of
 // the same family (IPv6: of an overlapping subnet), which is not a gateway either,
 // is replaced with forceAddress and refused without it.
-func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix, gws []netip.Prefix) error {
+func ensureAddress(p *nl.Pair, c *config, gw nl.Addr, gws []netip.Prefix) error {
+	index, want := gw.Index, gw.Prefix
 	have, err := p.Host.Addrs(index)
 	if err != nil {
 		return err

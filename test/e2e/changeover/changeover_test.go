@@ -92,6 +92,7 @@ func (c container) stop(h *bed.Host) {
 // world makes the host of a story, with what its containers need, and room for
 // as many again.
 func (n network) world(t *testing.T) *bed.Host {
+	t.Helper()
 	h := bed.New(t, "iptables", "nft")
 	for i := range 2 * n.containers {
 		n.prepare(h, i)
