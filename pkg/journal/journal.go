@@ -458,7 +458,23 @@ const locks = ".locks"
 // Lock takes a lock that all plugins share, waiting until ctx ends (ErrBusy);
 // what names it: "masquerade of <network>". The lock order of the suite is: an
 // attachment's record (Open), then at most one of these, then IPAM's.
+//
+// Where the directory cannot be written there is nothing to share the lock with:
+// what is to be removed can be removed without. unlock is then a no-op.
 func (d Dir) Lock(ctx context.Context, what string) (unlock func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	unlock, err = d.lock(ctx, what)
+	if err != nil && !errors.Is(err, ErrBusy) {
+		return func() error { return nil }, nil
+	}
+	return unlock, err
+}
+
+// lockWait bounds how long a call waits for others.
+const lockWait = time.Minute
+
+func (d Dir) lock(ctx context.Context, what string) (unlock func() error, err error) {
 	path := filepath.Join(string(d), locks, Cut(what, 2*readable))
 	fd, err := lockFile(ctx, path)
 	if err != nil {

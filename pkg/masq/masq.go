@@ -53,11 +53,8 @@ func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
 // locked runs fn with a socket and under the network's lock.
 func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) (err error) {
 	unlock, err := a.Journal.Lock(ctx, "masquerade of "+a.Network)
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
 	if err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
+		return cnierr.With(cnierr.TryAgain, err)
 	}
 	c, err := nft.Dial(nil, a.Gate)
 	if err != nil {

@@ -62,11 +62,8 @@ type job struct {
 // locked runs fn with a socket, alone among all that change the firewall.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 	unlock, err := j.dir.Lock(ctx, "firewall")
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
 	if err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
+		return cnierr.With(cnierr.TryAgain, err)
 	}
 	c, err := nft.Dial(nil, j.gate)
 	if err != nil {

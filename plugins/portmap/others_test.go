@@ -145,6 +145,20 @@ func TestNoExpiry(t *testing.T) {
 	}
 }
 
+// TestNoJournal: what the reference left goes, though nothing can be written.
+func TestNoJournal(t *testing.T) {
+	w := newTown(t)
+	c := w.at(who{"c1", "net1", "10.1.0.2"}, "nftables", tcp8080)
+	w.reference(t, "ADD", c)
+	if err := os.WriteFile(string(w.Journal()), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Must(plugin.Del, c)
+	if out := w.rules(); strings.Contains(out, "10.1.0.2") {
+		t.Errorf("left behind:\n%s", out)
+	}
+}
+
 // TestConditions: they hold for their own containers' ports only.
 func TestConditions(t *testing.T) {
 	for _, tc := range []struct{ backend, conditions string }{

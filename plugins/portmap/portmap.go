@@ -66,11 +66,8 @@ func (j *job) tool(v6 bool) iptables.Tool { return iptables.Tool{V6: v6, Legacy:
 // locked runs fn with a socket, alone among all that publish ports.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 	unlock, err := j.dir.Lock(ctx, "published ports")
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
 	if err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
+		return cnierr.With(cnierr.TryAgain, err)
 	}
 	c, err := nft.Dial(nil, j.gate)
 	if err != nil {
