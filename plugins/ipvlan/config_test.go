@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 		`{"mode":"l4"}`:   `unknown ipvlan mode: "l4" (want l2, l3 or l3s)`,
 		`{"flag":"open"}`: `unknown ipvlan flag: "open" (want bridge, private or vepa)`,
 		`{"mtu":-5}`:      "invalid MTU -5, must be [0, master MTU]",
-		`{"master":5}`:    "failed to load netconf: json: cannot unmarshal number into Go struct field config.Conf.master of type string",
+		`{"master":5}`:    "failed to load netconf: master: json: cannot unmarshal number into Go value of type string",
 	} {
 		_, err := parseText(conf)
 		got := ""

@@ -27,8 +27,8 @@ func TestParse(t *testing.T) {
 		`{"mac":"c2:11:22:33:44:55"}`: "",
 		`{"mac":"nonsense"}`:          "address nonsense: invalid MAC address",
 		`{"mac":"01:00:5e:00:00:01"}`: "address 01:00:5e:00:00:01: invalid MAC address: a multicast one",
-		`{"mtu":"big"}`:               "failed to load netconf: json: cannot unmarshal string into Go struct field config.Conf.mtu of type int",
-		`{"bcqueuelen":-1}`:           "failed to load netconf: json: cannot unmarshal number -1 into Go struct field config.bcqueuelen of type uint32",
+		`{"mtu":"big"}`:               "failed to load netconf: mtu: json: cannot unmarshal string into Go value of type int",
+		`{"bcqueuelen":-1}`:           "failed to load netconf: bcqueuelen: json: cannot unmarshal number -1 into Go value of type uint32",
 		`{"bcqueuelen":5000,"linkInContainer":true,"unknown":[]}`: "",
 		`{`: "unexpected end of JSON input",
 	} {

@@ -26,7 +26,7 @@ func TestParse(t *testing.T) {
 		`{` + ipam + `,"mtu":-1}`:                                            "mtu -1: negative",
 		`{}`:                                                                 "ipam: no plugin name provided: ptp routes, and needs addresses for that",
 		`{"ipam":{"type":""}}`:                                               "ipam: no plugin name provided: ptp routes, and needs addresses for that",
-		`{` + ipam + `,"ipMasq":"yes"}`:                                      "failed to load netconf: json: cannot unmarshal string into Go struct field config.ipMasq of type bool",
+		`{` + ipam + `,"ipMasq":"yes"}`:                                      "failed to load netconf: ipMasq: json: cannot unmarshal string into Go value of type bool",
 	} {
 		_, err := parseText(conf, "K8S_POD_NAME=p") // unknown arguments are none of its business
 		got := ""

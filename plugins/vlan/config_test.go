@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 		`{"master":"eth0","vlanId":-1}`:         "invalid VLAN ID -1 (must be between 0 and 4094)",
 		`{"master":"eth0","vlanId":5,"mtu":-5}`: "invalid MTU -5, must be [0, master MTU]",
 		`{"vlanId":5}`:                          `"master" field is required. It specifies the host interface name to create the VLAN for`,
-		`{"master":"eth0","vlanId":"5"}`:        "failed to load netconf: json: cannot unmarshal string into Go struct field config.vlanId of type int",
+		`{"master":"eth0","vlanId":"5"}`:        "failed to load netconf: vlanId: json: cannot unmarshal string into Go value of type int",
 	} {
 		_, err := parseText(conf)
 		got := ""
