@@ -90,7 +90,7 @@ func Configure(p *nl.Pair, s Setup) error {
 	batch = append(batch, late...)
 	for _, r := range append(s.First, routes...) {
 		r.OnLink = s.NoPrefixRoutes && r.Gateway.IsValid() // which no prefix says
-		batch = append(batch, nl.PrependRoute(r)) // a second network of a container has a default route, too
+		batch = append(batch, nl.PrependRoute(r))          // a second network of a container has a default route, too
 	}
 	if err := p.Sandbox.Do(batch...); err != nil {
 		return err

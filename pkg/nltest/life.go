@@ -140,6 +140,7 @@ func (l Life) lifecycles(t *testing.T) {
 }
 
 func (l Life) lifecycle(t *testing.T, version string, stub *StubIPAM) {
+	t.Helper()
 	bed, neighbour := l.prepared(t)
 	c := l.Call(stub)
 	c.Conf = strings.Replace(c.Conf, "1.1.0", version, 1)
@@ -206,7 +207,7 @@ func (l Life) parts(t *testing.T) {
 			b.SandboxIP("link", "set", "eth0", "name", "other")
 		},
 		"MAC address changed": func(b *Bed, _ *Call) {
-			_, _ = b.tryIn(b.Sandbox, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+			b.tryInSandbox("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
 		},
 		"master gone": func(b *Bed, _ *Call) { _, _ = b.Try("ip", "link", "del", "up0") },
 		"no routes": func(b *Bed, _ *Call) {
@@ -229,9 +230,10 @@ func (l Life) parts(t *testing.T) {
 	}
 }
 
-func (b *Bed) tryIn(ns *netns.NS, name string, args ...string) (out string, ok bool) {
-	b.In(ns, func() { out, ok = b.Try(name, args...) })
-	return out, ok
+// tryInSandbox runs a command in the sandbox and reports whether it succeeded.
+func (b *Bed) tryInSandbox(name string, args ...string) (ok bool) {
+	b.In(b.Sandbox, func() { _, ok = b.Try(name, args...) })
+	return ok
 }
 
 // retry is the call after an ADD that was killed, or whose clean-up the kernel
@@ -250,6 +252,7 @@ func (l Life) retry(t *testing.T) {
 // retryAfter refuses all changes from the one numbered at on. It reports whether
 // that was one of the ADD's.
 func (l Life) retryAfter(t *testing.T, verb string, at int) bool {
+	t.Helper()
 	bed, neighbour := l.prepared(t)
 	stub := DualStack()
 	c := l.Call(stub)
@@ -326,7 +329,7 @@ func (l Life) collects(t *testing.T) {
 			bed.Must(plugin.GC, foreign)
 			bed.SandboxIP("link", "show", "eth0")
 			bed.Must(plugin.GC, c.With(list))
-			if _, have := bed.tryIn(bed.Sandbox, "ip", "link", "show", "eth0"); have != want {
+			if have := bed.tryInSandbox("ip", "link", "show", "eth0"); have != want {
 				t.Errorf("attached after GC: %v", have)
 			}
 		})

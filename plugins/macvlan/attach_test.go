@@ -35,12 +35,10 @@ func reach(b *nltest.Bed, lan *netns.NS, stub *nltest.StubIPAM) {
 func TestLife(t *testing.T) { life.Test(t) }
 
 // add attaches one more container, in a sandbox of its own.
-func add(t *testing.T, b *nltest.Bed, id, addrs, keys string) (nltest.Call, *netns.NS) {
-	t.Helper()
+func add(b *nltest.Bed, id, addr, keys string) *netns.NS {
 	ns := b.NewSandbox()
-	c := life.Call(&nltest.StubIPAM{Addresses: strings.Split(addrs, ",")}, keys).As(id, b.PathOf(ns))
-	b.Must(plugin.Add, c)
-	return c, ns
+	b.Must(plugin.Add, life.Call(&nltest.StubIPAM{Addresses: []string{addr}}, keys).As(id, b.PathOf(ns)))
+	return ns
 }
 
 // pings reports whether a packet to addr comes back.
@@ -56,8 +54,8 @@ func TestReach(t *testing.T) {
 			bed := nltest.New(t)
 			lan := life.Prepare(bed)
 			bed.IP("addr", "add", "10.1.0.9/16", "dev", "up0")
-			_, a := add(t, bed, "a", "10.1.0.2/16", `"mode":"`+mode+`"`)
-			_, b := add(t, bed, "b", "10.1.0.3/16", `"mode":"`+mode+`"`)
+			a := add(bed, "a", "10.1.0.2/16", `"mode":"`+mode+`"`)
+			b := add(bed, "b", "10.1.0.3/16", `"mode":"`+mode+`"`)
 			for what, c := range map[string]struct {
 				from *netns.NS
 				to   string
