@@ -91,7 +91,7 @@ func (l Life) Test(t *testing.T) {
 		l.Require(t)
 	}
 	t.Run("lifecycle", l.lifecycles)
-	if l.Feature == "" && os.Getenv("REQUIRE") != "" {
+	if l.Feature == "" && emulated() {
 		return
 	}
 	t.Run("DEL with parts", l.parts)
@@ -112,6 +112,9 @@ func (l Life) Test(t *testing.T) {
 		})
 	})
 }
+
+// emulated reports whether the test runs in the VM.
+func emulated() bool { return os.Getenv("REQUIRE") != "" }
 
 // Require skips the test where the kernel lacks the plugin's feature.
 func (l Life) Require(t *testing.T) {
@@ -239,11 +242,13 @@ func (b *Bed) tryInSandbox(name string, args ...string) (ok bool) {
 // retry is the call after an ADD that was killed, or whose clean-up the kernel
 // refused, wherever that was: the next ADD or DEL takes the remains away.
 func (l Life) retry(t *testing.T) {
-	for at, left := 1, true; left; at += 2 {
-		verb := plugin.Add
-		if at%4 == 3 {
-			verb = plugin.Del
-		}
+	step := 2
+	if emulated() {
+		step = 6
+	}
+	verbs := []string{plugin.Add, plugin.Del}
+	for at, left := 1, true; left; at += step {
+		verb := verbs[at/step%2]
 		left = false
 		t.Run(fmt.Sprintf("%s after change %d", verb, at), func(t *testing.T) { left = l.retryAfter(t, verb, at) })
 	}
