@@ -21,7 +21,6 @@ func (r *Record) encode() []byte {
 		jsontext.Field{Key: "netnsID", Value: encodeID(r.NetnsID)},
 		jsontext.Field{Key: "hostID", Value: encodeID(r.HostID)},
 		jsontext.Field{Key: "created", Value: jsontext.String(r.Created.Format(time.RFC3339Nano))},
-		jsontext.Field{Key: "leaving", Value: yes(r.Leaving)},
 		jsontext.Field{Key: "args", Value: jsontext.Optional(r.Args)},
 		jsontext.Field{Key: "config", Value: jsontext.Value(r.Config)},
 		jsontext.Field{Key: "links", Value: jsontext.OptionalArray(r.Links, Link.encode)},

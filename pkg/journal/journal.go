@@ -62,9 +62,6 @@ type Record struct {
 	// are looked for there and nowhere else.
 	HostID  netns.ID  `json:"hostID"`
 	Created time.Time `json:"created"`
-	// Leaving says that a DEL of the attachment has begun: what it shares with
-	// others, it needs no more.
-	Leaving bool `json:"leaving,omitempty"`
 	// Args is CNI_ARGS, which names the pod.
 	Args string `json:"args,omitempty"`
 	// Config is the configuration that ADD was given, without prevResult.
@@ -241,20 +238,6 @@ func (e *Entry) Done() error {
 		err = errors.Join(err, &fs.PathError{Op: "rename", Path: path, Err: rerr})
 	}
 	return err
-}
-
-// Leave makes a finished record pending again, as that of an attachment which is
-// being removed. Of several that leave at once the last then knows that it is.
-func (e *Entry) Leave() error {
-	if e.Found == Nothing || e.lock < 0 || e.Leaving {
-		return nil
-	}
-	e.Leaving = true
-	if err := e.replace(e.encode()); err != nil {
-		e.Leaving = false
-		return fmt.Errorf("journal: %w", err)
-	}
-	return remove(e.dir.path(e.Key))
 }
 
 // Remove forgets the attachment: nothing of it is left. The last one of a network

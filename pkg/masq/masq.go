@@ -192,7 +192,7 @@ func (a Attachment) owns(r journal.Record) bool {
 // needed reports whether another attachment of the network is masqueraded.
 func (a Attachment) needed() (bool, error) {
 	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
-		return !a.owns(r) && !r.Leaving && confOf(r).IPMasq
+		return !a.owns(r) && confOf(r).IPMasq
 	})
 }
 
@@ -202,7 +202,7 @@ func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, er
 	all, err := a.Journal.Network(a.Network)
 	var some []journal.Record
 	for _, r := range all {
-		if masquerades(r.Plugin) && !a.owns(r) && !r.Leaving && pick(r) {
+		if masquerades(r.Plugin) && !a.owns(r) && pick(r) {
 			some = append(some, r)
 		}
 	}

@@ -243,20 +243,11 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 		c.Note("%v (removing all the same)", err)
 		return s.delUnlocked(ctx, c, conf)
 	}
-	leave(c)
 	err := call(s.Del, ctx, c, conf)
 	if err == nil {
 		err = c.Entry.Remove()
 	}
 	return errors.Join(err, s.close(c))
-}
-
-// leave tells others that the attachment is going. What it cannot write costs
-// them what they share with it, until the next of them goes.
-func leave(c *Call) {
-	if err := c.Entry.Leave(); err != nil {
-		c.Note("%v", err)
-	}
 }
 
 // delUnlocked runs DEL where the journal cannot be written: with the record, if
@@ -334,7 +325,6 @@ func (s Spec[C]) gcOne(ctx context.Context, c *Call, conf C) error {
 		return e.Close() // its DEL came first
 	}
 	c.Entry = e
-	leave(c)
 	if err = c.lookAtSandbox(); err == nil {
 		err = call(s.Del, ctx, c, conf)
 	}
