@@ -168,7 +168,8 @@ func TestGarbageOfTheReference(t *testing.T) {
 }
 
 // And the way back: containers of netcleat's live on when the reference is back,
-// whose DEL succeeds for each.
+// whose DEL succeeds for each. What that cannot see is gone after one GC of
+// netcleat's.
 func TestBack(t *testing.T) {
 	for name, n := range networks {
 		t.Run(name, func(t *testing.T) {
@@ -190,6 +191,9 @@ func TestBack(t *testing.T) {
 			for _, c := range all[half:] {
 				c.stop(h)
 			}
+			h.InstallOurs()
+			h.GC(all[0].list)
+			h.Left("br-net")
 		})
 	}
 }
