@@ -106,8 +106,11 @@ func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 	if err != nil {
 		return undo, nil // without nf_tables there is no such rule
 	}
+	if !c.Available() {
+		return undo, c.Close()
+	}
 	info, err := c.GetChain(a.chain())
-	if err = errors.Join(ignoreMissing(err), c.Close()); err != nil || info == nil {
+	if err = errors.Join(err, c.Close()); err != nil || info == nil {
 		return undo, err
 	}
 	undo = func() error { return Del(context.WithoutCancel(ctx), a) }

@@ -7,6 +7,7 @@ package spoof
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -154,6 +155,33 @@ func (p Port) delReference(c *nft.Conn, tx *nft.Tx) error {
 	tx.FlushChain(macs)
 	tx.DeleteChain(macs)
 	return nil
+}
+
+// Reconcile restores the check of an attachment's port, by bridge's record alone.
+func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
+	var conf struct {
+		MACSpoofCheck bool `json:"macspoofchk"`
+	}
+	if json.Unmarshal(r.Config, &conf) != nil || !conf.MACSpoofCheck {
+		return nil
+	}
+	p, addr := Port{ContainerID: r.ContainerID, IfName: r.IfName}, ""
+	for _, l := range r.Links {
+		if l.Sandbox {
+			addr = l.MAC
+		} else {
+			p.Name = l.Name
+		}
+	}
+	mac, err := net.ParseMAC(addr)
+	if err != nil || p.Name == "" {
+		return fmt.Errorf("macspoofchk: the record does not say the port's name and address (%q, %q)", p.Name, addr)
+	}
+	if Check(g, p, mac) == nil {
+		return nil
+	}
+	_, err = Add(ctx, g, p, mac)
+	return err
 }
 
 // Check looks for the port's elements and for the rules that use them.

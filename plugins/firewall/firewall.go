@@ -221,7 +221,10 @@ func (j *job) withdraw(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		errs := []error{j.delNative(ctx, c, unneeded), j.delLegacy(ctx, unneeded), j.unisolate(ctx, c)}
+		errs := []error{j.unisolate(ctx, c)}
+		if len(unneeded) > 0 || len(j.ips) > 0 {
+			errs = append(errs, j.delNative(ctx, c, unneeded), j.delLegacy(ctx, unneeded))
+		}
 		if j.Zone != "" {
 			errs = append(errs, j.removeSources(unneeded))
 		}
@@ -329,6 +332,6 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 		return err
 	}
 	return j.locked(ctx, func(n *nft.Conn) error {
-		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil))
+		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil), j.gcIsolation(ctx, n))
 	})
 }

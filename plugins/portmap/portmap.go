@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
@@ -161,8 +162,20 @@ func (j *job) make(ctx context.Context, c *nft.Conn) error {
 	if j.Backend == iptables.IPTables {
 		return j.addChains(ctx, c)
 	}
-	return c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
+	var err error
+	for range expiryTries {
+		err = c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return err
 }
+
+// expiryTries is how often publishing starts over where an element of a port's
+// last owner is in the way, or vanishes: it expires within a millisecond, and a
+// try takes about a third of one.
+const expiryTries = 20
 
 // settle decides what is still open, and writes it down before the first change.
 func (j *job) settle(e *journal.Entry) error {
@@ -273,6 +286,7 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if err := j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) }); err != nil {
 		return err
 	}
+	defer j.flushStale() // packets have come meanwhile, and went elsewhere
 	return j.routeLocalnet()
 }
 

@@ -196,6 +196,9 @@ func (j *job) commented(ctx context.Context, c *nft.Conn) (ids []string, err err
 		}
 	}
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		if !c.Available() {
+			break
+		}
 		rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
 		if err != nil && !nft.Missing(err) {
 			return nil, err
