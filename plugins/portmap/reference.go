@@ -149,8 +149,24 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 			dead.key.ContainerID = id
 			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx))
 		}
-		return errors.Join(errs...)
+		return errors.Join(append(errs, j.gcShared(ctx, n))...)
 	})
+}
+
+// gcShared removes the shared chains of iptables-nft that the reference, which
+// never does, left behind its last container.
+func (j *job) gcShared(ctx context.Context, n *nft.Conn) error {
+	var errs []error
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		info, err := n.GetChain(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
+		if err == nil && info != nil {
+			err = j.delShared(ctx, n, f)
+		}
+		if !nft.Missing(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (j *job) gcElements(ctx context.Context, n *nft.Conn, c *plugin.Call) error {

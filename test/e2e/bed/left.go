@@ -23,9 +23,12 @@ func (h *Host) state() []string {
 }
 
 // shared is what the first attachment makes and the last does not take away: it
-// costs nothing to keep, and the next would make it again.
+// costs nothing to keep, and the next would make it again. So are the tables that
+// iptables makes when it is asked for anything.
 var shared = regexp.MustCompile(`^\s*(` + strings.Join([]string{
-	`table ip6? filter \{`,
+	`table ip6? (filter|nat|raw) \{`,
+	`chain (PREROUTING|OUTPUT|POSTROUTING) \{`,
+	`type nat hook \w+ priority (srcnat|dstnat|-100); policy accept;`,
 	`chain (FORWARD|CNI-FORWARD|CNI-ADMIN|CNI-ISOLATION-STAGE-[12]) \{`,
 	`type filter hook forward priority filter; policy accept;`,
 	`(counter packets \d+ bytes \d+ )?(jump|goto) CNI-(FORWARD|ADMIN|ISOLATION-STAGE-1)`,

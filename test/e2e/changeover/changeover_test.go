@@ -23,11 +23,11 @@ type network struct {
 	reach func(i int, address string) string
 }
 
-// chain is a list with a bridge and the plugins given.
-func chain(plugins string) func(int) string {
+// chain is a list with a bridge, which masquerades as it is told, and the plugins.
+func chain(masquerade, plugins string) func(int) string {
 	return func(int) string {
 		return `{"cniVersion": "1.1.0", "name": "net", "plugins": [
-			{"type": "bridge", "bridge": "br-net", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+			{"type": "bridge", "bridge": "br-net", "isGateway": true, "hairpinMode": true, ` + masquerade + `,
 			 "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.30.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}` + plugins + `]}`
 	}
 }
@@ -39,9 +39,9 @@ func nothing(*bed.Host, int)              {}
 const portmap = `, {"type": "portmap", "capabilities": {"portMappings": true}`
 
 var networks = map[string]network{
-	"iptables": {20, chain(portmap + `, "backend": "iptables"}, {"type": "firewall", "backend": "iptables"}`), nothing, published},
-	"nftables": {4, chain(portmap + `, "backend": "nftables"}`), nothing, published},
-	"default, tuning, bandwidth": {4, chain(portmap + `}, {"type": "firewall"}, {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
+	"iptables": {20, chain(`"ipMasq": true, "ipMasqBackend": "iptables"`, portmap+`, "backend": "iptables"}, {"type": "firewall", "backend": "iptables"}`), nothing, published},
+	"nftables": {4, chain(`"ipMasq": true, "ipMasqBackend": "nftables"`, portmap+`, "backend": "nftables"}, {"type": "firewall"}`), nothing, published},
+	"default, tuning, bandwidth": {4, chain(`"ipMasq": true`, portmap+`}, {"type": "firewall"}, {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
 		{"type": "bandwidth", "ingressRate": 80000000, "ingressBurst": 800000, "egressRate": 80000000, "egressBurst": 800000}`), nothing, published},
 	"macvlan": {4, func(int) string {
 		return `{"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "macvlan", "master": "lan0",
@@ -169,7 +169,8 @@ func TestGarbageOfTheReference(t *testing.T) {
 }
 
 // And the way back: containers of netcleat's live on when the reference is back,
-// whose DEL succeeds for each.
+// whose DEL succeeds for each. What that cannot see is gone after one GC of
+// netcleat's.
 func TestBack(t *testing.T) {
 	for name, n := range networks {
 		t.Run(name, func(t *testing.T) {
@@ -191,6 +192,9 @@ func TestBack(t *testing.T) {
 			for _, c := range all[half:] {
 				c.stop(h)
 			}
+			h.InstallOurs()
+			h.GC(all[0].list)
+			h.Left("br-net")
 		})
 	}
 }
