@@ -30,6 +30,6 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(dhcpCommand(), installCommand(), versionCommand())
+	c.AddCommand(dhcpCommand(), gcCommand(), installCommand(), reconcileCommand(), versionCommand())
 	return c
 }

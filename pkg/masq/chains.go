@@ -21,21 +21,59 @@ func chainName(network, containerID string) string {
 
 // addChains makes the container's chain by iptables, one transaction a family.
 func (a Attachment) addChains(ctx context.Context, tool iptables.Tool) error {
-	siblings, err := a.siblings()
-	if err != nil {
-		return err
-	}
+	return a.eachFamily(func(own Attachment) error {
+		tool.V6 = own.Addrs[0].Addr().Is6()
+		return own.addChain(ctx, tool, nil)
+	})
+}
+
+// restoreChains makes what is missing of the container's chain. What is left
+// of the rules that enter it is made anew with them.
+func (a Attachment) restoreChains(ctx context.Context, tool iptables.Tool) error {
+	return a.eachFamily(func(own Attachment) error {
+		if own.checkChains(ctx, tool) == nil {
+			return nil
+		}
+		tool.V6 = own.Addrs[0].Addr().Is6()
+		saved, err := tool.Save(ctx, "nat")
+		if err != nil {
+			return err
+		}
+		var left []string
+		for _, l := range iptables.Parse(saved) {
+			if slices.ContainsFunc(own.Addrs, func(p netip.Prefix) bool { return own.entersFrom(p, l) }) {
+				left = append(left, l.Delete()+"\n")
+			}
+		}
+		return own.addChain(ctx, tool, left)
+	})
+}
+
+// eachFamily calls fn with the attachment's addresses of one family, and of the
+// other, where it has some.
+func (a Attachment) eachFamily(fn func(Attachment) error) error {
 	for _, v6 := range []bool{false, true} {
-		tool.V6 = v6
-		own := slices.DeleteFunc(slices.Clone(a.Addrs), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
-		if len(own) == 0 {
+		own := a
+		own.Addrs = slices.DeleteFunc(slices.Clone(a.Addrs), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
+		if len(own.Addrs) == 0 {
 			continue
 		}
-		if err := tool.Restore(ctx, a.Gate, "masquerade "+a.ContainerID, a.script(own, siblings)); err != nil {
+		if err := fn(own); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addChain makes the container's chain for the addresses of one family, after
+// the lines that delete what is left of it.
+func (a Attachment) addChain(ctx context.Context, tool iptables.Tool, left []string) error {
+	siblings, err := a.siblings()
+	if err != nil {
+		return err
+	}
+	script := "*nat\n" + strings.Join(left, "") + a.script(a.Addrs, siblings) + "COMMIT\n"
+	return tool.Restore(ctx, a.Gate, "masquerade "+a.ContainerID, script)
 }
 
 // script writes the chain anew, with what the container's other interfaces have
@@ -49,7 +87,7 @@ func (a Attachment) script(own, siblings []netip.Prefix) string {
 		multicast = "ff00::/8"
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "*nat\n:%s - [0:0]\n", chain)
+	fmt.Fprintf(&s, ":%s - [0:0]\n", chain)
 	for _, p := range append(slices.Clone(own), siblings...) {
 		if p.Addr().Is6() == v6 {
 			fmt.Fprintf(&s, "-A %s -d %s -j ACCEPT%s", chain, p.Masked(), comment)
@@ -59,7 +97,6 @@ func (a Attachment) script(own, siblings []netip.Prefix) string {
 	for _, p := range own {
 		fmt.Fprintf(&s, "-A POSTROUTING -s %s -j %s%s", p.Addr(), chain, comment)
 	}
-	s.WriteString("COMMIT\n")
 	return s.String()
 }
 
@@ -167,6 +204,13 @@ func (a Attachment) eachLegacy(ctx context.Context, change func([]iptables.Line)
 	return errors.Join(errs...)
 }
 
+// entersFrom reports whether a rule has packets from the address enter the
+// container's chain.
+func (a Attachment) entersFrom(p netip.Prefix, l iptables.Line) bool {
+	chain := chainName(a.Network, a.ContainerID)
+	return l.Chain == "POSTROUTING" && l.Value("-j") == chain && l.Has("-s", hostPrefix(p.Addr()).String())
+}
+
 // checkChains looks for the container's chain and for what enters it.
 func (a Attachment) checkChains(ctx context.Context, tool iptables.Tool) error {
 	chain := chainName(a.Network, a.ContainerID)
@@ -176,10 +220,10 @@ func (a Attachment) checkChains(ctx context.Context, tool iptables.Tool) error {
 		if err != nil {
 			return err
 		}
-		enters := func(l iptables.Line) bool {
-			return l.Chain == "POSTROUTING" && l.Value("-j") == chain && l.Has("-s", hostPrefix(p.Addr()).String())
-		}
-		if !slices.ContainsFunc(iptables.Parse(saved), enters) {
+		lines := iptables.Parse(saved)
+		entered := slices.ContainsFunc(lines, func(l iptables.Line) bool { return a.entersFrom(p, l) })
+		filled := slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Rule && l.Chain == chain })
+		if !entered || !filled {
 			return cnierr.Check("masquerading of %s is missing in iptables (netcleat reconcile restores it)", p)
 		}
 	}

@@ -157,8 +157,12 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if Check(ctx, a) == nil {
 		return nil
 	}
-	_, err := Add(ctx, a)
-	return err
+	return a.locked(ctx, func(c *nft.Conn) error {
+		if backend, tool := a.backend(c); backend == iptables.IPTables {
+			return a.restoreChains(ctx, tool)
+		}
+		return a.add(ctx, c)
+	})
 }
 
 // conf is what bridge's and ptp's configurations say of masquerading.

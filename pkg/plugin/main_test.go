@@ -64,7 +64,7 @@ func TestAboutGoesToStderr(t *testing.T) {
 
 func TestVersionEchoesTheVersionAsked(t *testing.T) {
 	for stdin, want := range map[string]string{
-		`{"cniVersion":"0.3.1"}`: "0.3.1",
+		`{"cniVersion":"0.3.1"}`:                                     "0.3.1",
 		`{"prevResult":{"cniVersion":"0.2.0"},"cniVersion":"1.0.0"}`: "1.0.0",
 		`{"x":"a\"b,{","cniVersion" : "0.4.0"}`:                      "0.4.0",
 		`{"x":"cniVersion","y":["cniVersion","0.1.0"]}`:              newestSpec,

@@ -243,6 +243,9 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 		c.Note("%v (removing all the same)", err)
 		return s.delUnlocked(ctx, c, conf)
 	}
+	if at := c.Conf.Created; at != "" && at != c.Entry.Created.Format(time.RFC3339Nano) {
+		return s.close(c)
+	}
 	err := call(s.Del, ctx, c, conf)
 	if err == nil {
 		err = c.Entry.Remove()

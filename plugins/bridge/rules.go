@@ -2,9 +2,12 @@ package bridge
 
 import (
 	"context"
+	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -58,6 +61,11 @@ func port(c *plugin.Call) spoof.Port {
 		}
 	}
 	return p
+}
+
+// Reconcile restores the rules that an attachment needs, by its record alone.
+func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
+	return errors.Join(spoof.Reconcile(ctx, g, r), masq.Reconcile(ctx, g, dir, r))
 }
 
 // checkRules compares the attachment's firewall rules with what ADD made. What

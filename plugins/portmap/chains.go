@@ -30,15 +30,16 @@ func (j *job) chainName(kind string) string {
 
 // table is what one nat table has of the chains that all containers share.
 type table struct {
-	chains  map[string]bool
+	chains  map[string]bool // those that have what they need
 	enters  map[string]bool // "PREROUTING CNI-HOSTPORT-DNAT": the one jumps to the other
 	guarded bool
+	left    []string // lines of a script that delete what leads to a chain that is made anew
 }
 
 // look reads what is there: by netlink where iptables-nft keeps it, else by
 // iptables-save.
 func (j *job) look(ctx context.Context, c *nft.Conn, tool iptables.Tool) (t table, err error) {
-	t = table{map[string]bool{}, map[string]bool{}, false}
+	t = table{chains: map[string]bool{}, enters: map[string]bool{}}
 	if tool.Translated() {
 		return t, t.lookNative(c, layoutOf(tool.V6).table.Family)
 	}
@@ -48,7 +49,7 @@ func (j *job) look(ctx context.Context, c *nft.Conn, tool iptables.Tool) (t tabl
 			return t, err
 		}
 		for _, l := range iptables.Parse(saved) {
-			t.chains[l.Chain] = true
+			t.chains[l.Chain] = t.chains[l.Chain] || l.Rule || l.Chain == dnatChain
 			t.enters[l.Chain+" "+l.Value("-j")] = true
 			t.guarded = t.guarded || l.Value("--comment") == guardComment
 		}
@@ -58,12 +59,17 @@ func (j *job) look(ctx context.Context, c *nft.Conn, tool iptables.Tool) (t tabl
 
 func (t *table) lookNative(c *nft.Conn, f nft.Family) error {
 	nat := nft.Table{Family: f, Name: "nat"}
-	for _, name := range []string{dnatChain, setMarkChain, masqChain} {
-		info, err := c.GetChain(nft.Chain{Table: nat, Name: name})
+	info, err := c.GetChain(nft.Chain{Table: nat, Name: dnatChain})
+	if err != nil {
+		return err
+	}
+	t.chains[dnatChain] = info != nil
+	for _, name := range []string{setMarkChain, masqChain} {
+		rules, err := c.Rules(nft.Chain{Table: nat, Name: name})
 		if err != nil {
 			return err
 		}
-		t.chains[name] = info != nil
+		t.chains[name] = len(rules) > 0
 	}
 	for _, name := range []string{"PREROUTING", "OUTPUT", "POSTROUTING"} {
 		rules, err := c.Rules(nft.Chain{Table: nat, Name: name})
@@ -106,6 +112,50 @@ func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
 	return nil
 }
 
+// restoreChains makes what is missing of the container's chain and of what it
+// needs.
+func (j *job) restoreChains(ctx context.Context, c *nft.Conn) error {
+	for _, target := range j.Targets {
+		if j.checkChain(ctx, c, target) == nil {
+			continue
+		}
+		if err := j.restoreChain(ctx, c, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreChain makes the chain anew, and with it what leads there, the
+// siblings' included.
+func (j *job) restoreChain(ctx context.Context, c *nft.Conn, target netip.Prefix) error {
+	siblings, err := j.siblings()
+	if err != nil {
+		return err
+	}
+	tool := j.tool(target.Addr().Is6())
+	t, err := j.look(ctx, c, tool)
+	if err != nil {
+		return err
+	}
+	saved, err := tool.Save(ctx, "nat")
+	if err != nil {
+		return err
+	}
+	for _, l := range iptables.Parse(saved) {
+		if l.Chain == dnatChain && l.Value("-j") == j.chainName("DN") {
+			t.left = append(t.left, l.Delete()+"\n")
+		}
+	}
+	var s strings.Builder
+	s.WriteString(j.script(t, target, siblings) + "*nat\n")
+	for _, sibling := range siblings {
+		sibling.entries(&s, tool.V6)
+	}
+	s.WriteString("COMMIT\n")
+	return tool.Restore(ctx, j.gate, "publish ports of "+j.key.ContainerID, s.String())
+}
+
 // siblings returns what the container's other interfaces on the network publish:
 // the chain is theirs, too.
 func (j *job) siblings() ([]*job, error) {
@@ -136,7 +186,7 @@ func (j *job) script(t table, target netip.Prefix, siblings []*job) string {
 		}
 		s.WriteString("COMMIT\n")
 	}
-	s.WriteString("*nat\n")
+	s.WriteString("*nat\n" + strings.Join(t.left, ""))
 	j.sharedChains(&s, t)
 	fmt.Fprintf(&s, ":%s - [0:0]\n", j.chainName("DN"))
 	for _, p := range append([]*job{j}, siblings...) {
@@ -155,10 +205,10 @@ func (j *job) sharedChains(s *strings.Builder, t table) {
 	bit := fmt.Sprintf("%#x/%#x", 1<<j.MarkBit, 1<<j.MarkBit)
 	if j.SNAT && j.SetMarkChain == "" {
 		if !t.chains[setMarkChain] {
-			fmt.Fprintf(s, "-N %s\n-A %s -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark %s\n", setMarkChain, setMarkChain, bit)
+			fmt.Fprintf(s, ":%s - [0:0]\n-A %s -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark %s\n", setMarkChain, setMarkChain, bit)
 		}
 		if !t.chains[masqChain] {
-			fmt.Fprintf(s, "-N %s\n-A %s -m mark --mark %s -j MASQUERADE\n", masqChain, masqChain, bit)
+			fmt.Fprintf(s, ":%s - [0:0]\n-A %s -m mark --mark %s -j MASQUERADE\n", masqChain, masqChain, bit)
 		}
 		if !t.enters["POSTROUTING "+masqChain] {
 			fmt.Fprintf(s, "-I POSTROUTING 1 -m comment --comment \"CNI portfwd requiring masquerade\" -j %s\n", masqChain)

@@ -84,21 +84,30 @@ func (j *job) checkElements(c *nft.Conn, p placed) error {
 
 func (j *job) checkChains(ctx context.Context, c *nft.Conn) error {
 	for _, target := range j.Targets {
-		tool := j.tool(target.Addr().Is6())
-		if len(j.pick(tool.V6)) == 0 {
-			continue
-		}
-		t, err := j.look(ctx, c, tool)
-		if err != nil {
+		if err := j.checkChain(ctx, c, target); err != nil {
 			return err
 		}
-		leads, err := j.leads(ctx, c, tool)
-		if err != nil {
-			return err
-		}
-		if !leads || !t.enters["PREROUTING "+dnatChain] || !t.enters["OUTPUT "+dnatChain] {
-			return cnierr.Check("published ports: chain %s, or what leads to it, is missing (netcleat reconcile restores it)", j.chainName("DN"))
-		}
+	}
+	return nil
+}
+
+func (j *job) checkChain(ctx context.Context, c *nft.Conn, target netip.Prefix) error {
+	tool := j.tool(target.Addr().Is6())
+	if len(j.pick(tool.V6)) == 0 {
+		return nil
+	}
+	t, err := j.look(ctx, c, tool)
+	if err != nil {
+		return err
+	}
+	leads, err := j.leads(ctx, c, tool)
+	if err != nil {
+		return err
+	}
+	marks := !j.SNAT || j.SetMarkChain != "" || t.chains[setMarkChain] && t.chains[masqChain] && t.enters["POSTROUTING "+masqChain]
+	guarded := t.guarded || j.Localnet == "" || tool.V6
+	if !leads || !marks || !guarded || !t.enters["PREROUTING "+dnatChain] || !t.enters["OUTPUT "+dnatChain] {
+		return cnierr.Check("published ports: chain %s, or what leads to it, is missing (netcleat reconcile restores it)", j.chainName("DN"))
 	}
 	return nil
 }

@@ -280,7 +280,11 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if j.check(ctx) == nil {
 		return nil
 	}
-	if err := j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) }); err != nil {
+	restore := j.make
+	if j.Backend == iptables.IPTables {
+		restore = j.restoreChains
+	}
+	if err := j.locked(ctx, func(c *nft.Conn) error { return restore(ctx, c) }); err != nil {
 		return err
 	}
 	defer j.flushStale() // packets have come meanwhile, and went elsewhere

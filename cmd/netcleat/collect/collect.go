@@ -1,0 +1,101 @@
+// Package collect removes what is left of attachments whose sandboxes are
+// provably gone. In doubt an attachment stays, and is named.
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/pkg/journal"
+)
+
+// Options say what to collect.
+type Options struct {
+	Journal journal.Dir
+	Plugins Plugins
+	Out     io.Writer
+	DryRun  bool
+}
+
+// Run removes what is left of dead attachments of all networks. It goes on where
+// that fails.
+func Run(ctx context.Context, o Options) error {
+	all, err := attached.All(o.Journal)
+	if err != nil {
+		err = fmt.Errorf("journal: %w", err)
+	}
+	judge, jerr := attached.NewJudge()
+	if jerr != nil {
+		return errors.Join(err, jerr)
+	}
+	errs := []error{err}
+	removed, left, alive := 0, 0, 0
+	for _, a := range all {
+		v := judge.Of(a.Records)
+		switch v.State {
+		case attached.Alive:
+			alive++
+		case attached.Unproven:
+			fmt.Fprintf(o.Out, "left %s: not provably gone: %s\n", a, v.Why)
+			left++
+		default:
+			if err := o.bury(ctx, a); err != nil {
+				fmt.Fprintf(o.Out, "left %s: %v\n", a, err)
+				errs = append(errs, fmt.Errorf("%s: %w", a, err))
+				left++
+				continue
+			}
+			fmt.Fprintf(o.Out, "%s %s (%s): %s\n", o.verb(), a, strings.Join(plugins(a), ", "), v.Why)
+			removed++
+		}
+	}
+	errs = append(errs, o.sweep(), judge.Close())
+	fmt.Fprintf(o.Out, "%d %s, %d left, %d alive\n", removed, o.verb(), left, alive)
+	return errors.Join(errs...)
+}
+
+func (o Options) verb() string {
+	if o.DryRun {
+		return "would be removed"
+	}
+	return "removed"
+}
+
+func plugins(a attached.Attachment) (names []string) {
+	for _, r := range a.Records {
+		names = append(names, r.Plugin)
+	}
+	return names
+}
+
+// bury has the plugins of an attachment remove it, the last of the list first.
+func (o Options) bury(ctx context.Context, a attached.Attachment) error {
+	if o.DryRun {
+		return nil
+	}
+	var errs []error
+	for _, r := range slices.Backward(a.Records) {
+		if err := o.Plugins.Del(ctx, r); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.Plugin, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep removes files of the journal that speak of no attachment.
+func (o Options) sweep() error {
+	networks, err := o.Journal.Networks()
+	errs := []error{err}
+	for _, n := range networks {
+		errs = append(errs, o.Journal.Sweep(n, func(path string) bool {
+			fmt.Fprintf(o.Out, "%s %s: of an operation that was killed before it began\n", o.verb(), path)
+			return !o.DryRun
+		}))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,120 @@
+// Package reconcile restores the firewall rules of attachments that live, after
+// somebody has flushed them. What they are is in the journal: it needs neither
+// runtime nor configuration files.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/plugins/bridge"
+	"github.com/netcleat/netcleat/plugins/firewall"
+	"github.com/netcleat/netcleat/plugins/portmap"
+)
+
+// Options say what to reconcile.
+type Options struct {
+	Journal journal.Dir
+	Gate    gate.Gate // nil: every change is let through
+	Out     io.Writer
+	Verbose bool // each change is told
+}
+
+// restore are the plugins that make rules.
+var restore = map[string]func(context.Context, gate.Gate, journal.Dir, journal.Record) error{
+	"bridge":   bridge.Reconcile,
+	"ptp":      masq.Reconcile,
+	"firewall": firewall.Reconcile,
+	"portmap":  portmap.Reconcile,
+}
+
+// lockWait bounds how long an operation on an attachment is waited for.
+const lockWait = 10 * time.Second
+
+// Run restores the rules of all attachments of all networks. It goes on where
+// one fails.
+func Run(ctx context.Context, o Options) (err error) {
+	all, err := attached.All(o.Journal)
+	if err != nil {
+		err = fmt.Errorf("journal: %w", err)
+	}
+	judge, jerr := attached.NewJudge()
+	if jerr != nil {
+		return errors.Join(err, jerr)
+	}
+	errs := []error{err}
+	restored, intact, skipped := 0, 0, 0
+	for _, a := range all {
+		if v := judge.Of(a.Records); v.State == attached.Gone {
+			fmt.Fprintf(o.Out, "%s: skipped: the sandbox is gone: %s (netcleat gc removes what it left)\n", a, v.Why)
+			skipped++
+			continue
+		}
+		changed, err := o.attachment(ctx, a)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", a, err))
+		}
+		if len(changed) > 0 {
+			fmt.Fprintf(o.Out, "%s: restored the rules of %s\n", a, strings.Join(changed, ", "))
+			restored++
+		} else if err == nil {
+			intact++
+		}
+	}
+	fmt.Fprintf(o.Out, "%d restored, %d as they were, %d skipped\n", restored, intact, skipped)
+	return errors.Join(append(errs, judge.Close())...)
+}
+
+// attachment restores the rules of one attachment, and returns the plugins whose
+// rules those were.
+func (o Options) attachment(ctx context.Context, a attached.Attachment) (changed []string, err error) {
+	var errs []error
+	for _, r := range a.Records {
+		if restore[r.Plugin] == nil {
+			continue
+		}
+		n, err := o.record(ctx, r.Key)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.Plugin, err))
+		}
+		if n > 0 {
+			changed = append(changed, r.Plugin)
+		}
+	}
+	return changed, errors.Join(errs...)
+}
+
+// record restores what one record speaks of, and returns the number of changes.
+// Its lock keeps ADD and DEL of the attachment out meanwhile; one that is being
+// attached or detached has no rules to restore.
+func (o Options) record(ctx context.Context, k journal.Key) (changes int, err error) {
+	soon, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	e, err := o.Journal.Open(soon, k)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	if e.Found != journal.Done || e.Leaving {
+		return 0, nil
+	}
+	counted := func(what string) error {
+		if err := o.Gate.Pass(what); err != nil {
+			return err
+		}
+		if changes++; o.Verbose {
+			fmt.Fprintf(o.Out, "  %s: %s\n", k.Plugin, what)
+		}
+		return nil
+	}
+	err = restore[k.Plugin](ctx, counted, o.Journal, e.Record)
+	return changes, err
+}
