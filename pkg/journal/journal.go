@@ -277,6 +277,51 @@ func (e *Entry) Abandon() error {
 	return errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), e.unpend())
 }
 
+// Sweep removes what operations of the network that were killed before their
+// first change, or after their last, left: files that hold nothing. Those of an
+// operation that runs are left to it.
+func (d Dir) Sweep(network string) error {
+	files, err := os.ReadDir(d.network(network))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, f := range files {
+		path := filepath.Join(d.network(network), f.Name())
+		for _, suffix := range []string{pendingSuffix, leavingSuffix, tempSuffix} {
+			if base, ok := strings.CutSuffix(path, suffix); ok && hollow(base) {
+				errs = append(errs, sweep(base))
+			}
+		}
+	}
+	_ = unix.Rmdir(d.network(network)) // not empty, mostly
+	return errors.Join(errs...)
+}
+
+// hollow reports whether nothing is known of the attachment.
+func hollow(path string) bool {
+	_, derr := read(path)
+	_, perr := read(path + pendingSuffix)
+	return absent(derr) && absent(perr)
+}
+
+// sweep removes the files of an attachment of which nothing is known.
+func sweep(path string) error {
+	now, cancel := context.WithTimeout(context.Background(), 0)
+	defer cancel()
+	fd, err := lockFile(now, path+pendingSuffix)
+	if errors.Is(err, ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if hollow(path) {
+		err = errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), remove(path+pendingSuffix))
+	}
+	return errors.Join(err, unix.Close(fd))
+}
+
 // Restart forgets what an earlier operation left, and keeps the lock for the
 // one that follows.
 func (e *Entry) Restart() error {

@@ -361,3 +361,30 @@ func TestNoDescriptorLeaks(t *testing.T) {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
 }
+
+// What a kill before the first change or after the last leaves, Sweep removes;
+// what says something it leaves alone, and what an operation holds.
+func TestSweep(t *testing.T) {
+	d := Dir(t.TempDir())
+	key := func(id string) Key { return Key{"net", id, "eth0", "bridge"} }
+	kept := open(t, d, key("kept"))
+	must(t, kept.Begin(), kept.Done(), kept.Close())
+	must(t, d.Leave(key("kept")))
+	held := open(t, d, key("held"))
+	for _, orphan := range []string{"a:eth0:bridge.pending", "b:eth0:bridge.leaving", "c:eth0:bridge.new", "held:eth0:bridge.leaving"} {
+		must(t, os.WriteFile(filepath.Join(string(d), "net", orphan), nil, 0o600))
+	}
+	must(t, os.WriteFile(filepath.Join(string(d), "net", "d:eth0:bridge.pending"), []byte(`{"version":1,"net`), 0o600))
+	must(t, d.Sweep("net"), d.Sweep("none"))
+	var left []string
+	files, err := os.ReadDir(filepath.Join(string(d), "net"))
+	must(t, err)
+	for _, f := range files {
+		left = append(left, f.Name())
+	}
+	want := "held:eth0:bridge.leaving held:eth0:bridge.pending kept:eth0:bridge kept:eth0:bridge.leaving"
+	if got := strings.Join(left, " "); got != want {
+		t.Errorf("want %s\n got %s", want, got)
+	}
+	must(t, held.Close())
+}
