@@ -268,6 +268,9 @@ func (d Dir) Leave(k Key) error {
 	return unix.Close(fd)
 }
 
+// Leaving reports whether the attachment is being removed.
+func (d Dir) Leaving(k Key) bool { return exists(d.path(k) + leavingSuffix) }
+
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
 // Abandon ends an operation that took back all it did: a finished record stays
@@ -279,8 +282,8 @@ func (e *Entry) Abandon() error {
 
 // Sweep removes what operations of the network that were killed before their
 // first change, or after their last, left: files that hold nothing. Those of an
-// operation that runs are left to it.
-func (d Dir) Sweep(network string) error {
+// operation that runs are left to it. drop decides on each attachment's.
+func (d Dir) Sweep(network string, drop func(path string) bool) error {
 	files, err := os.ReadDir(d.network(network))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -290,7 +293,7 @@ func (d Dir) Sweep(network string) error {
 		path := filepath.Join(d.network(network), f.Name())
 		for _, suffix := range []string{pendingSuffix, leavingSuffix, tempSuffix} {
 			if base, ok := strings.CutSuffix(path, suffix); ok && hollow(base) {
-				errs = append(errs, sweep(base))
+				errs = append(errs, sweep(base, drop))
 			}
 		}
 	}
@@ -306,7 +309,7 @@ func hollow(path string) bool {
 }
 
 // sweep removes the files of an attachment of which nothing is known.
-func sweep(path string) error {
+func sweep(path string, drop func(path string) bool) error {
 	now, cancel := context.WithTimeout(context.Background(), 0)
 	defer cancel()
 	fd, err := lockFile(now, path+pendingSuffix)
@@ -316,7 +319,7 @@ func sweep(path string) error {
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if hollow(path) {
+	if hollow(path) && drop(path) {
 		err = errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), remove(path+pendingSuffix))
 	}
 	return errors.Join(err, unix.Close(fd))

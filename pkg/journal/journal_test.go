@@ -58,6 +58,8 @@ var steps = []struct {
 	{"remove", (*Entry).Remove, Nothing, ""},
 }
 
+func all(string) bool { return true }
+
 func leave(e *Entry) error { return e.dir.Leave(e.Key) }
 
 func reopen(e *Entry) error {
@@ -375,7 +377,7 @@ func TestSweep(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(string(d), "net", orphan), nil, 0o600))
 	}
 	must(t, os.WriteFile(filepath.Join(string(d), "net", "d:eth0:bridge.pending"), []byte(`{"version":1,"net`), 0o600))
-	must(t, d.Sweep("net"), d.Sweep("none"))
+	must(t, d.Sweep("net", all), d.Sweep("none", all))
 	var left []string
 	files, err := os.ReadDir(filepath.Join(string(d), "net"))
 	must(t, err)

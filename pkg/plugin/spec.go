@@ -309,7 +309,7 @@ func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
 			errs = append(errs, fmt.Errorf("container %q interface %q: %w", r.ContainerID, r.IfName, err))
 		}
 	}
-	return errors.Join(append(errs, c.Journal.Sweep(c.Conf.Name))...)
+	return errors.Join(append(errs, c.Journal.Sweep(c.Conf.Name, func(string) bool { return true }))...)
 }
 
 // gcOne is DEL of an attachment that is not valid. One that an operation is
