@@ -319,7 +319,7 @@ func sweep(path string, drop func(path string) bool) error {
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if hollow(path) && drop(path) {
+	if hollow(path) && drop(path+pendingSuffix) {
 		err = errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), remove(path+pendingSuffix))
 	}
 	return errors.Join(err, unix.Close(fd))
