@@ -74,6 +74,11 @@ func Add(ctx context.Context, a Attachment) (undo func() error, err error) {
 }
 
 func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
+	if a.Backend == nil { // whose choice costs more than to see that there is nothing to do
+		if missing, err := a.missing(c); err == nil && len(missing) == 0 {
+			return nil
+		}
+	}
 	backend, tool := a.backend(c)
 	if backend == iptables.IPTables {
 		return a.addChains(ctx, tool)
