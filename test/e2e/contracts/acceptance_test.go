@@ -182,11 +182,15 @@ func TestAddAfterCrash(t *testing.T) {
 			argv = append(argv, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, nth))
 			cmd := h.Cmd(append(argv, h.Plugins+"/bridge")...)
 			cmd.Stdin = strings.NewReader(conf)
-			if cmd.Run() == nil {
+			result, err := cmd.Output()
+			if err == nil {
 				must("DEL")
 				break // it makes fewer such calls
 			}
 			crashes++
+			if len(result) > 0 {
+				must("DEL") // it was attached, and said so
+			}
 			must("ADD")
 			must("DEL")
 			if h.Left("br-crash"); t.Failed() {
