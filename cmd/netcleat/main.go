@@ -30,6 +30,6 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(dhcpCommand(), gcCommand(), installCommand(), reconcileCommand(), versionCommand())
+	c.AddCommand(dhcpCommand(), doctorCommand(), gcCommand(), graphCommand(), installCommand(), lsCommand(), networkCommand(), reconcileCommand(), versionCommand())
 	return c
 }

@@ -163,6 +163,15 @@ func (a Attachment) exempt(c *nft.Conn, tx *nft.Tx, addrs []netip.Prefix) error 
 		if err != nil {
 			return err
 		}
+		if there {
+			found, err := c.Find(set, p.Addr().AsSlice())
+			if err != nil {
+				return err
+			}
+			if len(found) > 0 && found[0].Comment == journal.Cut(a.ContainerID, 120) {
+				continue
+			}
+		}
 		tx.EnsureSet(set)
 		if !there {
 			e := nft.Join(nft.Proto(p.Addr().Is6()), []nft.Expr{nft.LoadAddr(p.Addr().Is6(), nft.Source, 0), nft.InSet(set.Name, 0), nft.Decide(nft.Return)})

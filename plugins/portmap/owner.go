@@ -81,3 +81,21 @@ func (m mapping) String() string {
 	}
 	return fmt.Sprintf("%s:%d/%s", ip, m.Host, m.Proto)
 }
+
+// Published lists what the record of an attachment says that it has published,
+// as people write it: "*:8080->80/tcp".
+func Published(r journal.Record) (list []string) {
+	var p publication
+	if r.GetState(&p) != nil {
+		return nil
+	}
+	for _, m := range p.Mappings {
+		host, proto, _ := strings.Cut(m.String(), "/")
+		to := fmt.Sprint(m.Container)
+		if m.Count > 1 {
+			to += fmt.Sprintf("-%d", m.Container+m.Count-1)
+		}
+		list = append(list, host+"->"+to+"/"+proto)
+	}
+	return list
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -32,10 +33,9 @@ type Verdict struct {
 // Judge tells attachments that live from those that are gone. It looks at the
 // host that it was made in.
 type Judge struct {
-	host  netns.ID
-	conn  *nl.Conn
-	held  map[uint64]bool // network namespaces that something holds, once asked for
-	blind error           // why held does not know
+	host netns.ID
+	conn *nl.Conn
+	held func() (map[uint64]bool, error) // network namespaces that something holds
 }
 
 // NewJudge returns a judge. The caller closes it.
@@ -49,7 +49,15 @@ func NewJudge() (*Judge, error) {
 		return nil, err
 	}
 	host.Cookie = netns.CookieOf(conn.Fd())
-	return &Judge{host: host, conn: conn}, nil
+	held := sync.OnceValues(func() (map[uint64]bool, error) { return netns.Held("/proc") })
+	return &Judge{host: host, conn: conn, held: held}, nil
+}
+
+// Twin returns a judge that may work at the same time as j, and shares what j
+// finds out. The caller closes it.
+func (j *Judge) Twin() (*Judge, error) {
+	conn, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	return &Judge{host: j.host, conn: conn, held: j.held}, err
 }
 
 // Close ends the judge's work.
@@ -118,10 +126,8 @@ func (j *Judge) traces(r journal.Record) Verdict {
 		}
 		return Verdict{Unproven, fmt.Sprintf("its end on the host, %s, exists", l.Name)}
 	}
-	if j.held == nil && j.blind == nil {
-		j.held, j.blind = netns.Held("/proc")
-	}
-	if len(j.held) > 0 && r.NetnsID.Ino != 0 && !j.held[r.NetnsID.Ino] {
+	held, err := j.held()
+	if err == nil && len(held) > 0 && r.NetnsID.Ino != 0 && !held[r.NetnsID.Ino] {
 		return Verdict{Gone, fmt.Sprintf("nothing holds the namespace net:[%d]", r.NetnsID.Ino)}
 	}
 	return Verdict{Unproven, ""}

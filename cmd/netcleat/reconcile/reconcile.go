@@ -73,6 +73,32 @@ func Run(ctx context.Context, o Options) (err error) {
 	return errors.Join(append(errs, judge.Close())...)
 }
 
+// errMissing is what Missing's gate answers.
+var errMissing = errors.New("is missing")
+
+// Missing returns the attachments that live and lack rules, with the plugins
+// that made those. It restores none.
+func Missing(ctx context.Context, dir journal.Dir, all []attached.Attachment) (list map[string][]string, err error) {
+	list = map[string][]string{}
+	var errs []error
+	o := Options{Journal: dir, Gate: func(string) error { return errMissing }}
+	for _, a := range all {
+		for _, r := range a.Records {
+			if restore[r.Plugin] == nil {
+				continue
+			}
+			_, err := o.record(ctx, r.Key)
+			switch {
+			case errors.Is(err, errMissing):
+				list[a.String()] = append(list[a.String()], r.Plugin)
+			case err != nil:
+				errs = append(errs, fmt.Errorf("%s: %s: %w", a, r.Plugin, err))
+			}
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
 // attachment restores the rules of one attachment, and returns the plugins whose
 // rules those were.
 func (o Options) attachment(ctx context.Context, a attached.Attachment) (changed []string, err error) {

@@ -1,0 +1,171 @@
+// Package graph draws networks: what leads from the host to each container.
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// Formats are how a picture is written.
+var Formats = []string{"text", "dot", "mermaid"}
+
+// node is a network with its link on the host.
+type node struct {
+	show.Network
+	hub string // the link, its index and addresses
+}
+
+// Draw draws the networks in the format.
+func Draw(w io.Writer, networks []show.Network, format string) error {
+	draw := map[string]func([]node) string{"text": text, "dot": dot, "mermaid": mermaid}[format]
+	if draw == nil {
+		return fmt.Errorf("format %q: want %s", format, strings.Join(Formats, ", "))
+	}
+	nodes, err := look(networks)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, draw(nodes))
+	return err
+}
+
+// look finds the networks' links.
+func look(networks []show.Network) (nodes []node, err error) {
+	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	addrs, err := c.Addrs(0)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range networks {
+		hub := n.Link
+		if l, err := c.LinkByName(n.Link); err == nil {
+			hub = fmt.Sprintf("%s #%d", l.Name, l.Index)
+			for _, a := range addrs {
+				if a.Index == l.Index && !a.Prefix.Addr().IsLinkLocalUnicast() {
+					hub += " " + a.Prefix.String()
+				}
+			}
+		} else if n.Link != "" {
+			hub += " (not there)"
+		}
+		nodes = append(nodes, node{n, hub})
+	}
+	return nodes, nil
+}
+
+// title is what the network's box says.
+func (n node) title() string {
+	words := []string{n.Name, n.Driver}
+	for _, p := range n.IPAM.Pools {
+		words = append(words, strings.Join(p.Subnets, " "), "("+p.Use+")")
+	}
+	if n.Masquerade {
+		words = append(words, "NAT")
+	}
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), "  ")
+}
+
+// ends are what the line to a container says: the host's end and the sandbox's.
+func ends(r show.Row) (host, sandbox string) {
+	host, sandbox = r.HostEnd, r.Interface
+	if r.HostIndex > 0 && host != "" {
+		host = fmt.Sprintf("%s #%d", host, r.HostIndex)
+	}
+	if r.Index > 0 {
+		sandbox = fmt.Sprintf("%s #%d", sandbox, r.Index)
+	}
+	return host, sandbox
+}
+
+func container(r show.Row) string {
+	if r.Pod != "" {
+		return r.Pod
+	}
+	return r.Container
+}
+
+// text draws with the characters of a terminal.
+func text(nodes []node) string {
+	var b strings.Builder
+	for _, n := range nodes {
+		fmt.Fprintf(&b, "%s\n", n.title())
+		if n.hub != "" {
+			fmt.Fprintf(&b, " │\n %s\n", n.hub)
+		}
+		for i, r := range n.Containers {
+			branch, trunk := "├", "│"
+			if i == len(n.Containers)-1 {
+				branch, trunk = "└", " "
+			}
+			host, sandbox := ends(r)
+			if host != "" {
+				host += " ═══ "
+			}
+			fmt.Fprintf(&b, "  %s── %s%s in %s  %s", branch, host, sandbox, container(r), strings.Join(r.Addresses, " "))
+			if r.Health != show.Healthy {
+				fmt.Fprintf(&b, "  (%s)", r.Health)
+			}
+			b.WriteString("\n")
+			for _, p := range r.Ports {
+				fmt.Fprintf(&b, "  %s     published %s\n", trunk, p)
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// dot draws for Graphviz.
+func dot(nodes []node) string {
+	var b strings.Builder
+	b.WriteString("graph netcleat {\n  rankdir=LR;\n  node [shape=box];\n")
+	for i, n := range nodes {
+		fmt.Fprintf(&b, "  n%d [label=%q];\n", i, n.title()+"\n"+n.hub)
+		for j, r := range n.Containers {
+			host, sandbox := ends(r)
+			fmt.Fprintf(&b, "  n%dc%d [label=%q];\n", i, j, box(r, "\n"))
+			fmt.Fprintf(&b, "  n%d -- n%dc%d [taillabel=%q, headlabel=%q];\n", i, i, j, host, sandbox)
+		}
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// mermaid draws for Markdown.
+func mermaid(nodes []node) string {
+	var b strings.Builder
+	b.WriteString("graph LR\n")
+	for i, n := range nodes {
+		fmt.Fprintf(&b, "  n%d[\"%s\"]\n", i, plain(n.title()+"<br/>"+n.hub))
+		for j, r := range n.Containers {
+			host, sandbox := ends(r)
+			fmt.Fprintf(&b, "  n%d ---|\"%s\"| n%dc%d[\"%s\"]\n", i, plain(host+" = "+sandbox), i, j, plain(box(r, "<br/>")))
+		}
+	}
+	return b.String()
+}
+
+// box is what a container's box says.
+func box(r show.Row, newline string) string {
+	lines := append([]string{container(r)}, r.Addresses...)
+	lines = append(lines, r.Ports...)
+	if r.Health != show.Healthy {
+		lines = append(lines, r.Health)
+	}
+	return strings.Join(lines, newline)
+}
+
+// plain writes what mermaid takes for syntax by its name. ("#" begins one.)
+func plain(s string) string { return strings.NewReplacer("#", "#35;", `"`, "#quot;").Replace(s) }

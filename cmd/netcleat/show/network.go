@@ -1,0 +1,236 @@
+package show
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/pkg/plugin"
+	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+)
+
+// Network is a network as people see it.
+type Network struct {
+	Name       string            `json:"name"`
+	File       string            `json:"file,omitempty"` // the conflist; "" where only attachments tell of it
+	CNIVersion string            `json:"cniVersion,omitempty"`
+	Driver     string            `json:"driver"` // the main plugin
+	Plugins    []string          `json:"plugins"`
+	Link       string            `json:"link,omitempty"` // the bridge, or the parent
+	IPAM       IPAM              `json:"ipam"`
+	Masquerade bool              `json:"masquerade"`
+	Containers []Row             `json:"containers"`
+	Options    []json.RawMessage `json:"options,omitempty"` // the plugins' configurations
+}
+
+// IPAM is where a network's addresses come from.
+type IPAM struct {
+	Driver  string `json:"driver,omitempty"`
+	DataDir string `json:"dataDir,omitempty"` // of host-local's leases
+	Pools   []Pool `json:"pools,omitempty"`
+}
+
+// Pool is a range set of host-local.
+type Pool struct {
+	Ranges   string   `json:"ranges"`
+	Subnets  []string `json:"subnets"`
+	Gateways []string `json:"gateways,omitempty"`
+	Held     uint64   `json:"held"`
+	Size     uint64   `json:"size"`
+	Use      string   `json:"use"` // "12 of 65,533"
+}
+
+// conflist is what a list of plugins, or one plugin's configuration, says.
+type conflist struct {
+	CNIVersion string            `json:"cniVersion"`
+	Name       string            `json:"name"`
+	Type       string            `json:"type"`
+	Plugins    []json.RawMessage `json:"plugins"`
+	file       string
+}
+
+// mainConf is what is read of a main plugin's configuration.
+type mainConf struct {
+	Type   string `json:"type"`
+	Bridge string `json:"bridge"`
+	Master string `json:"master"`
+	IPMasq bool   `json:"ipMasq"`
+	IPAM   struct {
+		plugin.IPAMConf
+		subnet
+		Ranges [][]subnet `json:"ranges"`
+	} `json:"ipam"`
+}
+
+type subnet struct {
+	Subnet  string `json:"subnet"`
+	Gateway string `json:"gateway"`
+}
+
+// readConf reads the configuration files as libcni does. What is broken is
+// joined to the error.
+func readConf(dir string) (lists []conflist, err error) {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	errs := []error{err}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name())
+		if !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(path)) {
+			continue
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l := conflist{file: path}
+		if err := json.Unmarshal(b, &l); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", path, err))
+			continue
+		}
+		if l.Name == "" || l.Type == "" && len(l.Plugins) == 0 {
+			errs = append(errs, fmt.Errorf("%s: name or plugins is missing", path))
+			continue
+		}
+		if l.Type != "" {
+			l.Plugins = []json.RawMessage{b}
+		}
+		lists = append(lists, l)
+	}
+	return lists, errors.Join(errs...)
+}
+
+// Networks returns the networks that are configured, and those that something is
+// attached to. What cannot be read is joined to the error.
+func Networks(ctx context.Context, p Places) (all []Network, err error) {
+	lists, err := readConf(p.NetConf)
+	rows, rerr := Rows(p)
+	err = errors.Join(err, rerr)
+	for _, l := range lists {
+		if !slices.ContainsFunc(all, func(n Network) bool { return n.Name == l.Name }) {
+			all = append(all, l.network(ctx, p, Of(rows, l.Name)))
+		}
+	}
+	for _, r := range rows {
+		if !slices.ContainsFunc(all, func(n Network) bool { return n.Name == r.Network }) {
+			l := conflist{Name: r.Network}
+			for _, rec := range r.attached.Records {
+				if len(rec.Config) > 0 {
+					l.Plugins = append(l.Plugins, rec.Config)
+				}
+			}
+			n := l.network(ctx, p, Of(rows, r.Network))
+			n.Plugins = r.Plugins
+			all = append(all, n)
+		}
+	}
+	slices.SortFunc(all, func(a, b Network) int { return cmp.Compare(a.Name, b.Name) })
+	return all, err
+}
+
+// network describes the network of a list with its attachments.
+func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
+	n := Network{Name: l.Name, File: l.file, CNIVersion: l.CNIVersion, Containers: rows, Options: l.Plugins}
+	for i, raw := range l.Plugins {
+		var m mainConf
+		_ = json.Unmarshal(raw, &m) // what is of another type says nothing
+		n.Plugins = append(n.Plugins, m.Type)
+		if i == 0 {
+			n.Driver, n.Link, n.Masquerade, n.IPAM.Driver = m.Type, cmp.Or(m.Bridge, m.Master), m.IPMasq, m.IPAM.Type
+			if m.IPAM.Type == "host-local" {
+				n.IPAM.DataDir = cmp.Or(m.IPAM.DataDir, "/var/lib/cni/networks")
+				n.IPAM.Pools = m.pools(ctx, p, l, raw)
+			}
+		}
+	}
+	if n.Driver == "bridge" && n.Link == "" {
+		n.Link = "cni0"
+	}
+	return n
+}
+
+// pools asks host-local how much of its ranges is held.
+func (m mainConf) pools(ctx context.Context, p Places, l conflist, raw json.RawMessage) []Pool {
+	c := &plugin.Call{
+		Verb: plugin.Status, Stdin: raw, Journal: p.Journal,
+		Conf: plugin.Conf{CNIVersion: cmp.Or(l.CNIVersion, "1.0.0"), Name: l.Name, Type: m.Type, IPAM: m.IPAM.IPAMConf},
+	}
+	sets, err := hostlocal.Pools(ctx, c)
+	if err != nil {
+		return []Pool{{Use: err.Error()}}
+	}
+	written := m.IPAM.Ranges
+	if m.IPAM.Subnet != "" {
+		written = append([][]subnet{{m.IPAM.subnet}}, written...)
+	}
+	var pools []Pool
+	for i, s := range sets {
+		pool := Pool{Ranges: s.Ranges, Held: s.Held, Size: s.Size, Use: s.String()}
+		if i < len(written) {
+			for _, w := range written[i] {
+				pool.Subnets = append(pool.Subnets, w.Subnet)
+				if w.Gateway != "" {
+					pool.Gateways = append(pool.Gateways, w.Gateway)
+				}
+			}
+		}
+		pools = append(pools, pool)
+	}
+	return pools
+}
+
+// PrintNetworks prints networks in the format.
+func PrintNetworks(w io.Writer, all []Network, format string) error {
+	if format == "json" {
+		return printJSON(w, append([]Network{}, all...))
+	}
+	t := newTable(w)
+	head := "NETWORK\tDRIVER\tLINK\tSUBNETS\tHELD\tCONTAINERS"
+	if format == "wide" {
+		head += "\tPLUGINS\tFILE"
+	}
+	t.line(head)
+	for _, n := range all {
+		var subnets, held []string
+		for _, p := range n.IPAM.Pools {
+			subnets, held = append(subnets, p.Subnets...), append(held, p.Use)
+		}
+		line := []string{n.Name, n.Driver, n.Link, strings.Join(subnets, " "), strings.Join(held, "; "), fmt.Sprint(len(n.Containers))}
+		if format == "wide" {
+			line = append(line, strings.Join(n.Plugins, ","), n.File)
+		}
+		t.line(strings.Join(line, "\t"))
+	}
+	return t.flush()
+}
+
+// Find returns the network of that name.
+func Find(all []Network, name string) (Network, error) {
+	var names []string
+	for _, n := range all {
+		if n.Name == name {
+			return n, nil
+		}
+		names = append(names, n.Name)
+	}
+	return Network{}, fmt.Errorf("network %q: neither configured nor attached to (there are: %s)", name, strings.Join(names, ", "))
+}
+
+// Inspect prints all that is known of the network of that name, as JSON.
+func Inspect(w io.Writer, all []Network, name string) error {
+	n, err := Find(all, name)
+	if err != nil {
+		return err
+	}
+	return printJSON(w, []Network{n})
+}
