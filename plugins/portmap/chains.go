@@ -282,7 +282,8 @@ func (j *job) delChains(ctx context.Context, c *nft.Conn) error {
 
 // delTranslated removes the chain from iptables-nft's tables.
 func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
-	found := false
+	// Of an ADD or a DEL that was killed there may be the shared part alone.
+	found := j.Backend == iptables.IPTables
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		nat := nft.Table{Family: f, Name: "nat"}
 		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
