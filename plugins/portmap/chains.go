@@ -338,7 +338,8 @@ func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
 			found, err = j.dropChains(c, tx, nft.Table{Family: f, Name: "nat"})
 			return err
 		})
-		if err == nil && found {
+		// Of an ADD or a DEL that was killed there may be the shared part alone.
+		if err == nil && (found || j.Backend == iptables.IPTables) {
 			err = j.delShared(ctx, c, f)
 		}
 		if err != nil && !nft.Missing(err) {
