@@ -68,8 +68,8 @@ const (
 // observer looks at what rows speak of.
 type observer struct {
 	journal journal.Dir
-	judge *attached.Judge
-	links map[int]*nl.Link // the host's
+	judge   *attached.Judge
+	links   map[int]*nl.Link // the host's
 }
 
 // Rows returns all attachments, by network and age. What cannot be read is
