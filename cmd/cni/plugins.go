@@ -5,9 +5,11 @@ import (
 	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
+	"github.com/netcleat/netcleat/plugins/dummy"
 	"github.com/netcleat/netcleat/plugins/firewall"
 	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+	"github.com/netcleat/netcleat/plugins/ipvlan"
 	"github.com/netcleat/netcleat/plugins/loopback"
 	"github.com/netcleat/netcleat/plugins/macvlan"
 	"github.com/netcleat/netcleat/plugins/portmap"
@@ -16,6 +18,7 @@ import (
 	static "github.com/netcleat/netcleat/plugins/static-ipam"
 	"github.com/netcleat/netcleat/plugins/tap"
 	"github.com/netcleat/netcleat/plugins/tuning"
+	"github.com/netcleat/netcleat/plugins/vlan"
 	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
@@ -24,9 +27,11 @@ var plugins = plugin.Table{
 	"bandwidth":   bandwidth.Plugin,
 	"bridge":      bridge.Plugin,
 	"dhcp":        dhcp.Plugin,
+	"dummy":       dummy.Plugin,
 	"firewall":    firewall.Plugin,
 	"host-device": hostdevice.Plugin,
 	"host-local":  hostlocal.Plugin,
+	"ipvlan":      ipvlan.Plugin,
 	"loopback":    loopback.Plugin,
 	"macvlan":     macvlan.Plugin,
 	"portmap":     portmap.Plugin,
@@ -35,5 +40,6 @@ var plugins = plugin.Table{
 	"static":      static.Plugin,
 	"tap":         tap.Plugin,
 	"tuning":      tuning.Plugin,
+	"vlan":        vlan.Plugin,
 	"vrf":         vrf.Plugin,
 }

@@ -53,25 +53,32 @@ const (
 	protoDst = 3
 )
 
-// Forget deletes the connections of a family and protocol, to port where that is
-// not 0, for which stale reports true. The kernel (since 5.8) picks by protocol
-// and port; an older one lists all.
-func Forget(g gate.Gate, v6 bool, proto uint8, port uint16, stale func(Conn) bool) (err error) {
+// Filter picks connections by how their first packet looked. The kernel (since
+// 5.8) does it; an older one lists all.
+type Filter struct {
+	V6    bool
+	Proto uint8
+	Port  uint16 // 0 is any
+}
+
+// Forget deletes the connections that the filter picks and for which stale
+// reports true.
+func Forget(g gate.Gate, by Filter, stale func(Conn) bool) (err error) {
 	c, err := nl.Dial(nil, unix.NETLINK_NETFILTER, g)
 	if err != nil {
 		return fmt.Errorf("conntrack: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	list, err := find(c, v6, proto, port)
+	list, err := find(c, by)
 	if err != nil {
 		return fmt.Errorf("conntrack: %w", err)
 	}
 	var msgs []*nl.Message
 	for _, f := range list {
-		if f.Orig.Proto != proto || port != 0 && f.Orig.Dst.Port() != port || !stale(f) {
+		if f.Orig.Proto != by.Proto || by.Port != 0 && f.Orig.Dst.Port() != by.Port || !stale(f) {
 			continue
 		}
-		m := message("forget connection to "+f.Orig.Dst.String(), v6, msgDelete)
+		m := message("forget connection to "+f.Orig.Dst.String(), by.V6, msgDelete)
 		m.Attr(attrOrig|unix.NLA_F_NESTED, f.tuple).Attr(attrID, f.id)
 		if f.zone != nil {
 			m.Attr(attrZone, f.zone)
@@ -90,14 +97,14 @@ func message(what string, v6 bool, typ uint16) *nl.Message {
 	return nl.NewMessage(what, typ, 0, family, unix.NFNETLINK_V0, 0, 0)
 }
 
-func find(c *nl.Conn, v6 bool, proto uint8, port uint16) (list []Conn, err error) {
-	m := message("list connections", v6, msgGet)
+func find(c *nl.Conn, by Filter) (list []Conn, err error) {
+	m := message("list connections", by.V6, msgGet)
 	m.Query = true
 	flags := uint32(byProto)
-	m.Begin(attrOrig|unix.NLA_F_NESTED).Begin(tupleProto|unix.NLA_F_NESTED).Uint8(protoNum, proto)
-	if port != 0 {
+	m.Begin(attrOrig|unix.NLA_F_NESTED).Begin(tupleProto|unix.NLA_F_NESTED).Uint8(protoNum, by.Proto)
+	if by.Port != 0 {
 		flags |= byDst
-		m.Attr(protoDst, binary.BigEndian.AppendUint16(nil, port))
+		m.Attr(protoDst, binary.BigEndian.AppendUint16(nil, by.Port))
 	}
 	m.End().End()
 	m.Begin(attrFilter|unix.NLA_F_NESTED).Uint32(filterOrig, flags).Uint32(filterReply, 0).End()

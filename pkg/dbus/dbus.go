@@ -113,16 +113,16 @@ func (c *Conn) Call(m Method, args ...string) (Reply, error) {
 		return Reply{}, fmt.Errorf("%s: %w", m.Name, err)
 	}
 	for {
-		kind, serial, r, err := c.read()
+		in, err := c.read()
 		if err != nil {
 			return Reply{}, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		switch {
-		case serial != c.serial || kind != methodReturn && kind != errorReply:
-		case kind == errorReply:
-			return Reply{}, fmt.Errorf("%s: %s", m.Name, r.text())
+		case in.answers != c.serial || in.kind != methodReturn && in.kind != errorReply:
+		case in.kind == errorReply:
+			return Reply{}, fmt.Errorf("%s: %s", m.Name, in.text())
 		default:
-			return r, nil
+			return in.Reply, nil
 		}
 	}
 }
@@ -186,26 +186,32 @@ func encode(m Method, serial uint32, args []string) []byte {
 	return append(msg, body...)
 }
 
-// read reads one message and the serial that it answers.
-func (c *Conn) read() (kind byte, answers uint32, r Reply, err error) {
+// incoming is a message from the bus.
+type incoming struct {
+	Reply
+	kind    byte
+	answers uint32 // the serial of the call
+}
+
+func (c *Conn) read() (in incoming, err error) {
 	head := make([]byte, 16)
 	if _, err := io.ReadFull(c.r, head); err != nil {
-		return 0, 0, r, err
+		return in, err
 	}
-	r.order = binary.LittleEndian
+	in.kind, in.order = head[1], binary.LittleEndian
 	if head[0] == 'B' {
-		r.order = binary.BigEndian
+		in.order = binary.BigEndian
 	}
-	length, fields := r.order.Uint32(head[4:]), r.order.Uint32(head[12:])
+	length, fields := in.order.Uint32(head[4:]), in.order.Uint32(head[12:])
 	if length > maxLength || fields > maxLength {
-		return 0, 0, r, fmt.Errorf("message of %d bytes", length)
+		return in, fmt.Errorf("message of %d bytes", length)
 	}
 	rest := make([]byte, (fields+7)&^7+length)
 	if _, err := io.ReadFull(c.r, rest); err != nil {
-		return 0, 0, r, err
+		return in, err
 	}
-	r.body = rest[(fields+7)&^7:]
-	return head[1], replySerial(rest[:fields], r.order), r, nil
+	in.body, in.answers = rest[(fields+7)&^7:], replySerial(rest[:fields], in.order)
+	return in, nil
 }
 
 // replySerial finds the field that says which call is answered.

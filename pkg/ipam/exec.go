@@ -60,6 +60,7 @@ func (d *delegate) add(ctx context.Context, c *plugin.Call) (*current.Result, er
 	}
 	if v.CNIVersion == "" {
 		v.CNIVersion = c.Conf.CNIVersion
+		out = append([]byte(`{"cniVersion":"`+v.CNIVersion+`",`), bytes.TrimSpace(out)[1:]...)
 	}
 	r, err := create.Create(v.CNIVersion, out)
 	if err != nil {

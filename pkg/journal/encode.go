@@ -21,7 +21,6 @@ func (r *Record) encode() []byte {
 		jsontext.Field{Key: "netnsID", Value: encodeID(r.NetnsID)},
 		jsontext.Field{Key: "hostID", Value: encodeID(r.HostID)},
 		jsontext.Field{Key: "created", Value: jsontext.String(r.Created.Format(time.RFC3339Nano))},
-		jsontext.Field{Key: "leaving", Value: yes(r.Leaving)},
 		jsontext.Field{Key: "args", Value: jsontext.Optional(r.Args)},
 		jsontext.Field{Key: "config", Value: jsontext.Value(r.Config)},
 		jsontext.Field{Key: "links", Value: jsontext.OptionalArray(r.Links, Link.encode)},
@@ -50,7 +49,7 @@ func (l Link) encode() jsontext.Value {
 }
 
 // yes leaves out what is not so.
-func yes(b bool) jsontext.Value {
+func yes(b bool) jsontext.Value { //nolint:revive // a value to write, not a switch
 	if b {
 		return jsontext.Value("true")
 	}

@@ -62,9 +62,6 @@ type Record struct {
 	// are looked for there and nowhere else.
 	HostID  netns.ID  `json:"hostID"`
 	Created time.Time `json:"created"`
-	// Leaving says that a DEL of the attachment has begun: what it shares with
-	// others, it needs no more.
-	Leaving bool `json:"leaving,omitempty"`
 	// Args is CNI_ARGS, which names the pod.
 	Args string `json:"args,omitempty"`
 	// Config is the configuration that ADD was given, without prevResult.
@@ -243,20 +240,6 @@ func (e *Entry) Done() error {
 	return err
 }
 
-// Leave makes a finished record pending again, as that of an attachment which is
-// being removed. Of several that leave at once the last then knows that it is.
-func (e *Entry) Leave() error {
-	if e.Found == Nothing || e.lock < 0 || e.Leaving {
-		return nil
-	}
-	e.Leaving = true
-	if err := e.replace(e.encode()); err != nil {
-		e.Leaving = false
-		return fmt.Errorf("journal: %w", err)
-	}
-	return remove(e.dir.path(e.Key))
-}
-
 // Remove forgets the attachment: nothing of it is left. The last one of a network
 // takes the network's directory with it.
 func (e *Entry) Remove() error {
@@ -285,6 +268,9 @@ func (d Dir) Leave(k Key) error {
 	return unix.Close(fd)
 }
 
+// Leaving reports whether the attachment is being removed.
+func (d Dir) Leaving(k Key) bool { return exists(d.path(k) + leavingSuffix) }
+
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
 // Abandon ends an operation that took back all it did: a finished record stays
@@ -292,6 +278,51 @@ func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 func (e *Entry) Abandon() error {
 	path := e.dir.path(e.Key)
 	return errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), e.unpend())
+}
+
+// Sweep removes what operations of the network that were killed before their
+// first change, or after their last, left: files that hold nothing. Those of an
+// operation that runs are left to it. drop decides on each attachment's.
+func (d Dir) Sweep(network string, drop func(path string) bool) error {
+	files, err := os.ReadDir(d.network(network))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, f := range files {
+		path := filepath.Join(d.network(network), f.Name())
+		for _, suffix := range []string{pendingSuffix, leavingSuffix, tempSuffix} {
+			if base, ok := strings.CutSuffix(path, suffix); ok && hollow(base) {
+				errs = append(errs, sweep(base, drop))
+			}
+		}
+	}
+	_ = unix.Rmdir(d.network(network)) // not empty, mostly
+	return errors.Join(errs...)
+}
+
+// hollow reports whether nothing is known of the attachment.
+func hollow(path string) bool {
+	_, derr := read(path)
+	_, perr := read(path + pendingSuffix)
+	return absent(derr) && absent(perr)
+}
+
+// sweep removes the files of an attachment of which nothing is known.
+func sweep(path string, drop func(path string) bool) error {
+	now, cancel := context.WithTimeout(context.Background(), 0)
+	defer cancel()
+	fd, err := lockFile(now, path+pendingSuffix)
+	if errors.Is(err, ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if hollow(path) && drop(path+pendingSuffix) {
+		err = errors.Join(remove(path+tempSuffix), remove(path+leavingSuffix), remove(path+pendingSuffix))
+	}
+	return errors.Join(err, unix.Close(fd))
 }
 
 // Restart forgets what an earlier operation left, and keeps the lock for the
@@ -458,7 +489,23 @@ const locks = ".locks"
 // Lock takes a lock that all plugins share, waiting until ctx ends (ErrBusy);
 // what names it: "masquerade of <network>". The lock order of the suite is: an
 // attachment's record (Open), then at most one of these, then IPAM's.
+//
+// Where the directory cannot be written there is nothing to share the lock with:
+// what is to be removed can be removed without. unlock is then a no-op.
 func (d Dir) Lock(ctx context.Context, what string) (unlock func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	unlock, err = d.lock(ctx, what)
+	if err != nil && !errors.Is(err, ErrBusy) {
+		return func() error { return nil }, nil
+	}
+	return unlock, err
+}
+
+// lockWait bounds how long a call waits for others.
+const lockWait = time.Minute
+
+func (d Dir) lock(ctx context.Context, what string) (unlock func() error, err error) {
 	path := filepath.Join(string(d), locks, Cut(what, 2*readable))
 	fd, err := lockFile(ctx, path)
 	if err != nil {

@@ -54,9 +54,13 @@ var steps = []struct {
 	{"begin again", func(e *Entry) error { e.Args = "two"; return e.Begin() }, Pending, "two"},
 	{"done", func(e *Entry) error { e.Args = "three"; return e.Done() }, Done, "three"},
 	{"reopen", func(e *Entry) error { return reopen(e) }, Done, "three"},
-	{"leave", (*Entry).Leave, Pending, "three"},
+	{"leave", leave, Done, "three"},
 	{"remove", (*Entry).Remove, Nothing, ""},
 }
+
+func all(string) bool { return true }
+
+func leave(e *Entry) error { return e.dir.Leave(e.Key) }
 
 func reopen(e *Entry) error {
 	if err := e.Close(); err != nil {
@@ -140,7 +144,7 @@ func TestOneAtATime(t *testing.T) {
 			}
 			e.Args = fmt.Sprint(i)
 			if i%5 == 1 {
-				err = e.Leave()
+				err = leave(e)
 			} else {
 				err = errors.Join(e.Restart(), e.Begin(), e.Begin())
 			}
@@ -243,7 +247,7 @@ func TestReadOnly(t *testing.T) {
 	if err := p.Remove(); !errors.Is(err, unix.EROFS) {
 		t.Errorf("remove: %v", err)
 	}
-	must(t, p.Leave(), p.Close())
+	must(t, p.Close())
 }
 
 // A record that cannot be read stops nobody; one of a later version is kept.
@@ -351,11 +355,38 @@ func TestNoDescriptorLeaks(t *testing.T) {
 		e := open(t, d, restartKey)
 		must(t, e.Begin(), e.Begin(), e.Done(), e.Close())
 		e = open(t, d, restartKey)
-		must(t, e.Leave(), e.Remove(), e.Close(), e.Close())
+		must(t, leave(e), e.Remove(), e.Close(), e.Close())
 		unlock, err := d.Lock(t.Context(), "x")
 		must(t, err, unlock())
 	}
 	if after := count(); after > before+1 {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
+}
+
+// What a kill before the first change or after the last leaves, Sweep removes;
+// what says something it leaves alone, and what an operation holds.
+func TestSweep(t *testing.T) {
+	d := Dir(t.TempDir())
+	key := func(id string) Key { return Key{"net", id, "eth0", "bridge"} }
+	kept := open(t, d, key("kept"))
+	must(t, kept.Begin(), kept.Done(), kept.Close())
+	must(t, d.Leave(key("kept")))
+	held := open(t, d, key("held"))
+	for _, orphan := range []string{"a:eth0:bridge.pending", "b:eth0:bridge.leaving", "c:eth0:bridge.new", "held:eth0:bridge.leaving"} {
+		must(t, os.WriteFile(filepath.Join(string(d), "net", orphan), nil, 0o600))
+	}
+	must(t, os.WriteFile(filepath.Join(string(d), "net", "d:eth0:bridge.pending"), []byte(`{"version":1,"net`), 0o600))
+	must(t, d.Sweep("net", all), d.Sweep("none", all))
+	var left []string
+	files, err := os.ReadDir(filepath.Join(string(d), "net"))
+	must(t, err)
+	for _, f := range files {
+		left = append(left, f.Name())
+	}
+	want := "held:eth0:bridge.leaving held:eth0:bridge.pending kept:eth0:bridge kept:eth0:bridge.leaving"
+	if got := strings.Join(left, " "); got != want {
+		t.Errorf("want %s\n got %s", want, got)
+	}
+	must(t, held.Close())
 }

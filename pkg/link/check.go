@@ -88,7 +88,8 @@ func CheckRoutes(c *nl.Conn, l *nl.Link, ips []*current.IPConfig, routes []*type
 // stand in any: sbr and vrf move it out of the main one.
 func hasRoute(have []nl.Route, w nl.Route) bool {
 	for _, h := range have {
-		if h.Dst == w.Dst && (w.Table == 0 || h.Table == w.Table) && h.Index == w.Index && h.Gateway == w.Gateway {
+		same := h.Dst == w.Dst && h.Index == w.Index && h.Gateway == w.Gateway
+		if same && (w.Table == 0 || h.Table == w.Table) && (w.Priority == 0 || h.Priority == w.Priority) {
 			return true
 		}
 	}

@@ -90,7 +90,7 @@ func Configure(p *nl.Pair, s Setup) error {
 	batch = append(batch, late...)
 	for _, r := range append(s.First, routes...) {
 		r.OnLink = s.NoPrefixRoutes && r.Gateway.IsValid() // which no prefix says
-		batch = append(batch, nl.PrependRoute(r)) // a second network of a container has a default route, too
+		batch = append(batch, nl.PrependRoute(r))          // a second network of a container has a default route, too
 	}
 	if err := p.Sandbox.Do(batch...); err != nil {
 		return err
@@ -273,7 +273,7 @@ func AddrOf(ip net.IP) netip.Addr {
 func PrefixOf(n net.IPNet) (netip.Prefix, error) {
 	ones, bits := n.Mask.Size()
 	a := AddrOf(n.IP)
-	if !a.IsValid() || bits == 0 {
+	if !a.IsValid() || bits == 0 || a.Is6() && bits != 128 {
 		return netip.Prefix{}, fmt.Errorf("address %s: not one with a mask", n.String())
 	}
 	if a.Is4() && bits == 128 {

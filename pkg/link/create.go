@@ -14,6 +14,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/undo"
 )
 
 // New is a link to be made in the sandbox, for all kinds but veth. It is called
@@ -91,7 +92,7 @@ func (n New) create(p *nl.Pair, name string) error {
 func (n New) found(p *nl.Pair, name string) (*nl.Link, error) {
 	l, err := p.Sandbox.LinkByName(name)
 	if err != nil {
-		return nil, errors.Join(err, p.Sandbox.Do(nl.DelLinkName(name)))
+		return nil, takeBack(err, p.Sandbox, nl.DelLinkName(name))
 	}
 	if n.MAC == nil || bytes.Equal(l.MAC, n.MAC) {
 		return l, nil
@@ -100,7 +101,7 @@ func (n New) found(p *nl.Pair, name string) (*nl.Link, error) {
 	// address whatever is asked, and take another afterwards.
 	m := nl.SetLink("set MAC address of "+name, l.Index).Attr(unix.IFLA_ADDRESS, n.MAC)
 	if err := p.Sandbox.Do(m); err != nil {
-		return nil, errors.Join(err, p.Sandbox.Do(nl.DelLinkIndex(name, l.Index)))
+		return nil, takeBack(err, p.Sandbox, nl.DelLinkIndex(name, l.Index))
 	}
 	l.MAC = n.MAC
 	return l, nil
@@ -126,7 +127,16 @@ func (n New) createAside(p *nl.Pair) (*nl.Link, error) {
 	if errors.Is(err, unix.EEXIST) {
 		err = taken(n.Key.IfName)
 	}
-	return nil, errors.Join(err, p.Sandbox.Do(nl.DelLinkIndex(aside, l.Index)))
+	return nil, takeBack(err, p.Sandbox, nl.DelLinkIndex(aside, l.Index))
+}
+
+// takeBack deletes the link that is of no use after err. Where that fails the
+// attachment's record stays, by which Remove finds it.
+func takeBack(err error, sandbox *nl.Conn, m *nl.Message) error {
+	if derr := sandbox.Do(m); derr != nil {
+		return errors.Join(err, &undo.Failed{What: m.What, Err: derr})
+	}
+	return err
 }
 
 // asideName is where Remove finds what an ADD left that was killed before the

@@ -43,30 +43,40 @@ func owned(p *nl.Pair, c *plugin.Call, kind string) (*nl.Link, error) {
 // recorded one, Call.Open has seen to.
 func recorded(p *nl.Pair, e *journal.Entry, kind string) (*nl.Link, error) {
 	for _, r := range e.Links {
-		if !r.Sandbox {
-			continue
+		switch {
+		case !r.Sandbox:
+		case r.Index != 0:
+			return byIndex(p.Sandbox, e, r, kind)
+		default:
+			return byName(p.Sandbox, e, r, kind)
 		}
-		if r.Index != 0 {
-			l, err := lookUp(p.Sandbox.LinkByIndex(r.Index))
-			if l == nil || err != nil || l.Kind != kind {
-				return nil, err
-			}
-			// No index is given twice in a namespace. But before the kernel had
-			// cookies the namespace may be another one with the same number.
-			if e.NetnsID.Cookie == 0 && r.MAC != l.MAC.String() {
-				return nil, nil
-			}
+	}
+	return nil, nil
+}
+
+// byIndex finds the link of a finished ADD, whatever its name is now. No index
+// is given twice in a namespace. But before the kernel had cookies the namespace
+// may be another one with the same number: then the MAC address must agree.
+func byIndex(c *nl.Conn, e *journal.Entry, r journal.Link, kind string) (*nl.Link, error) {
+	l, err := lookUp(c.LinkByIndex(r.Index))
+	if l == nil || err != nil || l.Kind != kind {
+		return nil, err
+	}
+	if e.NetnsID.Cookie == 0 && r.MAC != l.MAC.String() {
+		return nil, nil
+	}
+	return l, nil
+}
+
+// byName finds the link of an ADD that was killed while it made it.
+func byName(c *nl.Conn, e *journal.Entry, r journal.Link, kind string) (*nl.Link, error) {
+	for _, name := range []string{r.Name, asideName(e.Key)} {
+		l, err := lookUp(c.LinkByName(name))
+		if err != nil {
+			return nil, err
+		}
+		if l != nil && l.Kind == kind && l.MAC.String() == r.MAC {
 			return l, nil
-		}
-		// An ADD that was killed while it made the link.
-		for _, name := range []string{r.Name, asideName(e.Key)} {
-			l, err := lookUp(p.Sandbox.LinkByName(name))
-			if err != nil {
-				return nil, err
-			}
-			if l != nil && l.Kind == kind && l.MAC.String() == r.MAC {
-				return l, nil
-			}
 		}
 	}
 	return nil, nil

@@ -53,11 +53,8 @@ func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
 // locked runs fn with a socket and under the network's lock.
 func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) (err error) {
 	unlock, err := a.Journal.Lock(ctx, "masquerade of "+a.Network)
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
 	if err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
+		return cnierr.With(cnierr.TryAgain, err)
 	}
 	c, err := nft.Dial(nil, a.Gate)
 	if err != nil {
@@ -77,6 +74,11 @@ func Add(ctx context.Context, a Attachment) (undo func() error, err error) {
 }
 
 func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
+	if a.Backend == nil { // whose choice costs more than to see that there is nothing to do
+		if missing, err := a.missing(c); err == nil && len(missing) == 0 {
+			return nil
+		}
+	}
 	backend, tool := a.backend(c)
 	if backend == iptables.IPTables {
 		return a.addChains(ctx, tool)
@@ -106,8 +108,11 @@ func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 	if err != nil {
 		return undo, nil // without nf_tables there is no such rule
 	}
+	if !c.Available() {
+		return undo, c.Close()
+	}
 	info, err := c.GetChain(a.chain())
-	if err = errors.Join(ignoreMissing(err), c.Close()); err != nil || info == nil {
+	if err = errors.Join(err, c.Close()); err != nil || info == nil {
 		return undo, err
 	}
 	undo = func() error { return Del(context.WithoutCancel(ctx), a) }
@@ -196,7 +201,7 @@ func (a Attachment) owns(r journal.Record) bool {
 // needed reports whether another attachment of the network is masqueraded.
 func (a Attachment) needed() (bool, error) {
 	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
-		return !a.owns(r) && !r.Leaving && confOf(r).IPMasq
+		return !a.owns(r) && confOf(r).IPMasq
 	})
 }
 
@@ -206,7 +211,7 @@ func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, er
 	all, err := a.Journal.Network(a.Network)
 	var some []journal.Record
 	for _, r := range all {
-		if masquerades(r.Plugin) && !a.owns(r) && !r.Leaving && pick(r) {
+		if masquerades(r.Plugin) && !a.owns(r) && pick(r) {
 			some = append(some, r)
 		}
 	}

@@ -33,8 +33,8 @@ func newHost(t *testing.T) *host {
 	h := &host{b, t, b.NewSandbox(), "net1"}
 	h.Forward()
 	h.Bridge("br0", "10.1.0.1/16", "fd01::1/64")
-	h.Plug(h.Sandbox, "veth0", "br0", "eth0", "10.1.0.2/16", "fd01::2/64")
-	h.Plug(h.lan, "lan0", "", "eth0", "192.0.2.9/24", "2001:db8::9/64")
+	h.Plug(h.Sandbox, "veth0", "br0", "10.1.0.2/16", "fd01::2/64")
+	h.Plug(h.lan, "lan0", "", "192.0.2.9/24", "2001:db8::9/64")
 	h.Addr("lan0", "192.0.2.1/24")
 	h.Addr("lan0", "2001:db8::1/64")
 	h.In(h.Sandbox, func() {

@@ -47,7 +47,7 @@ const Own = "/proc/thread-self/ns/net"
 func Open(path string) (*NS, error) {
 	// What is no namespace, but a pipe say, must not block.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		err = unix.ENOENT // /proc/<pid>/ns/net of a process that is just going
 	}
 	if err != nil {

@@ -1,10 +1,12 @@
 package netns
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,28 +31,49 @@ func (n *NS) RunLabelled(cmd *exec.Cmd, label string) error {
 		if err := setExecLabel(label); err != nil {
 			return err
 		}
-		err := cmd.Start() // on this thread
-		if lerr := setExecLabel("\n"); lerr != nil {
-			err = errors.Join(err, lerr)
+		err := requireExecLabel(label)
+		if err == nil {
+			err = cmd.Start() // on this thread
 		}
-		if cmd.Process == nil {
-			return err
+		started := err == nil
+		err = errors.Join(err, setExecLabel("\n"))
+		if started {
+			err = errors.Join(err, cmd.Wait())
 		}
-		return errors.Join(err, cmd.Wait())
+		return err
 	})
 }
 
-// setExecLabel asks for the label of the processes that the thread starts; a
-// newline asks for the default.
+// execLabel is the label of the processes that the thread starts.
+const execLabel = "/proc/thread-self/attr/exec"
+
+// setExecLabel asks for a label; a newline asks for the default.
 func setExecLabel(label string) error {
-	const path = "/proc/thread-self/attr/exec"
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(execLabel, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return &os.PathError{Op: "open", Path: execLabel, Err: err}
 	}
 	_, err = unix.Write(fd, []byte(label))
 	if err = errors.Join(err, unix.Close(fd)); err != nil {
 		return fmt.Errorf("label %q of a new process: %w", label, err)
 	}
 	return nil
+}
+
+// requireExecLabel refuses a kernel that did not take the label for what it
+// says: without SELinux, or before it has a policy. Only the level, past the
+// third colon, may be written in another way than was asked.
+func requireExecLabel(label string) error {
+	b, err := os.ReadFile(execLabel)
+	got := string(bytes.TrimRight(b, "\x00\n"))
+	if err == nil && domain(got) == domain(label) {
+		return nil
+	}
+	return fmt.Errorf("label %q of a new process: the kernel has %q, without SELinux or its policy: %w", label, got, errors.Join(errors.ErrUnsupported, err))
+}
+
+// domain is a label's user, role and type.
+func domain(label string) string {
+	fields := strings.SplitN(label, ":", 4)
+	return strings.Join(fields[:min(3, len(fields))], ":")
 }

@@ -87,24 +87,18 @@ func Ct(key uint32, dst Reg) Expr {
 }
 
 // InSet ends the rule unless the set holds what is in the registers from src on.
-func InSet(set string, src Reg) Expr { return lookup(set, src, 0, false) }
-
-// NotInSet is InSet the other way round.
-func NotInSet(set string, src Reg) Expr { return lookup(set, src, unix.NFT_LOOKUP_F_INV, false) }
+func InSet(set string, src Reg) Expr {
+	return Expr{"lookup", func(m *nl.Message) {
+		m.String(unix.NFTA_LOOKUP_SET, set).Attr(unix.NFTA_LOOKUP_SREG, src.kernel())
+	}}
+}
 
 // InMap loads what the map has for the registers from src on into register 0;
 // the rule ends where that is nothing.
-func InMap(set string, src Reg) Expr { return lookup(set, src, 0, true) }
-
-func lookup(set string, src Reg, flags uint32, load bool) Expr {
+func InMap(set string, src Reg) Expr {
 	return Expr{"lookup", func(m *nl.Message) {
-		m.String(unix.NFTA_LOOKUP_SET, set).Attr(unix.NFTA_LOOKUP_SREG, src.kernel())
-		if load {
-			m.Attr(unix.NFTA_LOOKUP_DREG, Reg(0).kernel())
-		}
-		if flags != 0 {
-			m.Attr(unix.NFTA_LOOKUP_FLAGS, be32(flags))
-		}
+		InSet(set, src).write(m)
+		m.Attr(unix.NFTA_LOOKUP_DREG, Reg(0).kernel())
 	}}
 }
 
@@ -197,10 +191,16 @@ const (
 
 // LoadAddr loads an address of the packet: one register for IPv4, four for IPv6.
 func LoadAddr(v6 bool, s Side, dst Reg) Expr {
+	at, size := addrAt(v6, s)
+	return Header(unix.NFT_PAYLOAD_NETWORK_HEADER, at, size, dst)
+}
+
+// addrAt is where an address is in the packet's header, and its size.
+func addrAt(v6 bool, s Side) (at, size uint32) {
 	if v6 {
-		return Header(unix.NFT_PAYLOAD_NETWORK_HEADER, 8+16*uint32(s), 16, dst)
+		return 8 + 16*uint32(s), 16
 	}
-	return Header(unix.NFT_PAYLOAD_NETWORK_HEADER, 12+4*uint32(s), 4, dst)
+	return 12 + 4*uint32(s), 4
 }
 
 // Addr compares an address of the packet with a prefix. The rule must be for
@@ -209,12 +209,8 @@ func Addr(s Side, op Op, p netip.Prefix) []Expr {
 	p = p.Masked()
 	if bits := p.Bits(); bits > 0 && bits < p.Addr().BitLen() && bits%8 == 0 {
 		// nft(8) compares whole bytes without a mask, and prints only that as a prefix.
-		e := LoadAddr(p.Addr().Is6(), s, 0)
-		offset := 12 + 4*uint32(s)
-		if p.Addr().Is6() {
-			offset = 8 + 16*uint32(s)
-		}
-		e = Header(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, uint32(bits/8), 0)
+		at, _ := addrAt(p.Addr().Is6(), s)
+		e := Header(unix.NFT_PAYLOAD_NETWORK_HEADER, at, uint32(bits/8), 0)
 		return []Expr{e, Cmp(op, 0, p.Addr().AsSlice()[:bits/8])}
 	}
 	list := []Expr{LoadAddr(p.Addr().Is6(), s, 0)}

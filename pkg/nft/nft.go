@@ -67,14 +67,16 @@ func Dial(ns *netns.NS, g gate.Gate) (*Conn, error) {
 // Close closes the socket.
 func (c *Conn) Close() error { return c.nl.Close() }
 
+// errMissing says that the kernel has no nf_tables.
+var errMissing = errors.New("the kernel has no nf_tables")
+
 // Missing reports whether err says that the kernel has no nf_tables, or not the
-// family asked for.
+// family asked for: what is to be removed is not there.
 func Missing(err error) bool {
-	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EINVAL)
+	return errors.Is(err, errMissing) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)
 }
 
-// Available reports whether the kernel has nf_tables. EINVAL is what nfnetlink
-// answers for a subsystem that it lacks.
+// Available reports whether the kernel has nf_tables.
 func (c *Conn) Available() bool {
 	_, err := c.generation()
 	return err == nil
@@ -139,7 +141,11 @@ func (c *Conn) generation() (id uint32, err error) {
 		})
 		return nil
 	}
-	return id, c.nl.Do(m)
+	err = c.nl.Do(m)
+	if errors.Is(err, unix.EINVAL) { // nfnetlink's answer for a subsystem that it lacks
+		err = errMissing
+	}
+	return id, err
 }
 
 // Tx is a transaction that is being put together.
@@ -178,31 +184,19 @@ func (c *Conn) Update(ctx context.Context, what string, build func(*Tx) error) e
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		err = c.commit(tx, gen)
-		if !errors.Is(err, unix.ERESTART) && !errors.Is(err, errStale) {
+		if !errors.Is(err, unix.ERESTART) {
 			return err
 		}
 	}
 	return err
 }
 
-// Apply makes a change that depends on nothing.
-func (c *Conn) Apply(what string, build func(*Tx)) error {
-	tx := &Tx{what: what}
-	build(tx)
-	return c.commit(tx, 0)
-}
-
-// errStale is what a reader returns to have Update start over.
-var errStale = errors.New("ruleset changed meanwhile")
-
 func (c *Conn) commit(tx *Tx, gen uint32) error {
 	if tx.Empty() {
 		return nil
 	}
 	begin := nl.NewMessage(tx.what, unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
-	if gen != 0 {
-		begin.Attr(unix.NFNL_BATCH_GENID, be32(gen))
-	}
+	begin.Attr(unix.NFNL_BATCH_GENID, be32(gen))
 	end := nl.NewMessage(tx.what, unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
 	return c.nl.Transact(tx.what, begin, end, tx.msgs...)
 }

@@ -43,6 +43,7 @@ type RuleInfo struct {
 	Comment string
 	Target  string   // the chain that the rule jumps or goes to; "" is none
 	Values  [][]byte // what its comparisons compare with
+	Loads   [][]byte // what it loads, such as the address that a translation leads to
 }
 
 // DeleteRule deletes a rule by its handle.
@@ -98,7 +99,7 @@ func (r *RuleInfo) expressions(list []byte) {
 		})
 		switch name {
 		case "immediate":
-			r.Target = verdictChain(data)
+			r.immediate(data)
 		case "cmp":
 			r.Values = append(r.Values, cmpValue(data))
 		case "match":
@@ -118,21 +119,28 @@ func cmpValue(cmp []byte) (v []byte) {
 	return v
 }
 
-func verdictChain(immediate []byte) (chain string) {
-	nl.Attrs(immediate, func(typ uint16, d []byte) {
+// immediate finds the chain of a verdict, or the value that is loaded.
+func (r *RuleInfo) immediate(data []byte) {
+	nl.Attrs(data, func(typ uint16, d []byte) {
 		if typ != unix.NFTA_IMMEDIATE_DATA {
 			return
 		}
+		if v := value(d); v != nil {
+			r.Loads = append(r.Loads, v)
+		}
 		nl.Attrs(d, func(typ uint16, d []byte) {
-			if typ != unix.NFTA_DATA_VERDICT {
-				return
+			if typ == unix.NFTA_DATA_VERDICT {
+				r.Target = verdictChain(d)
 			}
-			nl.Attrs(d, func(typ uint16, d []byte) {
-				if typ == unix.NFTA_VERDICT_CHAIN {
-					chain = text(d)
-				}
-			})
 		})
+	})
+}
+
+func verdictChain(verdict []byte) (chain string) {
+	nl.Attrs(verdict, func(typ uint16, d []byte) {
+		if typ == unix.NFTA_VERDICT_CHAIN {
+			chain = text(d)
+		}
 	})
 	return chain
 }

@@ -1,8 +1,6 @@
 package nft
 
 import (
-	"errors"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -35,6 +33,7 @@ type Set struct {
 	Key      []Type
 	Data     []Type
 	Interval bool // elements are ranges; the key then has one part
+	Expiring bool // elements can be made to expire (Tx.Expire)
 }
 
 // Elem is an element: the parts of its key, each padded to four bytes, one after
@@ -44,6 +43,7 @@ type Elem struct {
 	End     bool // the first value after an interval
 	Data    []byte
 	Comment string
+	Expires bool // the kernel drops it by itself
 }
 
 // Parts puts the parts of a key or of data together, each padded to four bytes
@@ -88,6 +88,9 @@ func (tx *Tx) EnsureSet(s Set) {
 	if s.Interval {
 		flags |= unix.NFT_SET_INTERVAL
 	}
+	if s.Expiring {
+		flags |= unix.NFT_SET_TIMEOUT
+	}
 	if s.Data != nil {
 		num, size := concat(s.Data)
 		flags |= unix.NFT_SET_MAP
@@ -106,28 +109,49 @@ func (tx *Tx) DeleteSet(s Set) { tx.add(setMessage("delete set", s, unix.NFT_MSG
 
 // Add adds elements. One whose key is there already, with other data, is EEXIST.
 func (tx *Tx) Add(s Set, elems ...Elem) {
-	tx.elements("add elements to", s, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, elems)
+	tx.elements(elems, func() *nl.Message {
+		return message("add elements to "+s.Name, s.Table.Family, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE)
+	}, s)
 }
 
 // AddNew adds elements, none of which may be there.
 func (tx *Tx) AddNew(s Set, elems ...Elem) {
-	tx.elements("add elements to", s, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, elems)
+	tx.elements(elems, func() *nl.Message {
+		return message("add elements to "+s.Name, s.Table.Family, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	}, s)
 }
 
 // Remove removes elements, all of which must be there.
 func (tx *Tx) Remove(s Set, elems ...Elem) {
-	tx.elements("delete elements from", s, unix.NFT_MSG_DELSETELEM, 0, elems)
+	tx.elements(elems, func() *nl.Message {
+		return message("delete elements from "+s.Name, s.Table.Family, unix.NFT_MSG_DELSETELEM, 0)
+	}, s)
 }
+
+// Expire has the kernel drop elements by itself in a moment. Unlike Remove, that
+// does not make the socket's close wait for an RCU grace period. Kernels that
+// cannot change an element's timeout (before about 6.12) ignore it: whoever has
+// asked for it looks with Find whether the elements expire.
+func (tx *Tx) Expire(s Set, elems ...Elem) {
+	soon := make([]Elem, len(elems))
+	for i, e := range elems {
+		soon[i] = Elem{Key: e.Key, Data: e.Data, Expires: true}
+	}
+	tx.Add(s, soon...)
+}
+
+// moment is the timeout of an element that is to go, in milliseconds.
+const moment = 1
 
 // perMessage keeps a list of elements below the 64 KiB that an attribute can
 // hold: an element takes at most some 250 bytes.
 const perMessage = 200
 
-func (tx *Tx) elements(what string, s Set, typ, flags uint16, elems []Elem) {
+// elements spreads a list over as many messages as it takes.
+func (tx *Tx) elements(elems []Elem, start func() *nl.Message, s Set) {
 	for len(elems) > 0 {
 		n := min(len(elems), perMessage)
-		m := message(what+" "+s.Name, s.Table.Family, typ, flags)
-		m.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name).String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+		m := start().String(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name).String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		writeElems(m, elems[:n])
 		tx.add(m)
 		elems = elems[n:]
@@ -144,6 +168,9 @@ func writeElems(m *nl.Message, elems []Elem) {
 		m.Begin(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED).Attr(unix.NFTA_DATA_VALUE, e.Key).End()
 		if e.Data != nil {
 			m.Begin(unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED).Attr(unix.NFTA_DATA_VALUE, e.Data).End()
+		}
+		if e.Expires {
+			m.Attr(unix.NFTA_SET_ELEM_TIMEOUT, be64(moment)).Attr(unix.NFTA_SET_ELEM_EXPIRATION, be64(moment))
 		}
 		if e.Comment != "" {
 			m.Attr(unix.NFTA_SET_ELEM_USERDATA, comments(e.Comment))
@@ -216,6 +243,8 @@ func parseElem(b []byte) (e Elem) {
 			e.End = u32(d)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = comment(d)
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			e.Expires = true
 		}
 	})
 	return e
@@ -229,6 +258,3 @@ func value(data []byte) (v []byte) {
 	})
 	return v
 }
-
-// Exists reports whether err says that an element is there already.
-func Exists(err error) bool { return errors.Is(err, unix.EEXIST) }

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -156,9 +157,9 @@ func (c *Conn) dump(m *nl.Message, reset func()) error {
 	return c.nl.Dump(m, reset)
 }
 
-// DeleteBare deletes a table that says nothing: one that has only base chains
-// that accept, and no rules. iptables-nft makes such tables for its chains and
-// leaves them behind.
+// DeleteBare deletes a table of iptables-nft's that says nothing: one that has
+// only iptables' own chains, which accept, and neither rules nor sets.
+// iptables-nft makes its tables on demand and leaves them behind.
 func (c *Conn) DeleteBare(ctx context.Context, t Table) error {
 	return c.Update(ctx, "delete bare "+t.String(), func(tx *Tx) error {
 		there, err := c.HasTable(t)
@@ -171,11 +172,24 @@ func (c *Conn) DeleteBare(ctx context.Context, t Table) error {
 		}
 		for _, ch := range chains {
 			rules, err := c.Rules(Chain{Table: t, Name: ch.Name})
-			if err != nil || !ch.Hooked || ch.Drops || len(rules) > 0 {
+			if err != nil || !ch.Hooked || ch.Drops || len(rules) > 0 || !slices.Contains(builtin, ch.Name) {
 				return err
 			}
+		}
+		if sets, err := c.hasSets(t); err != nil || sets {
+			return err
 		}
 		tx.DeleteTable(t)
 		return nil
 	})
+}
+
+// builtin are the names of iptables' own chains.
+var builtin = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+
+// hasSets reports whether the table has any set.
+func (c *Conn) hasSets(t Table) (found bool, err error) {
+	m := query("list sets of "+t.String(), t.Family, unix.NFT_MSG_GETSET).String(unix.NFTA_SET_TABLE, t.Name)
+	m.Reply = func([]byte) error { found = true; return nil }
+	return found, c.dump(m, func() { found = false })
 }

@@ -13,22 +13,22 @@ import (
 )
 
 // Plug makes a veth pair between the host (hostName, a port of bridge unless
-// that is "") and ns (name there), with the addresses on the inner end.
-func (b *Bed) Plug(ns *netns.NS, hostName, bridge, name string, addrs ...string) {
+// that is "") and ns (eth0 there), with the addresses on the inner end.
+func (b *Bed) Plug(ns *netns.NS, hostName, bridge string, addrs ...string) {
 	b.t.Helper()
 	noDAD(b)
 	b.In(ns, func() { noDAD(b) })
 	b.IP("link", "add", hostName, "type", "veth", "peer", "name", "tmp-"+hostName)
-	b.IP("link", "set", "tmp-"+hostName, "netns", b.PathOf(ns), "name", name)
+	b.IP("link", "set", "tmp-"+hostName, "netns", b.PathOf(ns), "name", "eth0")
 	if bridge != "" {
 		b.IP("link", "set", hostName, "master", bridge)
 	}
 	b.IP("link", "set", hostName, "up")
 	b.In(ns, func() {
 		b.IP("link", "set", "lo", "up")
-		b.IP("link", "set", name, "up")
+		b.IP("link", "set", "eth0", "up")
 		for _, a := range addrs {
-			b.Addr(name, a)
+			b.Addr("eth0", a)
 		}
 	})
 }

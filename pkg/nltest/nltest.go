@@ -120,17 +120,9 @@ func (b *Bed) Snapshot() string {
 	var out strings.Builder
 	for _, ns := range []*netns.NS{b.Host, b.Sandbox} {
 		b.In(ns, func() {
-			for _, args := range [][]string{
-				{"ip", "-d", "-o", "link"},
-				{"ip", "-o", "addr"},
-				{"ip", "route", "show", "table", "all"},
-				{"ip", "-6", "route", "show", "table", "all"},
-				{"ip", "rule"},
-				{"ip", "-6", "rule"},
-				{"tc", "qdisc"},
-			} {
-				out.WriteString(stable(b.Run(args[0], args[1:]...)))
-			}
+			out.WriteString(stable(b.ipBatch("link\naddr\nroute show table all\nrule\n", "-d", "-o")))
+			out.WriteString(stable(b.ipBatch("route show table all\nrule\n", "-6", "-o")))
+			out.WriteString(stable(b.Run("tc", "qdisc")))
 			if rules, ok := b.Try("nft", "list", "ruleset"); ok {
 				out.WriteString(rules)
 			}
@@ -139,6 +131,18 @@ func (b *Bed) Snapshot() string {
 	}
 	out.WriteString(b.files())
 	return out.String()
+}
+
+// ipBatch runs several commands of ip(8) in one process.
+func (b *Bed) ipBatch(commands string, options ...string) string {
+	b.t.Helper()
+	cmd := exec.Command("ip", append(options, "-batch", "-")...)
+	cmd.Stdin = strings.NewReader(commands)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("ip %s: %v\n%s", strings.Join(options, " "), err, out)
+	}
+	return string(out)
 }
 
 // files lists the regular files of Dir with their contents.
@@ -220,6 +224,9 @@ func (b *Bed) HasLink(kind string, args ...string) func() error {
 			if slices.Contains([]string{"ipvlan", "macvlan", "vlan"}, kind) {
 				b.IP("link", "add", "parent0", "type", "veth", "peer", "name", "parent1")
 				argv = append([]string{"link", "add", "link", "parent0"}, argv[2:]...)
+			}
+			if kind == "vlan" && len(args) == 0 {
+				args = []string{"id", "7"}
 			}
 			cmd := exec.Command("ip", append(argv, args...)...)
 			cmd.Stdout, cmd.Stderr = &out, &out

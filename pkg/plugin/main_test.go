@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -272,4 +274,142 @@ func FuzzVersionOf(f *testing.F) {
 			t.Errorf("versionOf(%q): %q, want %q", conf, got, fmt.Sprint(*want.V))
 		}
 	})
+}
+
+// keeper is a plugin that keeps a record and notes what it is told.
+func keeper(log *[]string) Spec[toyConf] {
+	note := func(_ context.Context, c *Call, _ toyConf) error {
+		*log = append(*log, c.Verb+" "+c.ContainerID)
+		return nil
+	}
+	p := toy(nothing)
+	p.Keeps = func(toyConf) bool { return true }
+	p.Add = func(_ context.Context, c *Call, _ toyConf) (*current.Result, error) {
+		return &current.Result{}, note(context.Background(), c, toyConf{})
+	}
+	p.Del, p.GC = note, note
+	return p
+}
+
+// attach writes the finished record of an attachment whose sandbox is gone.
+func attach(t *testing.T, d journal.Dir, id string) {
+	t.Helper()
+	e, err := d.Open(t.Context(), journal.Key{Network: "net", ContainerID: id, IfName: "eth0", Plugin: "toy"})
+	if err == nil {
+		err = errors.Join(e.Begin(), e.Done(), e.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func runIn(t *testing.T, d journal.Dir, p Plugin, stdin string, env ...string) (exit int, stdout, stderr string) {
+	t.Helper()
+	vars := map[string]string{}
+	for _, e := range env {
+		k, v, _ := strings.Cut(e, "=")
+		vars[k] = v
+	}
+	var out, errs bytes.Buffer
+	proc := Process{
+		Name: "toy", Getenv: func(k string) string { return vars[k] }, Stdin: strings.NewReader(stdin),
+		Stdout: &out, Stderr: &errs, Journal: d,
+	}
+	return proc.Run(t.Context(), Table{"toy": p}), out.String(), errs.String()
+}
+
+// GC removes what has a record and is not valid; null says that none is, and
+// without the key nothing is done.
+func TestGCObeysItsList(t *testing.T) {
+	for list, want := range map[string]string{
+		`,"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]`: "DEL b, GC ",
+		`,"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth1"}]`: "DEL a, DEL b, GC ",
+		`,"cni.dev/valid-attachments":null`:                                  "DEL a, DEL b, GC ",
+		`,"cni.dev/valid-attachments":[]`:                                    "DEL a, DEL b, GC ",
+		`,"cni.dev/attachments":[{"containerID":"b","ifname":"eth0"}]`:       "DEL a, GC ",
+		``: "",
+	} {
+		var log []string
+		d := journal.Dir(t.TempDir())
+		attach(t, d, "a")
+		attach(t, d, "b")
+		exit, stdout, stderr := runIn(t, d, keeper(&log), `{"cniVersion":"1.1.0","name":"net"`+list+`}`, "CNI_COMMAND=GC", "CNI_PATH=/none", "CNI_NETNS=/proc/self/ns/net")
+		slices.Sort(log)
+		if got := strings.Join(log, ", "); exit != 0 || got != want {
+			t.Errorf("%s: %q, want %q (exit %d %s%s)", list, got, want, exit, stdout, stderr)
+		}
+		if records, err := d.Network("net"); len(records) != 2-strings.Count(want, "DEL") || err != nil {
+			t.Errorf("%s: left %v %v", list, records, err)
+		}
+	}
+}
+
+// Where the journal cannot be written ADD does nothing and says why, and DEL
+// works all the same.
+func TestJournalThatCannotBeWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for verb, want := range map[string]struct {
+		exit int
+		log  string
+	}{"ADD": {1, ""}, "DEL": {0, "DEL c1"}} {
+		var log []string
+		exit, stdout, stderr := runIn(t, journal.Dir(file), keeper(&log), `{"cniVersion":"1.1.0","name":"net"}`, attachEnv(verb)...)
+		if exit != want.exit || strings.Join(log, ", ") != want.log {
+			t.Errorf("%s: exit %d, %q", verb, exit, log)
+		}
+		if verb == "ADD" && (!strings.Contains(stdout, `"code": 5`) || !strings.Contains(stdout, "not a directory")) || verb == "DEL" && stderr == "" {
+			t.Errorf("%s says %s %s", verb, stdout, stderr)
+		}
+	}
+}
+
+// prevResult may be anybody's.
+func TestPrevResultWithHoles(t *testing.T) {
+	for prev, want := range map[string]string{
+		`null`: "",
+		`{"cniVersion":"1.0.0","interfaces":[null]}`: `"code": 6`,
+		`{"cniVersion":"1.0.0","ips":[null]}`:        `"code": 6`,
+		`{"cniVersion":"1.0.0","routes":[null]}`:     `"code": 6`,
+		`{"cniVersion":"9.0.0"}`:                     `"code": 6`,
+		`[]`:                                         `"code": 6`,
+	} {
+		p := toy(func(c *Call) (*current.Result, error) { return c.PrevResult() })
+		exit, stdout, _ := run(t, p, `{"cniVersion":"1.0.0","name":"net","prevResult":`+prev+`}`, attachEnv("ADD")...)
+		if (exit == 0) != (want == "") || !strings.Contains(stdout, want) || strings.Contains(stdout, "panic") {
+			t.Errorf("%s: exit %d %s", prev, exit, stdout)
+		}
+	}
+}
+
+// A reader of the output that has gone is an error, not the end of the process.
+func TestMain(m *testing.M) {
+	if os.Getenv("PIPE_TEST") != "" {
+		os.Args[0] = "toy"
+		p := toy(nothing)
+		p.Del = func(context.Context, *Call, toyConf) error {
+			return os.WriteFile(os.Getenv("PIPE_TEST"), []byte("taken back"), 0o600)
+		}
+		Main(Table{"toy": p})
+	}
+	os.Exit(m.Run())
+}
+
+func TestGoneReader(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	defer w.Close()
+	mark := filepath.Join(t.TempDir(), "mark")
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(`{"cniVersion":"1.0.0","name":"net"}`), w, w
+	cmd.Env = append(attachEnv("ADD"), "PIPE_TEST="+mark)
+	_ = cmd.Run()
+	if got, err := os.ReadFile(mark); string(got) != "taken back" || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("%v, %q %v", cmd.ProcessState, got, err)
+	}
 }

@@ -246,20 +246,11 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 	if at := c.Conf.Created; at != "" && at != c.Entry.Created.Format(time.RFC3339Nano) {
 		return s.close(c)
 	}
-	leave(c)
 	err := call(s.Del, ctx, c, conf)
 	if err == nil {
 		err = c.Entry.Remove()
 	}
 	return errors.Join(err, s.close(c))
-}
-
-// leave tells others that the attachment is going. What it cannot write costs
-// them what they share with it, until the next of them goes.
-func leave(c *Call) {
-	if err := c.Entry.Leave(); err != nil {
-		c.Note("%v", err)
-	}
 }
 
 // delUnlocked runs DEL where the journal cannot be written: with the record, if
@@ -318,7 +309,7 @@ func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
 			errs = append(errs, fmt.Errorf("container %q interface %q: %w", r.ContainerID, r.IfName, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Journal.Sweep(c.Conf.Name, func(string) bool { return true }))...)
 }
 
 // gcOne is DEL of an attachment that is not valid. One that an operation is
@@ -337,7 +328,6 @@ func (s Spec[C]) gcOne(ctx context.Context, c *Call, conf C) error {
 		return e.Close() // its DEL came first
 	}
 	c.Entry = e
-	leave(c)
 	if err = c.lookAtSandbox(); err == nil {
 		err = call(s.Del, ctx, c, conf)
 	}

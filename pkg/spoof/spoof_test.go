@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/spoof"
@@ -21,8 +22,8 @@ func TestFrames(t *testing.T) {
 	w := nltest.New(t)
 	neighbour := w.NewSandbox()
 	w.Bridge("br0", "10.1.0.1/16")
-	w.Plug(w.Sandbox, "veth0", "br0", "eth0", "10.1.0.2/16")
-	w.Plug(neighbour, "veth1", "br0", "eth0", "10.1.0.3/16")
+	w.Plug(w.Sandbox, "veth0", "br0", "10.1.0.2/16")
+	w.Plug(neighbour, "veth1", "br0", "10.1.0.3/16")
 	w.Serve(w.Host, "tcp", "10.1.0.1:80")
 	before := w.Run("nft", "list", "ruleset")
 	var mac net.HardwareAddr
@@ -60,7 +61,9 @@ func TestFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.In(w.Sandbox, func() { w.IP("neigh", "flush", "dev", "eth0") }) // it gave the gateway up meanwhile
+	w.In(w.Sandbox, func() { w.IP("link", "set", "eth0", "address", mac.String()) })
+	w.IP("neigh", "flush", "dev", "br0")
+	w.In(w.Sandbox, func() { w.IP("neigh", "flush", "dev", "eth0") })
 	if !reach(w.Sandbox) {
 		t.Error("dropped after Del")
 	}
@@ -94,6 +97,30 @@ func TestConcurrent(t *testing.T) {
 	}
 	each(func(p spoof.Port, mac net.HardwareAddr) error { return spoof.Check(nil, p, mac) })
 	each(func(p spoof.Port, _ net.HardwareAddr) error { return spoof.Del(t.Context(), nil, p) })
+	if out := w.Run("nft", "list", "ruleset"); out != "" {
+		t.Errorf("left behind:\n%s", out)
+	}
+}
+
+// TestReconcile restores a check after a flush, by the record alone.
+func TestReconcile(t *testing.T) {
+	w := nltest.New(t)
+	r := journal.Record{Config: []byte(`{"macspoofchk":true}`), Links: []journal.Link{
+		{Name: "veth0"}, {Name: "eth0", MAC: "02:00:00:00:00:01", Sandbox: true},
+	}}
+	r.ContainerID, r.IfName = "c1", "eth0"
+	for range 2 {
+		if err := spoof.Reconcile(t.Context(), nil, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := spoof.Port{Name: "veth0", ContainerID: "c1", IfName: "eth0"}
+	if err := spoof.Check(nil, p, net.HardwareAddr{2, 0, 0, 0, 0, 1}); err != nil {
+		t.Error(err)
+	}
+	if err := spoof.Del(t.Context(), nil, p); err != nil {
+		t.Fatal(err)
+	}
 	if out := w.Run("nft", "list", "ruleset"); out != "" {
 		t.Errorf("left behind:\n%s", out)
 	}

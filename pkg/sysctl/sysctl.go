@@ -124,7 +124,11 @@ func write(s Setting) error {
 	if value == "" {
 		value = "\n" // writing nothing would change nothing
 	}
-	_, err = unix.Write(fd, []byte(value))
+	for err == nil && value != "" { // of a long bitmap the kernel takes a page at a time
+		var n int
+		n, err = unix.Write(fd, []byte(value))
+		value = value[max(n, 0):]
+	}
 	return errors.Join(err, unix.Close(fd))
 }
 
@@ -135,7 +139,7 @@ func read(key string) (string, error) {
 	}
 	buf := make([]byte, 512)
 	n, err := unix.Read(fd, buf)
-	for err == nil && n == len(buf) && n < maxValue { // the kernel gives a value in one read or not at all
+	for err == nil && n > len(buf)/2 && n < maxValue { // what does not fit one read, the kernel cuts where it likes
 		buf = make([]byte, 8*len(buf))
 		n, err = unix.Pread(fd, buf, 0)
 	}

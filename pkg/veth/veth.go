@@ -58,6 +58,8 @@ type Spec struct {
 	// Master is the index of the bridge that the host's end becomes a port of.
 	// It is then up at once; otherwise it stays down.
 	Master int
+
+	noEcho bool // for a test: as kernels are that do not answer with the links
 }
 
 // Create makes the pair: the host's end ready, the sandbox's end down. A
@@ -112,7 +114,9 @@ func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
 		flags = unix.IFF_UP
 	}
 	m := nl.NewLink("veth", host.Name, flags)
-	m.Flags |= unix.NLM_F_ECHO
+	if !s.noEcho {
+		m.Flags |= unix.NLM_F_ECHO
+	}
 	m.Attr(unix.IFLA_ADDRESS, host.MAC)
 	if s.MTU != 0 {
 		m.Uint32(unix.IFLA_MTU, uint32(s.MTU))

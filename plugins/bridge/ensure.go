@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -143,7 +144,7 @@ func createGatewayPair(p *nl.Pair, c *config, bridge int) error {
 		return err
 	}
 	name, mac := c.gatewayLink(), randomMAC()
-	portName := "br" + fmt.Sprintf("%x", mac[2:])
+	portName := "br" + hex.EncodeToString(mac[2:])
 	m := nl.NewLink("veth", portName, unix.IFF_UP)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	m.Uint32(unix.IFLA_MASTER, uint32(bridge)).Uint32(unix.IFLA_MTU, uint32(br.MTU))
@@ -194,7 +195,8 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 // ensureAddress gives the link the gateway's address. A different address of
 // the same family (IPv6: of an overlapping subnet), which is not a gateway either,
 // is replaced with forceAddress and refused without it.
-func ensureAddress(p *nl.Pair, c *config, index int, want netip.Prefix, gws []netip.Prefix) error {
+func ensureAddress(p *nl.Pair, c *config, gw nl.Addr, gws []netip.Prefix) error {
+	index, want := gw.Index, gw.Prefix
 	have, err := p.Host.Addrs(index)
 	if err != nil {
 		return err

@@ -79,3 +79,27 @@ func TestRulesets(t *testing.T) {
 		})
 	}
 }
+
+// What the second container of a network asks the kernel to change, in order: no
+// more than this may creep into every pod's start. (The first one makes what is
+// shared, too.)
+func TestChangesOfAnAttachment(t *testing.T) {
+	for name, stub := range map[string]*nltest.StubIPAM{
+		"v4":   {Addresses: []string{"10.1.0.3/16 10.1.0.1"}, Routes: []string{"0.0.0.0/0"}},
+		"dual": {Addresses: []string{"10.1.0.3/16 10.1.0.1", "fd00:1::3/64 fd00:1::1"}, Routes: []string{"0.0.0.0/0", "::/0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bed := nltest.New(t)
+			bed.Must(plugin.Add, call(dualStack(), `"isGateway":true,"ipMasq":true`))
+			c := call(stub, `"isGateway":true,"ipMasq":true`)
+			c.ContainerID, c.Netns = "c2", bed.PathOf(bed.NewSandbox())
+			var text strings.Builder
+			c.Gate = func(what string) error { text.WriteString(what + "\n"); return nil }
+			text.WriteString("ADD\n")
+			bed.Must(plugin.Add, c)
+			text.WriteString("DEL\n")
+			bed.Must(plugin.Del, c)
+			golden(t, "changes-"+name, text.String())
+		})
+	}
+}

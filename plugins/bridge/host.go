@@ -43,7 +43,7 @@ func ensureGateways(p *nl.Pair, conf *config, index int, gws []netip.Prefix) err
 	var v4, v6 bool
 	for _, gw := range gws {
 		v4, v6 = v4 || gw.Addr().Is4(), v6 || gw.Addr().Is6()
-		if err := ensureAddress(p, conf, index, gw, gws); err != nil {
+		if err := ensureAddress(p, conf, nl.Addr{Index: index, Prefix: gw}, gws); err != nil {
 			return err
 		}
 	}

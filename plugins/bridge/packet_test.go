@@ -38,7 +38,11 @@ func TestAddressReuseAmongContainers(t *testing.T) {
 			reused, _, _ := strings.Cut(addrs[1], "/")
 			peers, _, _ := strings.Cut(addrs[0], "/")
 			for i := range 5 {
-				c, ns := add(bed, fmt.Sprint("c", i), "", addrs[1])
+				keys := ""
+				if i > 2 { // a chosen one: the others have to be told
+					keys = fmt.Sprintf(`"runtimeConfig":{"mac":"02:00:00:00:00:%02d"}`, i)
+				}
+				c, ns := add(bed, fmt.Sprint("c", i), keys, addrs[1])
 				if !pingFrom(bed, peer, reused) {
 					bed.In(peer, func() { t.Errorf("owner %d is not reached:\n%s", i, bed.IP("neigh")) })
 				}

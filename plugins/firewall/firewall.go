@@ -62,11 +62,8 @@ type job struct {
 // locked runs fn with a socket, alone among all that change the firewall.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 	unlock, err := j.dir.Lock(ctx, "firewall")
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
 	if err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
+		return cnierr.With(cnierr.TryAgain, err)
 	}
 	c, err := nft.Dial(nil, j.gate)
 	if err != nil {
@@ -221,7 +218,10 @@ func (j *job) withdraw(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		errs := []error{j.delNative(ctx, c, unneeded), j.delLegacy(ctx, unneeded), j.unisolate(ctx, c)}
+		errs := []error{j.unisolate(ctx, c)}
+		if len(unneeded) > 0 || len(j.ips) > 0 {
+			errs = append(errs, j.delNative(ctx, c, unneeded), j.delLegacy(ctx, unneeded))
+		}
 		if j.Zone != "" {
 			errs = append(errs, j.removeSources(unneeded))
 		}
@@ -329,6 +329,6 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 		return err
 	}
 	return j.locked(ctx, func(n *nft.Conn) error {
-		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil))
+		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil), j.gcIsolation(ctx, n))
 	})
 }

@@ -33,10 +33,10 @@ func (w *town) build() {
 	w.Forward()
 	w.Bridge("br0", "10.1.0.1/16", "fd01::1/64")
 	w.Bridge("br1", "10.2.0.1/16", "fd02::1/64")
-	w.Plug(w.Sandbox, "veth0", "br0", "eth0", "10.1.0.2/16", "fd01::2/64")
-	w.Plug(w.a2, "veth1", "br0", "eth0", "10.1.0.3/16", "fd01::3/64")
-	w.Plug(w.b1, "veth2", "br1", "eth0", "10.2.0.2/16", "fd02::2/64")
-	w.Plug(w.lan, "lan0", "", "eth0", "192.0.2.9/24", "2001:db8::9/64")
+	w.Plug(w.Sandbox, "veth0", "br0", "10.1.0.2/16", "fd01::2/64")
+	w.Plug(w.a2, "veth1", "br0", "10.1.0.3/16", "fd01::3/64")
+	w.Plug(w.b1, "veth2", "br1", "10.2.0.2/16", "fd02::2/64")
+	w.Plug(w.lan, "lan0", "", "192.0.2.9/24", "2001:db8::9/64")
 	w.Addr("lan0", "192.0.2.1/24")
 	w.Addr("lan0", "2001:db8::1/64")
 	for ns, gw := range map[*netns.NS][2]string{
@@ -152,8 +152,8 @@ func TestReach(t *testing.T) {
 	}
 	for _, h := range hosts {
 		for _, p := range policies {
-			if h.conf != "" && p.conf == `,"ingressPolicy":"same-bridge"` {
-				continue // the strictest policy and none say enough of a named backend
+			if h.conf != "" && p.conf != "" {
+				continue // policies are the same with every backend
 			}
 			t.Run(h.name+p.conf, func(t *testing.T) {
 				w := newTown(t)
@@ -224,6 +224,9 @@ func TestSteadyState(t *testing.T) {
 
 func TestNoTrace(t *testing.T) {
 	for _, h := range hosts {
+		if h.name != "clean" && !strings.HasPrefix(h.name, "legacy") {
+			continue // no other changes than on a clean one
+		}
 		t.Run(h.name, func(t *testing.T) {
 			c := nltest.Call{Table: plugin.Table{"firewall": firewall.Plugin}, Plugin: "firewall", ContainerID: "a1"}
 			c.Conf = confOf(h.conf + `,"ingressPolicy":"isolated"`)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -82,7 +83,7 @@ func (j *job) look(c *nl.Conn, l *nl.Link) error {
 
 // elements are what the sets have for the attachment's bridge.
 func (j *job) elements() map[*nft.Set]nft.Elem {
-	name, note := nft.PadName(j.Link), journal.Cut("net: "+j.key.Network, 120)
+	name, note := nft.PadName(j.Link), j.note()
 	pair := nft.Parts(name, name)
 	m := map[*nft.Set]nft.Elem{&bridges: {Key: name, Comment: note}, &within: {Key: pair, Comment: note}}
 	if j.Policy == isolated {
@@ -90,6 +91,9 @@ func (j *job) elements() map[*nft.Set]nft.Elem {
 	}
 	return m
 }
+
+// note is the comment of the network's elements.
+func (j *job) note() string { return journal.Cut("net: "+j.key.Network, 120) }
 
 // isolate enforces the policy. Where that cannot be done ADD fails: a container
 // is never more open than its configuration says.
@@ -199,30 +203,24 @@ func (j *job) unisolate(ctx context.Context, c *nft.Conn) error {
 		return nil
 	}
 	shared, err := j.linkNeeded(func(o needs) bool { return o.Policy != open })
+	strict := false
+	if err == nil && shared && j.Policy == isolated {
+		strict, err = j.linkNeeded(func(o needs) bool { return o.Policy == isolated })
+	}
 	if err != nil {
 		return err
 	}
-	strict := false
-	if shared && j.Policy == isolated {
-		if strict, err = j.linkNeeded(func(o needs) bool { return o.Policy == isolated }); err != nil {
-			return err
-		}
-	}
 	return c.Update(ctx, "end policy of "+j.Link, func(tx *nft.Tx) error {
-		for set, e := range j.elements() {
-			if shared && (set != &apart || strict) {
-				continue
-			}
-			found, err := c.Find(*set, e.Key)
-			if err != nil {
-				return err
-			}
-			if len(found) > 0 {
-				tx.Remove(*set, nft.Elem{Key: e.Key})
-			}
+		gone := j.elements()
+		if shared {
+			delete(gone, &bridges)
+			delete(gone, &within)
 		}
-		if tx.Empty() || shared {
-			return nil
+		if strict {
+			delete(gone, &apart)
+		}
+		if err := remove(c, tx, gone); err != nil || tx.Empty() || shared {
+			return err
 		}
 		all, err := c.Elements(bridges)
 		if err == nil && !slices.ContainsFunc(all, func(e nft.Elem) bool { return !slices.Equal(e.Key, nft.PadName(j.Link)) }) {
@@ -230,6 +228,37 @@ func (j *job) unisolate(ctx context.Context, c *nft.Conn) error {
 		}
 		return err
 	})
+}
+
+// remove removes those of the elements that are there.
+func remove(c *nft.Conn, tx *nft.Tx, elems map[*nft.Set]nft.Elem) error {
+	for set, e := range elems {
+		found, err := c.Find(*set, e.Key)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			tx.Remove(*set, nft.Elem{Key: e.Key})
+		}
+	}
+	return nil
+}
+
+// gcIsolation ends the policy of bridges that the sets have from the network.
+func (j *job) gcIsolation(ctx context.Context, c *nft.Conn) error {
+	all, err := c.Elements(bridges)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range all {
+		if e.Comment == j.note() {
+			dead := *j
+			dead.needs = needs{Policy: isolated, Link: strings.TrimRight(string(e.Key), "\x00"), Bridge: true}
+			errs = append(errs, dead.unisolate(ctx, c))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // linkNeeded reports whether another attachment has such a policy for the bridge.

@@ -55,7 +55,13 @@ func (n native) accept(ctx context.Context, j *job, c *nft.Conn) error {
 	return err
 }
 
-func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, established []nft.Expr) error {
+// inbound is a rule's condition on what may come in, and the word for its tag.
+type inbound struct {
+	which string
+	exprs []nft.Expr
+}
+
+func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, in []inbound) error {
 	rules, err := c.Rules(n.chain(cniForward))
 	if err != nil {
 		return err
@@ -64,9 +70,11 @@ func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, established []nft.Expr) e
 		return err
 	}
 	for _, p := range j.pick(n.v6) {
-		to := nft.Join(nft.Addr(nft.Destination, nft.Equal, p), established)
-		from := nft.Addr(nft.Source, nft.Equal, p)
-		for _, r := range []nft.Rule{{Exprs: to, Comment: j.tag(p, "to")}, {Exprs: from, Comment: j.tag(p, "from")}} {
+		var list []nft.Rule
+		for _, i := range in {
+			list = append(list, nft.Rule{Exprs: nft.Join(nft.Addr(nft.Destination, nft.Equal, p), i.exprs), Comment: j.tag(p, i.which)})
+		}
+		for _, r := range append(list, nft.Rule{Exprs: nft.Addr(nft.Source, nft.Equal, p), Comment: j.tag(p, "from")}) {
 			if commented(rules, r.Comment) {
 				continue
 			}
@@ -123,7 +131,7 @@ const (
 
 // xtState matches answers, and connections to published ports, by iptables'
 // conntrack match (struct xt_conntrack_mtinfo3).
-func xtState() []nft.Expr {
+func xtState() []inbound {
 	const (
 		size       = 168
 		matchFlags = 146
@@ -133,16 +141,16 @@ func xtState() []nft.Expr {
 	info := make([]byte, size)
 	binary.NativeEndian.PutUint16(info[matchFlags:], matchState)
 	binary.NativeEndian.PutUint16(info[stateMask:], xtEstablished|xtRelated|xtDNAT)
-	return []nft.Expr{nft.Match("conntrack", 3, info)}
+	return []inbound{{"to", []nft.Expr{nft.Match("conntrack", 3, info)}}}
 }
 
-// ctState matches answers by nf_tables' own expression, and DNAT by the
-// connection's status.
-func ctState() []nft.Expr {
-	const established, related = 1 << 1, 1 << 2
-	return []nft.Expr{
-		nft.Ct(unix.NFT_CT_STATE, 0), nft.Bitwise(0, nft.Native32(established|related), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0)),
+// ctState matches the same by nf_tables' own expressions.
+func ctState() []inbound {
+	const established, related, dnat = 1 << 1, 1 << 2, 1 << 5 // IPS_DST_NAT
+	has := func(key, bits uint32) []nft.Expr {
+		return []nft.Expr{nft.Ct(key, 0), nft.Bitwise(0, nft.Native32(bits), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0))}
 	}
+	return []inbound{{"to", has(unix.NFT_CT_STATE, established|related)}, {"published", has(unix.NFT_CT_STATUS, dnat)}}
 }
 
 // delNative removes the network's rules of the prefixes, the reference's of the
@@ -151,23 +159,9 @@ func ctState() []nft.Expr {
 func (j *job) delNative(ctx context.Context, c *nft.Conn, prefixes []netip.Prefix) error {
 	for _, v6 := range []bool{false, true} {
 		n, cleared := native{v6}, false
-		err := c.Update(ctx, "withdraw network "+j.key.Network, func(tx *nft.Tx) error {
-			rules, err := c.Rules(n.chain(cniForward))
-			if err != nil || len(rules) == 0 {
-				return err
-			}
-			left := len(rules)
-			for _, r := range rules {
-				if j.stale(r, prefixes) {
-					tx.DeleteRule(n.chain(cniForward), r.Handle)
-					left--
-				}
-			}
-			cleared = !tx.Empty() && left == 1 && rules[0].Comment == adminComment
-			if !cleared {
-				return nil
-			}
-			return n.dropChains(c, tx, rules[0].Target)
+		err := c.Update(ctx, "withdraw network "+j.key.Network, func(tx *nft.Tx) (err error) {
+			cleared, err = n.withdraw(c, tx, func(r nft.RuleInfo) bool { return j.stale(r, prefixes) })
+			return err
 		})
 		if err == nil && cleared {
 			err = c.DeleteBare(ctx, n.table())
@@ -179,13 +173,29 @@ func (j *job) delNative(ctx context.Context, c *nft.Conn, prefixes []netip.Prefi
 	return nil
 }
 
+// withdraw deletes stale rules; cleared means that the chains went with the last.
+func (n native) withdraw(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool) (cleared bool, err error) {
+	rules, err := c.Rules(n.chain(cniForward))
+	left := len(rules)
+	for _, r := range rules {
+		if stale(r) {
+			tx.DeleteRule(n.chain(cniForward), r.Handle)
+			left--
+		}
+	}
+	if err != nil || tx.Empty() || left != 1 || rules[0].Comment != adminComment {
+		return false, err
+	}
+	return true, n.dropChains(c, tx, rules[0].Target)
+}
+
 // stale reports whether a rule is to go.
 func (j *job) stale(r nft.RuleInfo, prefixes []netip.Prefix) bool {
 	if len(j.Prefixes) == 0 && len(j.ips) == 0 {
 		return j.key.ContainerID == "" && strings.HasPrefix(r.Comment, j.ours())
 	}
 	for _, p := range prefixes {
-		if r.Comment == j.tag(p, "to") || r.Comment == j.tag(p, "from") {
+		if r.Comment == j.tag(p, "to") || r.Comment == j.tag(p, "from") || r.Comment == j.tag(p, "published") {
 			return true
 		}
 	}

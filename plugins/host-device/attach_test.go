@@ -91,12 +91,7 @@ func deviceText(b *nltest.Bed) string {
 }
 
 func TestAttachLeavesNoTrace(t *testing.T) {
-	for what, set := range map[string][]string{
-		"down":           {"link", "set", "up1", "down"},
-		"up, with alias": {"link", "set", "up1", "up", "alias", "to the lab"},
-		"promiscuous":    {"link", "set", "up1", "promisc", "on"},
-		"up, in use":     {"link", "set", "up1", "up"},
-	} {
+	for _, what := range []string{"down", "up, in use"} {
 		t.Run(what, func(t *testing.T) {
 			stub := dualStack()
 			nltest.NoTrace(t, call(stub, `"device":"up1"`), func(b *nltest.Bed) {
@@ -105,27 +100,38 @@ func TestAttachLeavesNoTrace(t *testing.T) {
 				}
 				stub.Held = 0
 				plugIn(t, b)
-				b.IP(set...)
 				if what == "up, in use" {
-					b.IP("addr", "add", "192.0.2.1/24", "dev", "up1")
-					b.IP("addr", "add", "2001:db8::1/64", "dev", "up1", "nodad")
-					b.IP("route", "add", "198.51.100.0/24", "via", "192.0.2.9", "metric", "7")
-					b.IP("route", "add", "2001:db8:1::/64", "via", "2001:db8::9", "mtu", "1300")
-					await(t, b, "local 2001:db8::1 dev up1", "-6", "route", "show", "table", "local")
+					use(t, b)
 				}
 			})
 		})
 	}
 }
 
+// use gives the device what a host gives to a device that it uses.
+func use(t *testing.T, b *nltest.Bed) {
+	t.Helper()
+	b.IP("link", "set", "up1", "up", "promisc", "on", "alias", "to the lab")
+	b.IP("addr", "add", "192.0.2.1/24", "dev", "up1")
+	b.IP("route", "add", "198.51.100.0/24", "via", "192.0.2.9", "metric", "7")
+}
+
 func TestFailedIPAMGivesTheDeviceBack(t *testing.T) {
 	bed := nltest.New(t)
 	plugIn(t, bed)
-	before := deviceText(bed)
+	use(t, bed)
+	local := []string{"-6", "route", "show", "table", "local"} // which the kernel fills in its own time
+	bed.IP("addr", "add", "2001:db8::1/64", "dev", "up1", "nodad")
+	bed.IP("route", "add", "2001:db8:1::/64", "via", "2001:db8::9", "mtu", "1300")
+	await(t, bed, "local 2001:db8::1 dev up1", local...)
+	before := bed.Snapshot()
 	stub := dualStack()
 	stub.Err = errors.New("no addresses")
 	bed.Fails(plugin.Add, call(stub, `"device":"up1"`), cnierr.Internal)
-	wantHome(t, bed, before)
+	await(t, bed, "local 2001:db8::1 dev up1", local...)
+	if diff := cmp.Diff(before, bed.Snapshot()); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
 }
 
 func TestLifecycle(t *testing.T) {
@@ -208,6 +214,9 @@ func TestDetachRestores(t *testing.T) {
 			before := deviceText(bed)
 			c := call(dualStack(), `"device":"up1"`)
 			bed.Must(plugin.Add, c)
+			if what == "renamed" {
+				bed.SandboxIP("link", "set", "net1", "down") // before Linux 6.2 it must be
+			}
 			bed.SandboxIP(change...)
 			bed.Must(plugin.Del, c)
 			wantHome(t, bed, before)
@@ -532,7 +541,7 @@ func TestCheckFinds(t *testing.T) {
 		"address": {"addr", "del", "10.1.0.2/16", "dev", "net1"},
 		"route":   {"route", "del", "default"},
 		"MAC":     {"link", "set", "net1", "address", "02:00:00:00:00:99"},
-		"renamed": {"link", "set", "net1", "name", "other"},
+		"gone":    {"link", "del", "net1"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			bed := nltest.New(t)

@@ -21,7 +21,7 @@ func TestParse(t *testing.T) {
 		`{"kernelpath":"/sys/devices/../../etc"}`:       `kernel device path "/sys/devices/../../etc" must be absolute and begin with /sys/devices/`,
 		`{"pciBusID":"../x"}`:                           `pciBusID "../x": not a PCI address`,
 		`{"runtimeConfig":{"deviceID":".."}}`:           `runtime config DeviceID .. not found or unsupported`,
-		`{"device":7}`:                                  "failed to load netconf: json: cannot unmarshal number into Go struct field config.device of type string",
+		`{"device":7}`:                                  "failed to load netconf: device: json: cannot unmarshal number into Go value of type string",
 		`{"device":"eth1","hwaddr":"52:54:00:12:34:5"}`: `failed to parse MAC address "52:54:00:12:34:5": address 52:54:00:12:34:5: invalid MAC address`,
 	} {
 		_, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: []byte(conf)})

@@ -46,7 +46,7 @@ func (s sysfs) giveBack(p *nl.Pair, c *plugin.Call, conf *config) error {
 		return err
 	}
 	if !known {
-		if d, err = foreign(p, c, conf); err != nil {
+		if d, err = s.foreign(p, c, conf); err != nil {
 			return err
 		}
 	}
@@ -97,7 +97,7 @@ func awaitReturn(p *nl.Pair, c *plugin.Call, d *device) (l *nl.Link, err error) 
 
 // foreign returns a device that was attached without a record being left, by the
 // reference perhaps: its own name is its alias. One without a name is none.
-func foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err error) {
+func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err error) {
 	conn := p.Sandbox
 	if conn == nil {
 		conn = p.Host
@@ -117,7 +117,7 @@ func foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err error) {
 	if p.Sandbox == nil {
 		// Any link of the host may have that name, so the configuration must
 		// have named the very device, which must be missing.
-		if !d.survives() || !conf.identifies(l) {
+		if !d.survives() || !s.identifies(conf, l) {
 			return device{}, nil
 		}
 		if _, err := p.Host.LinkByName(l.Alias); !nl.NotFound(err) {
@@ -136,18 +136,19 @@ func isLinkName(s string) bool {
 	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n%")
 }
 
-// identifies reports whether the configuration names the device itself, and l is
-// it.
-func (c *config) identifies(l *nl.Link) bool {
-	switch c.selects() {
+// identifies reports whether the configuration names the device itself, and l,
+// which is on the host, is it.
+func (s sysfs) identifies(conf *config, l *nl.Link) bool {
+	switch conf.selects() {
+	case "":
+		return false
 	case "device":
-		return c.describes(l)
+		return conf.describes(l)
 	case "hwaddr":
-		return score(l, c.hwaddr) > 0
-	case "pciBusID":
-		return l.Bus == "pci" && c.describes(l)
+		return score(l, conf.hwaddr) > 0
 	}
-	return false
+	t, err := s.resolve(conf)
+	return err == nil && exists(path.Join(t.dir, l.Name))
 }
 
 // describes reports whether nothing in the configuration says that the device

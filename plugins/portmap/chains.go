@@ -332,27 +332,14 @@ func (j *job) delChains(ctx context.Context, c *nft.Conn) error {
 
 // delTranslated removes the chain from iptables-nft's tables.
 func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
-	found := false
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		nat := nft.Table{Family: f, Name: "nat"}
-		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			for kind, parent := range map[string]string{"DN": dnatChain, "SN": oldSNATChain} {
-				chain := nft.Chain{Table: nat, Name: j.chainName(kind)}
-				info, err := c.GetChain(chain)
-				if err != nil {
-					return err
-				}
-				if info == nil {
-					continue
-				}
-				found = true
-				if err := c.DropChain(tx, chain, nft.Chain{Table: nat, Name: parent}, nil); err != nil {
-					return err
-				}
-			}
-			return nil
+		found := false
+		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) (err error) {
+			found, err = j.dropChains(c, tx, nft.Table{Family: f, Name: "nat"})
+			return err
 		})
-		if err == nil && found {
+		// Of an ADD or a DEL that was killed there may be the shared part alone.
+		if err == nil && (found || j.Backend == iptables.IPTables) {
 			err = j.delShared(ctx, c, f)
 		}
 		if err != nil && !nft.Missing(err) {
@@ -360,6 +347,26 @@ func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
 		}
 	}
 	return nil
+}
+
+// dropChains drops the container's chains, today's and that of versions before
+// 0.8.
+func (j *job) dropChains(c *nft.Conn, tx *nft.Tx, nat nft.Table) (found bool, err error) {
+	for kind, parent := range map[string]string{"DN": dnatChain, "SN": oldSNATChain} {
+		chain := nft.Chain{Table: nat, Name: j.chainName(kind)}
+		info, err := c.GetChain(chain)
+		if err != nil {
+			return false, err
+		}
+		if info == nil {
+			continue
+		}
+		found = true
+		if err := c.DropChain(tx, chain, nft.Chain{Table: nat, Name: parent}, nil); err != nil {
+			return false, err
+		}
+	}
+	return found, nil
 }
 
 // delShared removes the shared chains of iptables-nft's table where no

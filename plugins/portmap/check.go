@@ -72,7 +72,7 @@ func (j *job) checkElements(c *nft.Conn, p placed) error {
 	}
 	mine := 0
 	for _, e := range found {
-		if ownerOf(e.Comment).is(j.key.ContainerID) {
+		if !e.Expires && ownerOf(e.Comment).is(j.key.ContainerID) {
 			mine++
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/pkg/nft"
 )
 
@@ -232,6 +234,9 @@ func overlapping(set nft.Set, elems []nft.Elem, m mapping) (list []placed) {
 		return list
 	}
 	for _, e := range elems {
+		if e.Expires {
+			continue // it is as good as gone
+		}
 		tail := portOf(e.Key)
 		port := binary.BigEndian.Uint16(tail[4:])
 		elsewhere := m.HostIP.IsValid() && len(e.Key) > 8 && !slices.Equal(m.HostIP.AsSlice(), e.Key[:len(e.Key)-8])
@@ -295,48 +300,69 @@ func (j *job) judge(h placed) (keep bool, err error) {
 }
 
 // delElements removes the attachment's elements, and what its network or the
-// whole host no longer needs.
+// whole host no longer needs. Single ports of a network that goes on expire,
+// where the kernel can do that: to delete them would take it many times as long.
 func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
-	err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-		return j.each(func(g group, target netip.Prefix) error {
-			return j.delNetwork(c, tx, g, func() error {
-				for _, p := range j.elements(g, target.Addr()) {
-					if err := j.delOwn(c, tx, p); err != nil {
-						return err
+	var err error
+	del := j.expireOwn
+	for range 2 {
+		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+			return j.each(func(g group, target netip.Prefix) error {
+				return j.delNetwork(c, tx, g, func() error {
+					for _, p := range j.elements(g, target.Addr()) {
+						if err := del(c, tx, p); err != nil {
+							return err
+						}
 					}
-				}
-				return nil
+					return nil
+				})
 			})
 		})
-	})
-	if nft.Missing(err) {
-		return nil
+		if nft.Missing(err) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the map's elements cannot expire
+			return err
+		}
+		del = j.delOwn // those that the kernel has not let expire
 	}
 	return err
 }
 
-// delOwn removes those of the elements that are there and still the
-// attachment's.
-func (j *job) delOwn(c *nft.Conn, tx *nft.Tx, p placed) error {
-	if p.set.Interval {
-		return j.delOwnRanges(c, tx, p.set)
-	}
+// own returns those of the elements that are there and still the attachment's.
+func (j *job) own(c *nft.Conn, p placed) (own []nft.Elem, err error) {
 	var keys [][]byte
 	for _, e := range p.elems {
 		keys = append(keys, e.Key)
 	}
 	found, err := c.Find(p.set, keys...)
-	if err != nil {
-		return err
-	}
-	var own []nft.Elem
 	for _, e := range found {
-		if e.Comment == j.owner() {
-			own = append(own, nft.Elem{Key: e.Key})
+		if e.Comment == j.owner() && !e.Expires {
+			own = append(own, nft.Elem{Key: e.Key, Data: e.Data})
 		}
 	}
+	return own, err
+}
+
+func (j *job) expireOwn(c *nft.Conn, tx *nft.Tx, p placed) error {
+	if !p.set.Expiring {
+		return j.delOwn(c, tx, p)
+	}
+	own, err := j.own(c, p)
+	tx.Expire(p.set, own...)
+	return err
+}
+
+func (j *job) delOwn(c *nft.Conn, tx *nft.Tx, p placed) error {
+	if p.set.Interval {
+		return j.delOwnRanges(c, tx, p.set)
+	}
+	own, err := j.own(c, p)
+	for i := range own {
+		own[i].Data = nil
+	}
 	tx.Remove(p.set, own...)
-	return nil
+	return err
 }
 
 func (j *job) delOwnRanges(c *nft.Conn, tx *nft.Tx, set nft.Set) error {

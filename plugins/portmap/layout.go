@@ -94,7 +94,7 @@ func (g group) lookups() nft.Chain { return g.chain(hostports + g.suffix) }
 func (g group) ports() nft.Set {
 	return nft.Set{
 		Table: g.table, Name: "ports" + g.suffix, Key: []nft.Type{g.addrType(), nft.TypeProto, nft.TypePort},
-		Data: []nft.Type{g.addrType(), nft.TypePort},
+		Data: []nft.Type{g.addrType(), nft.TypePort}, Expiring: true,
 	}
 }
 
@@ -102,7 +102,7 @@ func (g group) ports() nft.Set {
 func (g group) anywhere() nft.Set {
 	return nft.Set{
 		Table: g.table, Name: "ports_any" + g.suffix, Key: []nft.Type{nft.TypeProto, nft.TypePort},
-		Data: []nft.Type{g.addrType(), nft.TypePort},
+		Data: []nft.Type{g.addrType(), nft.TypePort}, Expiring: true,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,19 +21,21 @@ import (
 const tcp8080 = `[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]`
 
 // at is the call for a container with an address of its own.
-func (w *town) at(id, network, ip, backend, mappings string) nltest.Call {
-	c := call(fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"portmap","backend":%q,"runtimeConfig":{"portMappings":%s},
-	 "prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"interface":0,"address":"%s/16"}]}}`, network, backend, mappings, ip))
-	c.ContainerID = id
-	return c
+func (w *town) at(c who, backend, mappings string) nltest.Call {
+	at := call(fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"portmap","backend":%q,"runtimeConfig":{"portMappings":%s},
+	 "prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"interface":0,"address":"%s/16"}]}}`, c.network, backend, mappings, c.ip))
+	at.ContainerID = c.id
+	return at
 }
+
+type who struct{ id, network, ip string }
 
 // TestConflict: a port belongs to one live container, and to nobody dead.
 func TestConflict(t *testing.T) {
 	for _, backend := range []string{"nftables", "iptables"} {
 		t.Run(backend, func(t *testing.T) {
 			w := newTown(t)
-			w.Must(plugin.Add, w.at("first", "net1", "10.1.0.2", backend, tcp8080))
+			w.Must(plugin.Add, w.at(who{"first", "net1", "10.1.0.2"}, backend, tcp8080))
 			for mappings, taken := range map[string]bool{
 				tcp8080: true,
 				`[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]`:                      false,
@@ -40,7 +43,7 @@ func TestConflict(t *testing.T) {
 				`[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`:                      false,
 				many(100, 8000, 8000): true,
 			} {
-				c := w.at("second", "net2", "10.1.0.3", backend, mappings)
+				c := w.at(who{"second", "net2", "10.1.0.3"}, backend, mappings)
 				before := w.rules()
 				if !taken {
 					w.Must(plugin.Add, c)
@@ -52,14 +55,14 @@ func TestConflict(t *testing.T) {
 					t.Errorf("%s left behind (-before +after):\n%s", mappings, diff)
 				}
 			}
-			other := w.at("first", "net2", "10.1.0.2", backend, tcp8080)
+			other := w.at(who{"first", "net2", "10.1.0.2"}, backend, tcp8080)
 			w.Must(plugin.Add, other) // another network of the same container
 			w.Must(plugin.Check, other)
 			w.Must(plugin.Del, other)
-			last := w.at("second", "net2", "10.1.0.3", backend, tcp8080)
+			last := w.at(who{"second", "net2", "10.1.0.3"}, backend, tcp8080)
 			last.Conf = strings.Replace(last.Conf, `"name"`, `"hostPortConflict":"replace","name"`, 1)
 			w.Must(plugin.Add, last)
-			w.Must(plugin.Del, w.at("first", "net1", "10.1.0.2", backend, tcp8080))
+			w.Must(plugin.Del, w.at(who{"first", "net1", "10.1.0.2"}, backend, tcp8080))
 			w.Must(plugin.Check, last) // the first one's DEL took nothing from it
 		})
 	}
@@ -68,7 +71,7 @@ func TestConflict(t *testing.T) {
 // TestDeadOwner: what a killed host of containers left is no conflict.
 func TestDeadOwner(t *testing.T) {
 	w := newTown(t)
-	dead := w.at("dead", "net1", "10.1.0.2", "", tcp8080)
+	dead := w.at(who{"dead", "net1", "10.1.0.2"}, "", tcp8080)
 	gone := w.Dir + "/netns"
 	if err := os.Symlink(w.PathOf(w.neighbour), gone); err != nil {
 		t.Fatal(err)
@@ -78,7 +81,7 @@ func TestDeadOwner(t *testing.T) {
 	if err := os.Remove(gone); err != nil {
 		t.Fatal(err)
 	}
-	c := w.at("next", "net1", "10.1.0.3", "", tcp8080)
+	c := w.at(who{"next", "net1", "10.1.0.3"}, "", tcp8080)
 	w.Must(plugin.Add, c)
 	w.Must(plugin.Del, dead)
 	w.Must(plugin.Check, c)
@@ -90,20 +93,69 @@ func TestRanges(t *testing.T) {
 	before := w.rules()
 	var calls []nltest.Call
 	for i, first := range []int{9000, 9016, 65504, 65520} {
-		c := w.at(fmt.Sprintf("c%d", i), "net1", fmt.Sprintf("10.1.0.%d", i+2), "", many(16, first, first))
+		c := w.at(who{fmt.Sprintf("c%d", i), "net1", fmt.Sprintf("10.1.0.%d", i+2)}, "", many(16, first, first))
 		w.Must(plugin.Add, c)
 		w.Must(plugin.Check, c)
 		calls = append(calls, c)
 	}
-	w.Fails(plugin.Add, w.at("x", "net1", "10.1.0.9", "", many(16, 9031, 9031)), 101)
+	w.Fails(plugin.Add, w.at(who{"x", "net1", "10.1.0.9"}, "", many(16, 9031, 9031)), 101)
+	single := func(port int) string {
+		return fmt.Sprintf(`[{"hostPort":%d,"containerPort":80,"protocol":"tcp"}]`, port)
+	}
+	for port, taken := range map[int]bool{9000: true, 9005: true, 9031: true, 65535: true, 8999: false, 9032: false, 65503: false} {
+		c := w.at(who{"x", "net2", "10.1.0.9"}, "", single(port))
+		if taken {
+			w.Fails(plugin.Add, c, 101)
+		} else {
+			w.Must(plugin.Add, c)
+			w.Must(plugin.Del, c)
+		}
+	}
 	w.Must(plugin.Del, calls[1])
-	w.Must(plugin.Add, w.at("x", "net1", "10.1.0.9", "", many(16, 9016, 9016)))
-	w.Must(plugin.Del, w.at("x", "net1", "10.1.0.9", "", "[]"))
+	w.Must(plugin.Add, w.at(who{"x", "net1", "10.1.0.9"}, "", many(16, 9016, 9016)))
+	w.Must(plugin.Del, w.at(who{"x", "net1", "10.1.0.9"}, "", "[]"))
 	for _, c := range calls {
 		w.Must(plugin.Del, c)
 	}
 	if diff := cmp.Diff(before, w.rules()); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestNoExpiry: where the kernel cannot let elements expire, they are deleted.
+func TestNoExpiry(t *testing.T) {
+	w := newTown(t)
+	stay := w.at(who{"stay", "net1", "10.1.0.2"}, "", tcp8080)
+	w.Must(plugin.Add, stay)
+	w.Run("nft", "flush", "chain", "ip", "cni_hostport", "hostports")
+	for _, name := range []string{"ports", "ports_any"} {
+		old := w.Run("nft", "list", "map", "ip", "cni_hostport", name)
+		w.Run("nft", "delete", "map", "ip", "cni_hostport", name)
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(strings.Replace(old, "flags timeout", "", 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.Run("nft", "-f", file)
+	}
+	c := w.at(who{"go", "net1", "10.1.0.3"}, "", `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`)
+	w.Must(plugin.Add, c)
+	w.Must(plugin.Del, c)
+	if out := w.rules(); strings.Contains(out, "8081") || !strings.Contains(out, "8080") {
+		t.Errorf("after DEL of one of two:\n%s", out)
+	}
+}
+
+// TestNoJournal: what the reference left goes, though nothing can be written.
+func TestNoJournal(t *testing.T) {
+	w := newTown(t)
+	c := w.at(who{"c1", "net1", "10.1.0.2"}, "nftables", tcp8080)
+	w.reference(t, "ADD", c)
+	if err := os.WriteFile(string(w.Journal()), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Must(plugin.Del, c)
+	if out := w.rules(); strings.Contains(out, "10.1.0.2") {
+		t.Errorf("left behind:\n%s", out)
 	}
 }
 
@@ -119,7 +171,7 @@ func TestConditions(t *testing.T) {
 			before := w.rules()
 			c := call(conf("", tcp8080, ","+tc.conditions))
 			w.Must(plugin.Add, c)
-			free := w.at("free", "net2", "10.1.0.2", tc.backend, `[{"hostPort":8090,"containerPort":80,"protocol":"tcp"}]`)
+			free := w.at(who{"free", "net2", "10.1.0.2"}, tc.backend, `[{"hostPort":8090,"containerPort":80,"protocol":"tcp"}]`)
 			w.Must(plugin.Add, free)
 			w.Must(plugin.Check, c)
 			got := map[string]string{
@@ -200,14 +252,14 @@ func TestGC(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			w := newTown(t)
 			before := w.rules()
-			stay := w.at("stay", "net1", "10.1.0.2", backend, tcp8080)
+			stay := w.at(who{"stay", "net1", "10.1.0.2"}, backend, tcp8080)
 			w.Must(plugin.Add, stay)
-			w.Must(plugin.Add, w.at("go", "net1", "10.1.0.3", backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`))
-			w.Must(plugin.Add, w.at("lost", "net1", "10.1.0.4", backend, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`))
+			w.Must(plugin.Add, w.at(who{"go", "net1", "10.1.0.3"}, backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`))
+			w.Must(plugin.Add, w.at(who{"lost", "net1", "10.1.0.4"}, backend, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`))
 			if err := os.Remove(w.Dir + "/journal/net1/lost:eth0:portmap"); err != nil {
 				t.Fatal(err)
 			}
-			w.Must(plugin.Add, w.at("else", "net2", "10.1.0.5", backend, `[{"hostPort":8083,"containerPort":80,"protocol":"tcp"}]`))
+			w.Must(plugin.Add, w.at(who{"else", "net2", "10.1.0.5"}, backend, `[{"hostPort":8083,"containerPort":80,"protocol":"tcp"}]`))
 			gc := call(`{"cniVersion":"1.1.0","name":"net1","type":"portmap","cni.dev/valid-attachments":[{"containerID":"stay","ifname":"eth0"}]}`)
 			w.Must(plugin.GC, gc)
 			out := w.rules()
@@ -233,7 +285,7 @@ func (w *town) reference(t *testing.T, verb string, c nltest.Call) {
 	t.Helper()
 	bin := os.Getenv("REFERENCE")
 	if bin == "" {
-		bin = "/tmp/ref"
+		bin = "../../build/reference/bin" // of make install-deps
 	}
 	if _, err := os.Stat(bin + "/portmap"); err != nil {
 		t.Skip("the reference's plugins are not installed")
@@ -252,11 +304,11 @@ func TestReference(t *testing.T) {
 	for _, backend := range []string{"nftables", "iptables"} {
 		t.Run(backend, func(t *testing.T) {
 			w := newTown(t)
-			theirs := w.at("theirs", "net1", "10.1.0.3", backend, tcp8080)
+			theirs := w.at(who{"theirs", "net1", "10.1.0.3"}, backend, tcp8080)
 			w.reference(t, "ADD", theirs)
-			ours := w.at("ours", "net1", "10.1.0.2", backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`)
+			ours := w.at(who{"ours", "net1", "10.1.0.2"}, backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`)
 			w.Must(plugin.Add, ours)
-			more := w.at("more", "net2", "10.1.0.4", backend, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`)
+			more := w.at(who{"more", "net2", "10.1.0.4"}, backend, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`)
 			w.reference(t, "ADD", more)
 			w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
 			w.Serve(w.neighbour, "tcp", "10.1.0.3:80")
@@ -278,6 +330,11 @@ func TestReference(t *testing.T) {
 			if out := w.rules(); strings.Contains(out, "10.1.0") {
 				t.Errorf("left behind:\n%s", out)
 			}
+			w.reference(t, "ADD", theirs)
+			w.Must(plugin.Del, theirs) // with the result
+			if out := w.rules(); strings.Contains(out, "10.1.0") || strings.Contains(out, "hostports") {
+				t.Errorf("left behind:\n%s", out)
+			}
 		})
 	}
 }
@@ -287,7 +344,7 @@ func TestReference(t *testing.T) {
 func TestSender(t *testing.T) {
 	w := newTown(t)
 	udp := `[{"hostPort":5353,"containerPort":53,"protocol":"udp"}]`
-	w.Must(plugin.Add, w.at("old", "net1", "10.1.0.2", "", udp))
+	w.Must(plugin.Add, w.at(who{"old", "net1", "10.1.0.2"}, "", udp))
 	w.Serve(w.Sandbox, "udp", "10.1.0.2:53")
 	w.Serve(w.neighbour, "udp", "10.1.0.3:53")
 	var c net.Conn
@@ -320,9 +377,9 @@ func TestSender(t *testing.T) {
 	}
 	// It is gone without a DEL of its port: the address answers no more.
 	w.In(w.Sandbox, func() { w.IP("link", "set", "eth0", "down") })
-	w.Must(plugin.Del, w.at("old", "net1", "10.1.0.2", "", udp))
+	w.Must(plugin.Del, w.at(who{"old", "net1", "10.1.0.2"}, "", udp))
 	start := time.Now()
-	w.Must(plugin.Add, w.at("new", "net1", "10.1.0.3", "", udp))
+	w.Must(plugin.Add, w.at(who{"new", "net1", "10.1.0.3"}, "", udp))
 	for time.Since(start) < 100*time.Millisecond {
 		_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
 		_, _ = c.Read(make([]byte, 100)) // what was under way
@@ -341,7 +398,7 @@ func TestConcurrent(t *testing.T) {
 			do := func(verb string) {
 				var wg sync.WaitGroup
 				for i := range 64 {
-					c := w.at(fmt.Sprintf("c%d", i), fmt.Sprintf("net%d", i%4), fmt.Sprintf("10.1.1.%d", i), backend, fmt.Sprintf(`[{"hostPort":%d,"containerPort":80,"protocol":"tcp"}]`, 8000+i))
+					c := w.at(who{fmt.Sprintf("c%d", i), fmt.Sprintf("net%d", i%4), fmt.Sprintf("10.1.1.%d", i)}, backend, fmt.Sprintf(`[{"hostPort":%d,"containerPort":80,"protocol":"tcp"}]`, 8000+i))
 					wg.Go(func() {
 						w.In(w.Host, func() {
 							if a := w.Do(verb, c); a.Exit != 0 {

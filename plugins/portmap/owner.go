@@ -66,7 +66,7 @@ func (o owner) search(dir journal.Dir) (journal.Record, error) {
 // networkNeeded reports whether another attachment of the network publishes.
 func (j *job) networkNeeded() (bool, error) {
 	return j.dir.Any(j.key.Network, func(p string) bool { return p == "portmap" }, func(r journal.Record) bool {
-		return r.Key != j.key && !r.Leaving
+		return r.Key != j.key
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
@@ -65,11 +66,8 @@ func (j *job) tool(v6 bool) iptables.Tool { return iptables.Tool{V6: v6, Legacy:
 // locked runs fn with a socket, alone among all that publish ports.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 	unlock, err := j.dir.Lock(ctx, "published ports")
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
 	if err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
+		return cnierr.With(cnierr.TryAgain, err)
 	}
 	c, err := nft.Dial(nil, j.gate)
 	if err != nil {
@@ -161,8 +159,20 @@ func (j *job) make(ctx context.Context, c *nft.Conn) error {
 	if j.Backend == iptables.IPTables {
 		return j.addChains(ctx, c)
 	}
-	return c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
+	var err error
+	for range expiryTries {
+		err = c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return err
 }
+
+// expiryTries is how often publishing starts over where an element of a port's
+// last owner is in the way, or vanishes: it expires within a millisecond, and a
+// try takes about a third of one.
+const expiryTries = 20
 
 // settle decides what is still open, and writes it down before the first change.
 func (j *job) settle(e *journal.Entry) error {
@@ -277,6 +287,7 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if err := j.locked(ctx, func(c *nft.Conn) error { return restore(ctx, c) }); err != nil {
 		return err
 	}
+	defer j.flushStale() // packets have come meanwhile, and went elsewhere
 	return j.routeLocalnet()
 }
 

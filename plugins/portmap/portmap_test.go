@@ -32,9 +32,9 @@ func newTown(t *testing.T) *town {
 func (w *town) build() {
 	w.Forward()
 	w.Bridge("br0", "10.1.0.1/16", "fd01::1/64")
-	w.Plug(w.Sandbox, "veth0", "br0", "eth0", "10.1.0.2/16", "fd01::2/64")
-	w.Plug(w.neighbour, "veth1", "br0", "eth0", "10.1.0.3/16", "fd01::3/64")
-	w.Plug(w.lan, "lan0", "", "eth0", "192.0.2.9/24", "2001:db8::9/64")
+	w.Plug(w.Sandbox, "veth0", "br0", "10.1.0.2/16", "fd01::2/64")
+	w.Plug(w.neighbour, "veth1", "br0", "10.1.0.3/16", "fd01::3/64")
+	w.Plug(w.lan, "lan0", "", "192.0.2.9/24", "2001:db8::9/64")
 	w.Addr("lan0", "192.0.2.1/24")
 	w.Addr("lan0", "2001:db8::1/64")
 	for _, ns := range []*netns.NS{w.Sandbox, w.neighbour} {

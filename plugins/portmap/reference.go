@@ -30,22 +30,42 @@ func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 	for _, v6 := range []bool{false, true} {
 		l := layoutOf(v6)
 		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
-				rules, err := c.Rules(l.chain(name))
-				if err != nil {
-					return err
-				}
-				for _, r := range rules {
-					if r.Comment == j.key.ContainerID && j.concerns(r, v6) {
-						tx.DeleteRule(l.chain(name), r.Handle)
-					}
-				}
+			if err := j.delTheirs(c, tx, l); err != nil {
+				return err
 			}
 			return j.delStrays(c, tx, l)
 		})
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// delTheirs removes the attachment's rules from one of the tables, and the whole
+// table where they were the last rules and no network of ours is in it.
+func (j *job) delTheirs(c *nft.Conn, tx *nft.Tx, l layout) error {
+	networks, err := c.Rules(l.chain(networks))
+	if err != nil {
+		return err
+	}
+	found, stays := false, len(networks) > 0
+	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
+		rules, err := c.Rules(l.chain(name))
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if r.Comment == j.key.ContainerID && j.concerns(r, l.v6) {
+				found = true
+				tx.DeleteRule(l.chain(name), r.Handle)
+			} else if r.Target == "" && r.Comment != "" {
+				stays = true
+			}
+		}
+	}
+	if found && !stays {
+		tx.DeleteTable(l.table)
 	}
 	return nil
 }
@@ -57,7 +77,8 @@ func (j *job) concerns(r nft.RuleInfo, v6 bool) bool {
 			continue
 		}
 		known = true
-		if slices.ContainsFunc(r.Values, func(v []byte) bool { return slices.Equal(v, t.Addr().AsSlice()) }) {
+		own := func(v []byte) bool { return slices.Equal(v, t.Addr().AsSlice()) }
+		if slices.ContainsFunc(r.Values, own) || slices.ContainsFunc(r.Loads, own) {
 			return true
 		}
 	}
@@ -128,8 +149,24 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 			dead.key.ContainerID = id
 			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx))
 		}
-		return errors.Join(errs...)
+		return errors.Join(append(errs, j.gcShared(ctx, n))...)
 	})
+}
+
+// gcShared removes the shared chains of iptables-nft that the reference, which
+// never does, left behind its last container.
+func (j *job) gcShared(ctx context.Context, n *nft.Conn) error {
+	var errs []error
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		info, err := n.GetChain(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
+		if err == nil && info != nil {
+			err = j.delShared(ctx, n, f)
+		}
+		if !nft.Missing(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (j *job) gcElements(ctx context.Context, n *nft.Conn, c *plugin.Call) error {
@@ -159,6 +196,9 @@ func (j *job) commented(ctx context.Context, c *nft.Conn) (ids []string, err err
 		}
 	}
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		if !c.Available() {
+			break
+		}
 		rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
 		if err != nil && !nft.Missing(err) {
 			return nil, err

@@ -55,7 +55,7 @@ func (j *job) flush(stale func(mapping, netip.Addr, conntrack.Conn) bool) {
 func (j *job) flushProto(target netip.Addr, p proto, stale func(mapping, netip.Addr, conntrack.Conn) bool) {
 	list := slices.DeleteFunc(j.pick(target.Is6()), func(m mapping) bool { return m.Proto != p })
 	ask := func(port uint16) {
-		err := conntrack.Forget(j.gate, target.Is6(), uint8(p), port, func(c conntrack.Conn) bool {
+		err := conntrack.Forget(j.gate, conntrack.Filter{V6: target.Is6(), Proto: uint8(p), Port: port}, func(c conntrack.Conn) bool {
 			return slices.ContainsFunc(list, func(m mapping) bool {
 				at := c.Orig.Dst.Port()
 				return m.Host <= at && at <= m.last() && stale(m, target, c)

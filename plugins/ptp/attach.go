@@ -53,7 +53,7 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	if err := masquerade(ctx, c, &conf, &steps); err != nil {
 		return nil, err
 	}
-	if err := link.Configure(p, conf.setup(sandbox, res, hops)); err != nil {
+	if err := link.Configure(p, conf.setup(host, sandbox, res, hops)); err != nil {
 		return nil, err
 	}
 	return complete(c, host, sandbox, res), nil
@@ -61,10 +61,11 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 
 // setup is what the sandbox's end is to become: everything but the gateways is
 // reached through them.
-func (c *config) setup(sandbox veth.End, res *current.Result, hops []hop) link.Setup {
+func (c *config) setup(host, sandbox veth.End, res *current.Result, hops []hop) link.Setup {
 	s := link.Setup{
 		Name: sandbox.Name, Index: sandbox.Index, IPs: res.IPs, Routes: res.Routes,
 		First: sandboxRoutes(sandbox.Index, hops), NoPrefixRoutes: true, AcceptRA: c.AcceptRA,
+		Peer: host.Index,
 	}
 	if c.EnableDAD {
 		s.DAD = link.WaitDAD

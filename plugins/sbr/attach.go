@@ -96,5 +96,5 @@ func settle(sandbox *nl.Conn, c *plugin.Call, addrs []address, conf config) (sta
 			main = append(main, r)
 		}
 	}
-	return plan(l.Index, addrs, main, conf, usedTables(rules, routes)), nil
+	return conf.plan(l.Index, addrs, main, usedTables(rules, routes)), nil
 }

@@ -60,9 +60,9 @@ func (c *config) setGateways(list []string) error {
 	return nil
 }
 
-// gateway returns the configured gateway of the family.
-func (c config) gateway(is4 bool) netip.Addr {
-	if is4 {
+// gateway returns the configured gateway of the address's family.
+func (c config) gateway(of netip.Addr) netip.Addr {
+	if of.Is4() {
 		return c.Gateway4
 	}
 	return c.Gateway6

@@ -97,7 +97,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if st := plan(1, addrs, nil, conf, usedTables(nil, nil)); len(st.Rules) != len(addrs) {
+		if st := conf.plan(1, addrs, nil, usedTables(nil, nil)); len(st.Rules) != len(addrs) {
 			t.Errorf("%d rules for %d addresses", len(st.Rules), len(addrs))
 		}
 	})

@@ -61,7 +61,7 @@ func withTable(index, table int, addrs []address) state {
 
 // plan gives every address a table with the interface's routes, and empties the
 // main table of them. main is what the main table has for the interface.
-func plan(index int, addrs []address, main []nl.Route, conf config, free *tables) state {
+func (c config) plan(index int, addrs []address, main []nl.Route, free *tables) state {
 	st := state{Index: index}
 	for _, a := range addrs {
 		table := free.take()
@@ -72,7 +72,7 @@ func plan(index int, addrs []address, main []nl.Route, conf config, free *tables
 				own = append(own, r)
 			}
 		}
-		own = a.withDefault(index, own, conf.gateway(a.Prefix.Addr().Is4()))
+		own = a.withDefault(index, own, c.gateway(a.Prefix.Addr()))
 		slices.SortStableFunc(own, onLinkFirst)
 		for _, r := range own {
 			r.Table = table
@@ -86,7 +86,7 @@ func plan(index int, addrs []address, main []nl.Route, conf config, free *tables
 			// Addresses of the link itself have no other table.
 		case !hasFamily(addrs, r.Dst.Addr().Is4()):
 			// There is no address to tell these packets by.
-		case conf.SourceHints && !r.Gateway.IsValid() && source.IsValid():
+		case c.SourceHints && !r.Gateway.IsValid() && source.IsValid():
 			if !r.Source.IsValid() {
 				st.Hinted = append(st.Hinted, r)
 			}

@@ -74,7 +74,7 @@ func waitFor(bed *nltest.Bed, done func() bool) {
 		if done() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a test waiting for the kernel
+		time.Sleep(10 * time.Millisecond)
 	}
 	panic("the kernel did not get there")
 }

@@ -3,6 +3,7 @@ package tap
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -91,10 +92,11 @@ func (c *config) create(ctx context.Context, p *nl.Pair, call *plugin.Call) (*nl
 	if err := call.Entry.Begin(); err != nil {
 		return nil, cnierr.With(cnierr.IOFailure, err)
 	}
-	err := p.Gate.Pass("create tap " + d.Name)
+	what := "create tap " + d.Name
+	err := p.Gate.Pass(what)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", what, err)
 	case c.SELinuxContext != "":
 		err = createLabelled(ctx, p.NS, c.SELinuxContext, d)
 	default:

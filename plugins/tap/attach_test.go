@@ -167,7 +167,7 @@ func TestInProcess(t *testing.T) {
 	}
 }
 
-// Without SELinux there is no label to be had: ADD says so and leaves nothing.
+// Without SELinux, or its policy, there is no label to be had: ADD says so and leaves nothing.
 func TestLabelWithoutSELinux(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
 		t.Skip("this host has SELinux")

@@ -18,8 +18,8 @@ func TestParse(t *testing.T) {
 		`{"bridge":"a/b"}`:                `bridge "a/b": not a name that an interface can have`,
 		`{"bridge":"a-very-long-bridge"}`: `bridge "a-very-long-bridge": not a name that an interface can have`,
 		`{"selinuxContext":"a\nb"}`:       `selinuxContext "a\nb": not a label`,
-		`{"owner":-1}`:                    "failed to load netconf: json: cannot unmarshal number -1 into Go struct field config.owner of type uint32",
-		`{"multiQueue":"yes"}`:            "failed to load netconf: json: cannot unmarshal string into Go struct field config.multiQueue of type bool",
+		`{"owner":-1}`:                    "failed to load netconf: owner: json: cannot unmarshal number -1 into Go value of type uint32",
+		`{"multiQueue":"yes"}`:            "failed to load netconf: multiQueue: json: cannot unmarshal string into Go value of type bool",
 	} {
 		_, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: []byte(conf)})
 		got := ""

@@ -30,7 +30,7 @@ const (
 	yes
 )
 
-func choiceOf(b bool) choice {
+func choiceOf(b bool) choice { //nolint:revive // a value to convert, not a switch
 	if b {
 		return yes
 	}
@@ -102,44 +102,44 @@ func (want attributes) of(l *nl.Link) attributes {
 	return now
 }
 
-// or fills what a leaves open from b.
-func (a attributes) or(b attributes) attributes {
-	if a.MAC == "" {
-		a.MAC = b.MAC
+// or fills what want leaves open from b.
+func (want attributes) or(b attributes) attributes {
+	if want.MAC == "" {
+		want.MAC = b.MAC
 	}
-	if a.Promisc == open {
-		a.Promisc = b.Promisc
+	if want.Promisc == open {
+		want.Promisc = b.Promisc
 	}
-	if a.MTU == 0 {
-		a.MTU = b.MTU
+	if want.MTU == 0 {
+		want.MTU = b.MTU
 	}
-	if a.AllMulti == open {
-		a.AllMulti = b.AllMulti
+	if want.AllMulti == open {
+		want.AllMulti = b.AllMulti
 	}
-	if !a.TxQLen.Set {
-		a.TxQLen = b.TxQLen
+	if !want.TxQLen.Set {
+		want.TxQLen = b.TxQLen
 	}
-	return a
+	return want
 }
 
 // set returns the requests that give the link the attributes; ADD, its undoing
 // and DEL use it alike.
-func (a attributes) set(l *nl.Link) []*nl.Message {
+func (want attributes) set(l *nl.Link) []*nl.Message {
 	var all []*nl.Message
-	if mac, err := net.ParseMAC(a.MAC); err == nil {
-		all = append(all, nl.SetLink(fmt.Sprintf("set MAC address of %s to %s", l.Name, a.MAC), l.Index).Attr(unix.IFLA_ADDRESS, mac))
+	if mac, err := net.ParseMAC(want.MAC); err == nil {
+		all = append(all, nl.SetLink(fmt.Sprintf("set MAC address of %s to %s", l.Name, want.MAC), l.Index).Attr(unix.IFLA_ADDRESS, mac))
 	}
-	if a.Promisc != open {
-		all = append(all, nl.SetFlags("set promiscuous mode of "+l.Name, l.Index, a.Promisc.flag(unix.IFF_PROMISC), unix.IFF_PROMISC))
+	if want.Promisc != open {
+		all = append(all, nl.SetFlags("set promiscuous mode of "+l.Name, l.Index, want.Promisc.flag(unix.IFF_PROMISC), unix.IFF_PROMISC))
 	}
-	if a.MTU != 0 {
-		all = append(all, nl.SetLink(fmt.Sprintf("set mtu of %s to %d", l.Name, a.MTU), l.Index).Uint32(unix.IFLA_MTU, uint32(a.MTU)))
+	if want.MTU != 0 {
+		all = append(all, nl.SetLink(fmt.Sprintf("set mtu of %s to %d", l.Name, want.MTU), l.Index).Uint32(unix.IFLA_MTU, uint32(want.MTU)))
 	}
-	if a.AllMulti != open {
-		all = append(all, nl.SetFlags("set all-multicast mode of "+l.Name, l.Index, a.AllMulti.flag(unix.IFF_ALLMULTI), unix.IFF_ALLMULTI))
+	if want.AllMulti != open {
+		all = append(all, nl.SetFlags("set all-multicast mode of "+l.Name, l.Index, want.AllMulti.flag(unix.IFF_ALLMULTI), unix.IFF_ALLMULTI))
 	}
-	if a.TxQLen.Set {
-		all = append(all, nl.SetLink(fmt.Sprintf("set txqlen of %s to %d", l.Name, a.TxQLen.Len), l.Index).Uint32(unix.IFLA_TXQLEN, uint32(a.TxQLen.Len)))
+	if want.TxQLen.Set {
+		all = append(all, nl.SetLink(fmt.Sprintf("set txqlen of %s to %d", l.Name, want.TxQLen.Len), l.Index).Uint32(unix.IFLA_TXQLEN, uint32(want.TxQLen.Len)))
 	}
 	return all
 }

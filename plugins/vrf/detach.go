@@ -53,7 +53,10 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 	if err := part(p, c, st, d); err != nil {
 		return err
 	}
-	return removeEmpty(p.Sandbox, d, !recorded)
+	if recorded && !d.Ours {
+		return nil
+	}
+	return removeEmpty(p.Sandbox, d)
 }
 
 // part takes the interface out of the VRF. Where no record says what it had
@@ -90,12 +93,9 @@ func tolerate(c *plugin.Call, err error) error {
 	return err
 }
 
-// removeEmpty deletes a VRF without members that this plugin made. Of the
+// removeEmpty deletes a VRF without members: one that this plugin made. Of the
 // reference's nothing tells who made it: there the last one out deletes it.
-func removeEmpty(sandbox *nl.Conn, d device, byReference bool) error {
-	if !d.Ours && !byReference {
-		return nil
-	}
+func removeEmpty(sandbox *nl.Conn, d device) error {
 	n, err := members(sandbox, d)
 	if err != nil || n > 0 {
 		return err

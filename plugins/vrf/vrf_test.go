@@ -64,7 +64,7 @@ func quiet(bed *nltest.Bed) {
 		if strings.Contains(local, "local fd00::5") && !strings.Contains(tentative, "inet6") {
 			return
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a test waiting for the kernel
+		time.Sleep(10 * time.Millisecond)
 	}
 	panic("the kernel did not get there")
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,12 +44,28 @@ func TestStories(t *testing.T) {
 			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left,
 		},
 		Condition: func(c string) (bool, error) {
-			if c != "ours" {
-				return false, fmt.Errorf("unknown condition %q", c)
+			switch c {
+			case "ours":
+				return s.netcleat != "", nil
+			case "ipvlan", "vlan":
+				return hasKind(t, c), nil
 			}
-			return s.netcleat != "", nil
+			return false, fmt.Errorf("unknown condition %q", c)
 		},
 	})
+}
+
+// hasKind reports whether the kernel has such links. Where the environment's
+// REQUIRE lists the kind it must.
+func hasKind(t *testing.T, kind string) bool {
+	t.Helper()
+	args := map[string]string{"ipvlan": "", "vlan": "id 5"}[kind]
+	script := "ip link add a0 type veth peer name a1 && ip link add link a0 name b0 type " + kind + " " + args
+	out, err := exec.CommandContext(t.Context(), "unshare", "--net", "sh", "-c", script).CombinedOutput()
+	if err != nil && slices.Contains(strings.Split(os.Getenv("REQUIRE"), ","), kind) {
+		t.Fatalf("this kernel must have %s: %s", kind, out)
+	}
+	return err == nil
 }
 
 // newSuite builds the plugins and installs them, as a user does.

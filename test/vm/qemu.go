@@ -40,6 +40,7 @@ func (m *machine) args() []string {
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
 		"-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
 		"-device", "virtio-serial-pci",
+		"-device", "virtio-net-pci,romfile=,mac=" + job.NIC, // without a driver until a test loads it
 	}
 }
 

@@ -138,7 +138,7 @@ func (o Options) record(ctx context.Context, k journal.Key) (changes int, err er
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if e.Found != journal.Done || e.Leaving {
+	if e.Found != journal.Done || o.Journal.Leaving(k) {
 		return 0, nil
 	}
 	counted := func(what string) error {

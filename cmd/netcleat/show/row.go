@@ -67,8 +67,9 @@ const (
 
 // observer looks at what rows speak of.
 type observer struct {
-	judge *attached.Judge
-	links map[int]*nl.Link // the host's
+	journal journal.Dir
+	judge   *attached.Judge
+	links   map[int]*nl.Link // the host's
 }
 
 // Rows returns all attachments, by network and age. What cannot be read is
@@ -77,7 +78,7 @@ func Rows(p Places) (rows []Row, err error) {
 	known, err := attached.All(p.Journal)
 	cache, cerr := readCache(p.Cache)
 	err = errors.Join(err, cerr)
-	o, oerr := newObserver()
+	o, oerr := newObserver(p.Journal)
 	if oerr != nil {
 		return nil, errors.Join(err, oerr)
 	}
@@ -141,7 +142,7 @@ func pod(args string) string {
 	return strings.TrimPrefix(m["K8S_POD_NAMESPACE"]+"/"+m["K8S_POD_NAME"], "/")
 }
 
-func newObserver() (*observer, error) {
+func newObserver(dir journal.Dir) (*observer, error) {
 	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, err
@@ -150,7 +151,7 @@ func newObserver() (*observer, error) {
 	if err = errors.Join(err, c.Close()); err != nil {
 		return nil, err
 	}
-	o := &observer{links: make(map[int]*nl.Link, len(all))}
+	o := &observer{journal: dir, links: make(map[int]*nl.Link, len(all))}
 	for _, l := range all {
 		o.links[l.Index] = l
 	}
@@ -170,7 +171,7 @@ func (o *observer) lookAll(rows []Row) error {
 			errs[w] = err
 			break
 		}
-		worker := &observer{judge: twin, links: o.links}
+		worker := &observer{journal: o.journal, judge: twin, links: o.links}
 		wg.Go(func() {
 			for i := w; i < len(rows); i += workers {
 				worker.look(&rows[i])
@@ -201,7 +202,7 @@ func (o *observer) health(r *Row) string {
 		case attached.Unproven:
 			return Unseen
 		}
-		if slices.ContainsFunc(r.attached.Records, func(rec journal.Record) bool { return rec.Leaving }) {
+		if slices.ContainsFunc(r.attached.Records, func(rec journal.Record) bool { return o.journal.Leaving(rec.Key) }) {
 			return "DEL not finished"
 		}
 	}

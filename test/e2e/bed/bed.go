@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,9 @@ type Host struct {
 	t       testing.TB
 	ctx     context.Context
 	built   builds
+	cache   string // the runtime's, as the test finds it
+	attr    syscall.SysProcAttr
+	enter   []string // of nsenter
 	pid     int
 	before  []string
 	rest    []func() error // what to do when the host's processes have ended
@@ -68,6 +72,34 @@ cat
 // knows no way to the containers.
 func New(t testing.TB, programs ...string) *Host {
 	t.Helper()
+	h := newHost(t, programs)
+	h.open()
+	h.cache = h.Path("/var/lib/cni")
+	return h
+}
+
+// NewRootless makes a host as New does whose root is a user of the machine that
+// may write nothing but /run, /var/lib and /tmp.
+func NewRootless(t testing.TB, programs ...string) *Host {
+	t.Helper()
+	h := newHost(t, programs)
+	const nobody = 65534
+	h.attr.Cloneflags |= unix.CLONE_NEWUSER
+	h.attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+	h.attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+	h.attr.GidMappingsEnableSetgroups = true
+	h.attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+	h.enter = []string{"-U", "-S", "0", "-G", "0"}
+	h.must(os.Chmod(h.Dir, 0o755))
+	h.must(output("cp", h.built.peer, h.Dir+"/peer"))
+	h.built.peer = h.Dir + "/peer"
+	h.cache = h.Dir + "/cache" // the test is a stranger in the host's /var/lib/cni
+	h.open()
+	return h
+}
+
+func newHost(t testing.TB, programs []string) *Host {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: run make test as root")
 	}
@@ -87,10 +119,15 @@ func New(t testing.TB, programs ...string) *Host {
 		}
 	})
 	h := &Host{Dir: dir, Plugins: dir + "/bin", t: t, ctx: t.Context(), built: build(t)}
+	h.attr.Cloneflags = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
+	return h
+}
+
+func (h *Host) open() {
+	h.t.Helper()
 	h.start()
 	h.installPlugins()
 	h.before = h.state()
-	return h
 }
 
 // start starts the process that holds the host's namespaces, the first of its
@@ -98,7 +135,7 @@ func New(t testing.TB, programs ...string) *Host {
 func (h *Host) start() {
 	h.t.Helper()
 	cmd := exec.Command("sh", "-c", furnish)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC}
+	cmd.SysProcAttr = &h.attr
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	h.must(err)
@@ -130,8 +167,8 @@ func (h *Host) must(err error) {
 
 // Cmd is a program on the host, not yet started.
 func (h *Host) Cmd(argv ...string) *exec.Cmd {
-	enter := []string{"-t", strconv.Itoa(h.pid), "-n", "-m", "-p", "-i", "--wd=" + h.Dir, "--"}
-	cmd := exec.CommandContext(h.ctx, "nsenter", append(enter, argv...)...)
+	enter := slices.Concat(h.enter, []string{"-t", strconv.Itoa(h.pid), "-n", "-m", "-p", "-i", "--wd=" + h.Dir, "--"}, argv)
+	cmd := exec.CommandContext(h.ctx, "nsenter", enter...)
 	cmd.WaitDelay = time.Second // a child that went on has the pipes
 	return cmd
 }

@@ -78,10 +78,10 @@ func (h *Host) installPlugins() {
 	h.InstallOurs()
 }
 
-// InstallReference puts the reference's plugins into the plugins' directory.
+// InstallReference has the plugins' directory hold the reference's, and no other.
 func (h *Host) InstallReference() {
 	h.t.Helper()
-	h.must(os.MkdirAll(h.Plugins, 0o755))
+	h.must(os.RemoveAll(h.Plugins))
 	h.must(os.CopyFS(h.Plugins, os.DirFS(h.built.reference)))
 	h.must(os.Remove(h.Plugins + "/cnitool"))
 }
@@ -94,6 +94,9 @@ func (h *Host) InstallOurs(flags ...string) {
 
 // Netcleat is the operator's command.
 func (h *Host) Netcleat() string { return h.built.netcleat }
+
+// Reference is the directory of the reference's plugins.
+func (h *Host) Reference() string { return h.built.reference }
 
 // Cnitool is the runtime of the specification's authors.
 func (h *Host) Cnitool() string { return h.built.reference + "/cnitool" }

@@ -18,7 +18,7 @@ import (
 // Runtime is the library that runtimes call plugins with, on the host. Its cache
 // is where theirs is, in /var/lib/cni.
 func (h *Host) Runtime() *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir([]string{h.Plugins}, h.Path("/var/lib/cni"), &onHost{&invoke.DefaultExec{}, h})
+	return libcni.NewCNIConfigWithCacheDir([]string{h.Plugins}, h.cache, &onHost{&invoke.DefaultExec{}, h})
 }
 
 // onHost executes plugins on the host.

@@ -66,6 +66,10 @@ var proofs = map[string][]proof{
 		"nft add table inet t", "nft add chain inet t c '{ type nat hook postrouting priority 100 ; }'",
 		"nft add rule inet t c ip saddr 192.0.2.0/24 masquerade", "nft list table inet t",
 	}, "masquerade"}},
+	"pci-nic": {
+		{[]string{"cat /sys/bus/pci/devices/*/class"}, "0x020000"},
+		{[]string{"modprobe virtio_net", "cat /sys/bus/pci/devices/*/virtio*/net/*/address || true", "modprobe -r virtio_net"}, ""},
+	},
 	"iptables-nft":    iptablesProofs("iptables-nft", "ip6tables-nft"),
 	"iptables-legacy": iptablesProofs("iptables-legacy", "ip6tables-legacy"),
 }

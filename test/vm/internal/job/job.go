@@ -17,8 +17,11 @@ const EnvRequire = "REQUIRE"
 // Features are what every kernel in kernels.txt has; package selftest proves each of them.
 var Features = []string{
 	"bonding", "br_netfilter", "bridge", "dummy", "fq_codel", "htb", "ifb", "ingress", "iptables-legacy", "iptables-nft",
-	"ipvlan", "macvlan", "netem", "nft", "root", "tap", "tbf", "veth", "vlan", "vlan_filtering", "vrf", "vxlan",
+	"ipvlan", "macvlan", "netem", "nft", "pci-nic", "root", "tap", "tbf", "veth", "vlan", "vlan_filtering", "vrf", "vxlan",
 }
+
+// NIC is the hardware address of the guest's network card, which is plugged into nothing. `modprobe virtio_net` makes its link.
+const NIC = "52:54:00:6e:6c:74"
 
 // Job is what one boot has to do. Paths are the host's; the guest sees the same ones.
 type Job struct {

@@ -1,0 +1,58 @@
+package nl_test
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/nltest"
+)
+
+// The default route is the main table's, of either family, also where some of
+// the world goes another way.
+func TestDefaultRoute(t *testing.T) {
+	for routes, want := range map[string]string{
+		"":                                   "",
+		"route add default via 10.1.0.1":     "0.0.0.0/0 via 10.1.0.1",
+		"-6 route add default via fd00:1::1": "::/0 via fd00:1::1",
+		"-6 route add default via fd00:1::1;route add default via 10.1.0.1":                           "0.0.0.0/0 via 10.1.0.1",
+		"route add default via 10.1.0.1;route add 128.0.0.0/1 dev vpn0":                               "0.0.0.0/0 via 10.1.0.1",
+		"route add default via 10.1.0.1;route add default dev vpn0 table 7;rule add from all table 7": "0.0.0.0/0 via 10.1.0.1",
+		"route add default dev vpn0 table 7;rule add from all table 7":                                "",
+		"route add unreachable default":                                                               "",
+		"route add default via 10.1.0.1 metric 9;route add default via 10.1.0.2 metric 2":             "0.0.0.0/0 via 10.1.0.2",
+		"route add default nexthop via 10.1.0.1 dev up0 weight 1 nexthop via 10.1.0.2 dev up0":        "0.0.0.0/0 via 10.1.0.1",
+		"route add 128.0.0.0/1 dev vpn0;-6 route add default via fd00:1::1;route add 10/8 dev up0":    "::/0 via fd00:1::1",
+	} {
+		t.Run(routes, func(t *testing.T) {
+			bed := nltest.New(t)
+			bed.NewLAN("up0")
+			bed.IP("link", "add", "vpn0", "type", "veth", "peer", "name", "vpn1")
+			bed.IP("link", "set", "vpn0", "up")
+			bed.IP("addr", "add", "10.1.0.9/16", "dev", "up0")
+			bed.IP("addr", "add", "fd00:1::9/64", "dev", "up0", "nodad")
+			for cmd := range strings.SplitSeq(routes, ";") {
+				if cmd != "" {
+					bed.IP(strings.Fields(cmd)...)
+				}
+			}
+			c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }()
+			r, err := c.DefaultRoute()
+			got := ""
+			if err == nil {
+				got, _, _ = strings.Cut(r.String(), " table")
+			} else if !nl.NoRoute(err) {
+				t.Error(err)
+			}
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,120 @@
+// Package dummy is the CNI plugin that gives a sandbox an interface that leads
+// nowhere: a place for addresses.
+package dummy
+
+import (
+	"context"
+	"errors"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
+)
+
+// Plugin is the plugin for the table. It has no configuration of its own.
+var Plugin = plugin.Spec[struct{}]{
+	Name:   kind,
+	Parse:  parse,
+	Keeps:  func(struct{}) bool { return true },
+	Add:    attach,
+	Del:    detach,
+	Check:  check,
+	Status: func(ctx context.Context, c *plugin.Call, _ struct{}) error { return ipam.Status(ctx, c) },
+	GC:     collect,
+}
+
+const kind = "dummy"
+
+func parse(c *plugin.Call) (conf struct{}, err error) {
+	if c.Conf.IPAM.Type == "" {
+		return conf, cnierr.Config("dummy interface requires an IPAM configuration")
+	}
+	return conf, nil
+}
+
+// attach answers ADD. The link comes before the addresses: that the kernel made
+// it proves that the sandbox had no such interface, so nobody's lease is touched.
+func attach(ctx context.Context, c *plugin.Call, _ struct{}) (_ *current.Result, err error) {
+	p, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	var steps undo.Stack
+	defer steps.OnError(&err)
+
+	spec := link.New{Key: c.Key(""), Kind: kind, MAC: link.DerivedMAC(c.Key(""))}
+	c.Entry.Links = []journal.Link{{Name: c.IfName, MAC: spec.MAC.String(), Kind: kind, Sandbox: true}}
+	if err := c.Entry.Begin(); err != nil {
+		return nil, cnierr.With(cnierr.IOFailure, err)
+	}
+	l, err := link.Create(p, spec)
+	if err != nil {
+		return nil, err
+	}
+	remove := func() error { return p.Sandbox.Do(nl.DelLinkIndex(l.Name, l.Index)) }
+	steps.Push("delete "+l.Name, remove)
+	res, err := ipam.Add(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
+	setup := link.Setup{Name: l.Name, Index: l.Index, IPs: res.IPs, Routes: res.Routes}
+	if err := link.Configure(p, setup); err != nil {
+		return nil, err
+	}
+	link.Record(c.Entry, res.IPs, link.InSandbox(l))
+	res.Interfaces = []*current.Interface{link.Interface(l, c.Netns)}
+	for _, ip := range res.IPs {
+		ip.Interface = current.Int(0)
+	}
+	link.ChooseDNS(res, c.Conf.DNS)
+	return res, nil
+}
+
+// detach answers DEL: the link, and when nothing can answer at the addresses any
+// more, the lease.
+func detach(ctx context.Context, c *plugin.Call, _ struct{}) (err error) {
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	return ipam.DelAfter(ctx, c, func() error { return link.Remove(p, c, kind) })
+}
+
+// collect answers GC for what has no record: the links have, so that leaves the
+// leases.
+func collect(ctx context.Context, c *plugin.Call, _ struct{}) error {
+	if c.Conf.IPAM.Type == "" {
+		return nil
+	}
+	return ipam.GC(ctx, c)
+}
+
+// check answers CHECK: what ADD reported is still so.
+func check(ctx context.Context, c *plugin.Call, _ struct{}) (err error) {
+	res, err := c.PrevResult()
+	if err != nil {
+		return err
+	}
+	if res == nil {
+		return cnierr.Config("required prevResult missing")
+	}
+	if err := ipam.Check(ctx, c); err != nil {
+		return err
+	}
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	_, err = link.CheckSandbox(p, c, res, kind)
+	return err
+}

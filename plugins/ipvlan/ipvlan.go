@@ -1,0 +1,86 @@
+// Package ipvlan is the CNI plugin that gives a sandbox an interface on one of
+// the host's links which shares that link's MAC address.
+package ipvlan
+
+import (
+	"context"
+	"encoding/binary"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/child"
+	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// Plugin is the plugin for the table.
+var Plugin = plugin.Spec[config]{
+	Name:  kind,
+	Parse: parse,
+	Keeps: func(config) bool { return true },
+	Add:   attach,
+	Del:   func(ctx context.Context, c *plugin.Call, _ config) error { return child.Detach(ctx, c, kind) },
+	Check: check,
+	Status: func(ctx context.Context, c *plugin.Call, conf config) error {
+		return child.Status(ctx, c, conf.spec(c))
+	},
+	GC: func(ctx context.Context, c *plugin.Call, _ config) error { return child.Collect(ctx, c) },
+}
+
+const kind = "ipvlan"
+
+// attach answers ADD.
+func attach(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+	prev, err := c.PrevResult()
+	if err != nil {
+		return nil, err
+	}
+	s := conf.spec(c)
+	s.Prev = prev
+	if s.Master == "" && prev != nil {
+		if len(prev.Interfaces) != 1 || prev.Interfaces[0].Name == "" {
+			return nil, cnierr.Config("chained master failure. PrevResult lacks a single named interface: say which to use (master)")
+		}
+		s.Master = prev.Interfaces[0].Name
+	}
+	return child.Attach(ctx, c, s)
+}
+
+// spec is the child that the configuration asks for.
+func (c *config) spec(call *plugin.Call) child.Spec {
+	return child.Spec{
+		Conf: c.Conf, Kind: kind, Alone: c.traits.Mode != l2, Shared: true,
+		Info: func(m *nl.Message) {
+			m.Uint16(unix.IFLA_IPVLAN_MODE, uint16(c.traits.Mode)).Uint16(unix.IFLA_IPVLAN_FLAGS, uint16(c.traits.Flag))
+		},
+		Refuse: func(master *nl.Link) error { return c.agrees(call, master) },
+	}
+}
+
+// check answers CHECK.
+func check(ctx context.Context, c *plugin.Call, conf config) error {
+	l, err := child.Check(ctx, c, conf.spec(c))
+	if err != nil {
+		return err
+	}
+	if have := traitsOf(l); have != conf.traits {
+		return cnierr.Check("interface %s has %s, not %s", l.Name, have, conf.traits)
+	}
+	return nil
+}
+
+// traitsOf reads mode and flag from what the kernel says of the link.
+func traitsOf(l *nl.Link) (t traits) {
+	nl.Attrs(l.Info, func(typ uint16, d []byte) {
+		switch {
+		case len(d) < 2:
+		case typ == unix.IFLA_IPVLAN_MODE:
+			t.Mode = mode(binary.NativeEndian.Uint16(d))
+		case typ == unix.IFLA_IPVLAN_FLAGS:
+			t.Flag = flag(binary.NativeEndian.Uint16(d))
+		}
+	})
+	return t
+}

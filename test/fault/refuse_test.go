@@ -1,0 +1,159 @@
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/test/fault/stepper"
+)
+
+var errnos = []unix.Errno{unix.ENOSPC, unix.EIO, unix.ENOMEM, unix.EBUSY, unix.EPERM, unix.EINTR}
+
+// refusals counts cases of a change that the kernel refuses once.
+type refusals struct {
+	tried, failed, tolerated int
+}
+
+// Whatever the kernel refuses once: an ADD that fails leaves no trace and says
+// what failed, one that succeeds has done all; after a DEL that fails the next
+// one succeeds, and nothing is left.
+func TestRefused(t *testing.T) {
+	var all refusals
+	for i, l := range lists() {
+		if l.name == "ipt" {
+			continue // iptables(8) makes the changes, and says in its own words what failed
+		}
+		for j, verb := range []string{"ADD", "DEL"} {
+			t.Run(l.name+" "+verb, func(t *testing.T) {
+				first, stride := 1, 1
+				if !full() {
+					stride = map[string]int{"nft": 11, "macvlan": 5, "ptp": 7}[l.name]
+					first = 1 + (i+j)%stride
+				}
+				tr := &trial{T: t, judged: suite(t), list: l, verb: verb, judge: fails}
+				all.add(tr.refuse(first, stride))
+			})
+		}
+	}
+	t.Logf("%d changes refused: %d calls failed, %d could do without", all.tried, all.failed, all.tolerated)
+}
+
+func (r *refusals) add(o refusals) {
+	r.tried += o.tried
+	r.failed += o.failed
+	r.tolerated += o.tolerated
+}
+
+// refuse has every stride-th change refused: with each error where all cases are
+// to run, otherwise with one after the other.
+func (tr *trial) refuse(first, stride int) (all refusals) {
+	for n := first; !tr.Failed(); n += stride {
+		some := errnos
+		if !full() {
+			i := (n / stride) % len(errnos)
+			some = errnos[i : i+1]
+		}
+		for _, errno := range some {
+			one, hit := tr.refuseOne(n, errno)
+			if !hit {
+				return all
+			}
+			all.add(one)
+		}
+	}
+	return all
+}
+
+func (tr *trial) refuseOne(n int, errno unix.Errno) (r refusals, hit bool) {
+	reset(tr)
+	by, bs := tr.attachment("bystander", 8001)
+	defer bs.remove()
+	if n%2 == 0 {
+		must(tr, by.add(plain))
+	}
+	a, sb := tr.attachment("victim", 8000)
+	defer sb.remove()
+	before := snapshot(tr)
+	st := &stepped{plan: stepper.Plan{At: n, Errno: errno}}
+	err := tr.run(a, st)
+	if st.hit == "" {
+		if err != nil {
+			tr.Errorf("nothing was refused, yet: %v", err)
+		}
+		return r, false
+	}
+	where := fmt.Sprintf("%s %s change %d (%s) refused with %v", tr.list.name, tr.verb, n, st.hit, errno)
+	r.tried = 1
+	if err != nil {
+		r.failed = 1
+		tr.named(where, err, errno)
+	} else {
+		r.tolerated = 1
+		tr.whole(where, a)
+	}
+	if err := a.del(plain); err != nil {
+		tr.Errorf("%s: DEL: %v", where, err)
+	}
+	if left := append(residue(before, snapshot(tr)), sb.links(tr)...); len(left) > 0 {
+		tr.Errorf("%s: %v\n\t%s", where, err, strings.Join(left, "\n\t"))
+	}
+	return r, true
+}
+
+// run runs the verb with the fault. Where a plugin of an ADD fails, all that it
+// did must be gone at once.
+func (tr *trial) run(a *attachment, st *stepped) error {
+	if tr.verb == "DEL" {
+		must(tr, a.add(plain))
+		return a.del(st.run)
+	}
+	var result []byte
+	for _, p := range a.plugins {
+		before, links := snapshot(tr), sandboxLinks(tr, a)
+		r, err := a.call(st.run, "ADD", p, prev(result))
+		if err == nil {
+			result = r
+			continue
+		}
+		if left := append(residue(before, snapshot(tr)), residue(links, sandboxLinks(tr, a))...); len(left) > 0 {
+			tr.Errorf("%s ADD change %d (%s) refused with %v: %v\n\t%s", tr.list.name, st.plan.At, st.hit, st.plan.Errno, err, strings.Join(left, "\n\t"))
+		}
+		return err
+	}
+	a.result = result
+	return nil
+}
+
+// sandboxLinks lists the links of the attachment's sandbox.
+func sandboxLinks(t testing.TB, a *attachment) []string {
+	t.Helper()
+	return linksOf(t, a.netns)
+}
+
+// named judges what a failed call said.
+func (tr *trial) named(where string, err error, errno unix.Errno) {
+	tr.Helper()
+	f := (*failure)(nil)
+	if !errors.As(err, &f) {
+		tr.Errorf("%s: %v", where, err)
+		return
+	}
+	if f.killed || f.code == 0 || !strings.Contains(f.text, errno.Error()) || strings.Contains(f.text, "panic") {
+		tr.Errorf("%s: the error does not name it: %v", where, err)
+	}
+}
+
+// whole judges a call that could do without what was refused.
+func (tr *trial) whole(where string, a *attachment) {
+	tr.Helper()
+	if tr.verb == "DEL" {
+		return
+	}
+	if err := a.check(plain); err != nil {
+		tr.Errorf("%s: nobody noticed: %v", where, err)
+	}
+}
