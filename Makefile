@@ -57,6 +57,10 @@ test-root: kernel e2e ## The tests that need root, in this kernel
 test-vm: ## The tests in other kernels, booted in QEMU
 	$(GO) run ./test/vm ./pkg/... ./plugins/... ./test/vm/selftest
 
+.PHONY: test-faults
+test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)
+	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
+
 .PHONY: bench
 bench: build ## Side by side with the reference (root)
 	$(GO) run ./test/bench
