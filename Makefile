@@ -62,6 +62,10 @@ test-vm: ## What this kernel may lack, in Debian's own, booted in QEMU
 test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)
 	$(GO) run ./test/vm ./pkg/... ./plugins/... ./test/vm/selftest
 
+.PHONY: test-faults
+test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)
+	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
+
 .PHONY: bench
 bench: build ## Side by side with the reference (root)
 	$(GO) run ./test/bench
