@@ -2,23 +2,33 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // inHost runs a program on the story's host.
 func inHost(ts *testscript.TestScript, stdin []byte, env []string, argv ...string) ([]byte, error) {
-	enter := []string{"-t", ts.Getenv("HOST"), "-n", "-m", "--wd=" + ts.Getenv("WORK"), "--"}
-	cmd := exec.Command("nsenter", append(enter, argv...)...)
-	cmd.Env = append([]string{"PATH=" + ts.Getenv("PATH"), "CNI_PATH=" + ts.Getenv("CNI_PATH")}, env...)
+	cmd := onHost(context.Background(), ts, env, argv...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	return cmd.CombinedOutput()
+}
+
+// onHost is a program on the story's host, not yet started. It has the process
+// that is started for it, since nsenter becomes the program.
+func onHost(ctx context.Context, ts *testscript.TestScript, env []string, argv ...string) *exec.Cmd {
+	enter := []string{"-t", ts.Getenv("HOST"), "-n", "-m", "--wd=" + ts.Getenv("WORK"), "--"}
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, argv...)...)
+	cmd.Env = append([]string{"PATH=" + ts.Getenv("PATH"), "CNI_PATH=" + ts.Getenv("CNI_PATH")}, env...)
+	return cmd
 }
 
 // judge writes the output where stdout finds it, and fails the story where the
@@ -44,6 +54,23 @@ func host(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) > 0, "host program…")
 	out, err := inHost(ts, nil, []string{"REFERENCE=" + ts.Getenv("REFERENCE")}, args...)
 	judge(ts, neg, out, err)
+}
+
+// start starts a program on the host that runs until the story ends: a daemon.
+func start(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) > 0 && !neg, "start program…")
+	ctx, end := context.WithCancel(context.Background())
+	cmd := onHost(ctx, ts, nil, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second // then it is killed
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		end()
+		err := cmd.Wait()
+		ts.Logf("%s: %v\n%s", strings.Join(args, " "), err, &out)
+	})
 }
 
 // container makes containers, which are network namespaces.

@@ -40,7 +40,7 @@ func TestStories(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               s.setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"host": host, "container": container, "in": in, "uplink": uplink,
+			"host": host, "start": start, "container": container, "in": in, "uplink": uplink,
 			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left,
 		},
 		Condition: func(c string) (bool, error) {
