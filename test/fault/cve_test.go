@@ -69,6 +69,7 @@ func eachBackend(t *testing.T, test func(t *testing.T, w *town)) {
 // are not the container's.
 func TestCVE_2025_67499(t *testing.T) {
 	eachBackend(t, func(t *testing.T, w *town) {
+		t.Helper()
 		w.Must(plugin.Add, w.publish)
 		w.Serve(w.far, "tcp", "198.51.100.9:8080")
 		if got := w.Ask(w.lan, "tcp", "198.51.100.9:8080"); got != "192.0.2.9" {
@@ -84,6 +85,7 @@ func TestCVE_2025_67499(t *testing.T) {
 // Rules that were there first, as kube-proxy's, decide before portmap's.
 func TestCVE_2019_9946(t *testing.T) {
 	eachBackend(t, func(t *testing.T, w *town) {
+		t.Helper()
 		for _, rule := range []string{"-N KUBE-SERVICES", "-A KUBE-SERVICES -d 192.0.2.1 -p tcp --dport 8080 -j DNAT --to 10.1.0.3:80", "-A PREROUTING -j KUBE-SERVICES"} {
 			w.Run("iptables", append([]string{"-t", "nat"}, strings.Fields(rule)...)...)
 		}
@@ -99,6 +101,7 @@ func TestCVE_2019_9946(t *testing.T) {
 // and comes with a drop of what others send with such an address.
 func TestCVE_2020_8558(t *testing.T) {
 	eachBackend(t, func(t *testing.T, w *town) {
+		t.Helper()
 		w.Must(plugin.Add, w.publish)
 		w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
 		if w.Ask(w.Host, "tcp", "127.0.0.1:8080") == "" {
@@ -121,6 +124,7 @@ func TestCVE_2020_8558(t *testing.T) {
 // Rules that a firewall's reload took away are missed by CHECK.
 func TestCVE_2025_54388(t *testing.T) {
 	eachBackend(t, func(t *testing.T, w *town) {
+		t.Helper()
 		w.Must(plugin.Add, w.publish)
 		w.Must(plugin.Check, w.publish)
 		w.Run("nft", "flush", "ruleset")
