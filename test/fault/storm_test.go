@@ -334,6 +334,7 @@ func (s *storm) rage(seed uint64) {
 }
 
 func newStorm(t *testing.T, j judged) *storm {
+	t.Helper()
 	s := &storm{T: t, judged: j, workers: 16, total: 1500, judge: fails}
 	if full() {
 		s.workers, s.total = 64, 10_000
