@@ -34,11 +34,12 @@ type town struct {
 	*nltest.Bed
 	lan, far, neighbour *netns.NS
 	publish             nltest.Call
+	t                   *testing.T
 }
 
 func newTown(t *testing.T, backend string) *town {
 	t.Helper()
-	w := &town{Bed: nltest.New(t)}
+	w := &town{Bed: nltest.New(t), t: t}
 	w.lan, w.far, w.neighbour = w.NewSandbox(), w.NewSandbox(), w.NewSandbox()
 	w.Forward()
 	w.Bridge("br0", "10.1.0.1/16")
@@ -58,18 +59,18 @@ func newTown(t *testing.T, backend string) *town {
 }
 
 // eachBackend runs the test with both of portmap's backends.
-func eachBackend(t *testing.T, test func(t *testing.T, w *town)) {
+func eachBackend(t *testing.T, test func(w *town)) {
 	t.Helper()
 	for _, backend := range []string{"nftables", "iptables"} {
-		t.Run(backend, func(t *testing.T) { test(t, newTown(t, backend)) })
+		t.Run(backend, func(t *testing.T) { test(newTown(t, backend)) })
 	}
 }
 
 // Connections that pass through the host to a published port's number elsewhere
 // are not the container's.
 func TestCVE_2025_67499(t *testing.T) {
-	eachBackend(t, func(t *testing.T, w *town) {
-		t.Helper()
+	eachBackend(t, func(w *town) {
+		t := w.t
 		w.Must(plugin.Add, w.publish)
 		w.Serve(w.far, "tcp", "198.51.100.9:8080")
 		if got := w.Ask(w.lan, "tcp", "198.51.100.9:8080"); got != "192.0.2.9" {
@@ -84,8 +85,8 @@ func TestCVE_2025_67499(t *testing.T) {
 
 // Rules that were there first, as kube-proxy's, decide before portmap's.
 func TestCVE_2019_9946(t *testing.T) {
-	eachBackend(t, func(t *testing.T, w *town) {
-		t.Helper()
+	eachBackend(t, func(w *town) {
+		t := w.t
 		for _, rule := range []string{"-N KUBE-SERVICES", "-A KUBE-SERVICES -d 192.0.2.1 -p tcp --dport 8080 -j DNAT --to 10.1.0.3:80", "-A PREROUTING -j KUBE-SERVICES"} {
 			w.Run("iptables", append([]string{"-t", "nat"}, strings.Fields(rule)...)...)
 		}
@@ -100,8 +101,8 @@ func TestCVE_2019_9946(t *testing.T) {
 // The route_localnet that publishing on 127.0.0.1 takes is the bridge's alone,
 // and comes with a drop of what others send with such an address.
 func TestCVE_2020_8558(t *testing.T) {
-	eachBackend(t, func(t *testing.T, w *town) {
-		t.Helper()
+	eachBackend(t, func(w *town) {
+		t := w.t
 		w.Must(plugin.Add, w.publish)
 		w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
 		if w.Ask(w.Host, "tcp", "127.0.0.1:8080") == "" {
@@ -123,8 +124,7 @@ func TestCVE_2020_8558(t *testing.T) {
 
 // Rules that a firewall's reload took away are missed by CHECK.
 func TestCVE_2025_54388(t *testing.T) {
-	eachBackend(t, func(t *testing.T, w *town) {
-		t.Helper()
+	eachBackend(t, func(w *town) {
 		w.Must(plugin.Add, w.publish)
 		w.Must(plugin.Check, w.publish)
 		w.Run("nft", "flush", "ruleset")

@@ -42,6 +42,7 @@ type trial struct {
 	verb  string
 	after recovery
 	judge func(t *testing.T, bad string)
+	warm  bool // what a whole attachment leaves does not count, by whoever's design
 }
 
 // plain runs a plugin undisturbed.
@@ -75,6 +76,9 @@ func (tr *trial) one(n int, cold bool) (s score, killed bool) {
 	cold = cold || tr.after == collect
 	by, bs := tr.attachment("bystander", 8001)
 	defer bs.remove()
+	if tr.warm {
+		must(tr, errors.Join(by.add(plain), by.del(plain)))
+	}
 	if !cold {
 		must(tr, by.add(plain))
 	}
