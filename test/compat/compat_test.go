@@ -27,6 +27,9 @@ func TestNoOtherDifferences(t *testing.T) {
 		id := fmt.Sprint("net", i)
 		a, b := s.run(ours, id), s.run(theirs, id)
 		for j, step := range s.steps {
+			if strings.HasPrefix(a[j], noAnswer) || step.works && !strings.HasPrefix(a[j], "ok") {
+				t.Errorf("%s, %s: %s", s.name, step.name, a[j])
+			}
 			if a[j] == b[j] {
 				continue
 			}
@@ -57,6 +60,8 @@ type step struct {
 	script string
 	// version is the configuration's, 1.1.0 by default.
 	version string
+	// works says that ours succeeds: two failures are no evidence.
+	works bool
 }
 
 // run returns what each step showed. Network and container are called id. What
@@ -88,6 +93,9 @@ const clean = `
 	rm -rf /run/netns/missing /var/lib/cni/networks/$NET
 	for l in $(ip -o link | awk -F '[ :@]+' '{print $2}' | grep -E '^(br-|veth)'); do ip link del $l 2>/dev/null || true; done`
 
+// noAnswer is a plugin that did not start, or ended without a document.
+const noAnswer = "no answer: "
+
 // call calls the plugin. It returns a result as it was printed, and what a
 // runtime sees: the result, or the exit code and the error's code. The error's
 // text is the suite's own.
@@ -106,13 +114,13 @@ func (s step) call(h *bed.Host, id, prev string) (result, seen string) {
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
-		return "", err.Error()
+		return "", noAnswer + err.Error()
 	}
 	var said struct {
 		Code *int `json:"code"`
 	}
 	if json.Unmarshal(stdout.Bytes(), &said) != nil || said.Code == nil {
-		return "", fmt.Sprintf("exit %d without an error", exit.ExitCode())
+		return "", noAnswer + fmt.Sprint("exit ", exit.ExitCode())
 	}
 	return "", fmt.Sprintf("exit %d code %d", exit.ExitCode(), *said.Code)
 }
