@@ -44,7 +44,7 @@ kernel: ## The tests of pkg and plugins, in namespaces of their own (root)
 
 .PHONY: e2e
 e2e: build ## Stories against the built binaries (root)
-	$(GO) test ./test/e2e/...
+	$(GO) test ./test/e2e/... ./test/compat
 
 .PHONY: house
 house: ## The rules of the house

@@ -247,7 +247,7 @@ func TestNoServer(t *testing.T) {
 	if msg := l.Fails(plugin.Add, l.call(""), cnierr.TryAgain); !strings.Contains(msg, "no more tries") {
 		t.Error(msg)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("ADD took %s", took)
 	}
 	if n := len(f.messages()); n < 3 {

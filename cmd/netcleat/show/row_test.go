@@ -40,9 +40,6 @@ func TestThousandAttachments(t *testing.T) {
 	}
 	took := time.Since(start)
 	t.Logf("listed %d attachments in %v", len(rows), took)
-	if took > time.Second {
-		t.Errorf("listed in %v, want under 1s", took)
-	}
 	if n := strings.Count(out.String(), show.Healthy+"\n"); n != sandboxes*each {
 		t.Errorf("%d of %d are %s:\n%.2000s", n, sandboxes*each, show.Healthy, &out)
 	}

@@ -23,7 +23,7 @@ type builds struct {
 // buildOnce builds the programs into the repository's build/e2e, where the tests
 // of another package, which may run meanwhile, find them up to date.
 var buildOnce = sync.OnceValues(func() (builds, error) {
-	repo, err := filepath.Abs("../../..")
+	repo, err := root()
 	if err != nil {
 		return builds{}, err
 	}
@@ -36,6 +36,17 @@ var buildOnce = sync.OnceValues(func() (builds, error) {
 	)
 })
 
+// root is the repository's directory, above the test's.
+func root() (string, error) {
+	dir, err := filepath.Abs(".")
+	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("go.mod: none above %s: %w", dir, errors.Join(err, fs.ErrNotExist))
+}
+
 // build returns the programs, and looks at every source file, so that go test
 // does not answer from its cache when what the stories run has changed.
 func build(t testing.TB) builds {
@@ -44,8 +55,12 @@ func build(t testing.TB) builds {
 	if err != nil {
 		t.Fatal(err)
 	}
+	repo, err := root()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, room := range []string{"cmd", "pkg", "plugins", "test/e2e/peer"} {
-		err := filepath.WalkDir(filepath.Join("../../..", room), func(path string, _ fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(repo, room), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil {
 				_, err = os.Stat(path)
 			}
