@@ -3,9 +3,10 @@ package compat
 import "slices"
 
 const (
-	hostLocal = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd07::/64"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
-	static    = `"ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24", "gateway": "10.7.0.1"}], "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["10.7.0.1"]}}`
-	chained   = `"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/none"}], "ips": [{"address": "10.7.0.2/24", "gateway": "10.7.0.1", "interface": 0}]}`
+	hostLocal4 = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
+	hostLocal  = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd07::/64"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
+	static     = `"ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24", "gateway": "10.7.0.1"}], "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["10.7.0.1"]}}`
+	chained    = `"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/none"}], "ips": [{"address": "10.7.0.2/24", "gateway": "10.7.0.1", "interface": 0}]}`
 
 	leases = `cd /var/lib/cni/networks/$NET 2>/dev/null && for f in *; do echo "$f:$(cat -A "$f")"; done || echo none`
 	links  = `ip -o link 2>/dev/null | awk -F '[ :@]+' '{print $2}' | sed 's/veth.*/VETH/' | sort; ip -n $NET -o link 2>/dev/null | awk -F '[ :@]+' '{print "in", $2}'
@@ -25,7 +26,7 @@ var working = []struct{ name, plugin, conf string }{
 	{"bridge layer 2", "bridge", `"bridge": "br-c"`},
 	{"ptp", "ptp", `"ipMasq": true, ` + hostLocal},
 	{"ptp static", "ptp", `"mtu": 1400, ` + static},
-	{"macvlan", "macvlan", `"master": "lan0", ` + hostLocal},
+	{"macvlan", "macvlan", `"master": "lan0", ` + hostLocal4}, // theirs may fail to settle an IPv6 address in time
 	{"macvlan layer 2", "macvlan", `"master": "lan0", "mode": "private"`},
 	{"loopback", "loopback", ``},
 	{"host-local", "host-local", hostLocal},
