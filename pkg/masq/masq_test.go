@@ -283,14 +283,8 @@ func TestSecondInterface(t *testing.T) {
 // reference runs a plugin of the reference's.
 func (h *host) reference(verb, id, conf string) {
 	h.t.Helper()
-	bin := os.Getenv("REFERENCE")
-	if bin == "" {
-		bin = "/tmp/ref"
-	}
+	bin := nltest.Reference(h.t)
 	cmd := exec.Command(bin + "/bridge")
-	if _, err := os.Stat(cmd.Path); err != nil {
-		h.t.Skip("the reference's plugins are not installed")
-	}
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_NETNS="+h.Path, "CNI_IFNAME=eth5", "CNI_PATH="+bin)
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(conf, "DATADIR", h.Dir))
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -128,13 +128,7 @@ func TestReconcile(t *testing.T) {
 
 // TestReference: Del removes the rules and chains that the reference made.
 func TestReference(t *testing.T) {
-	bin := os.Getenv("REFERENCE")
-	if bin == "" {
-		bin = "/tmp/ref"
-	}
-	if _, err := os.Stat(bin + "/bridge"); err != nil {
-		t.Skip("the reference's plugins are not installed")
-	}
+	bin := nltest.Reference(t)
 	w := nltest.New(t)
 	cmd := exec.Command(bin + "/bridge")
 	cmd.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_NETNS="+w.Path, "CNI_IFNAME=eth0", "CNI_PATH="+bin)

@@ -120,13 +120,7 @@ func TestGC(t *testing.T) {
 // TestReference: DEL removes the rules that the reference made of an address,
 // and leaves those of others.
 func TestReference(t *testing.T) {
-	bin := os.Getenv("REFERENCE")
-	if bin == "" {
-		bin = "/tmp/ref"
-	}
-	if _, err := os.Stat(bin + "/firewall"); err != nil {
-		t.Skip("the reference's plugins are not installed")
-	}
+	bin := nltest.Reference(t)
 	for _, legacy := range []bool{false, true} {
 		t.Run(fmt.Sprintf("legacy %v", legacy), func(t *testing.T) {
 			w := newTown(t)

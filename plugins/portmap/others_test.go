@@ -283,13 +283,7 @@ func TestGC(t *testing.T) {
 // reference runs the reference's portmap.
 func (w *town) reference(t *testing.T, verb string, c nltest.Call) {
 	t.Helper()
-	bin := os.Getenv("REFERENCE")
-	if bin == "" {
-		bin = "../../build/reference/bin" // of make install-deps
-	}
-	if _, err := os.Stat(bin + "/portmap"); err != nil {
-		t.Skip("the reference's plugins are not installed")
-	}
+	bin := nltest.Reference(t)
 	cmd := exec.Command(bin + "/portmap")
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+w.Path, "CNI_IFNAME=eth0", "CNI_PATH="+bin)
 	cmd.Stdin = strings.NewReader(c.Conf)
