@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/nltest"
+	"github.com/netcleat/netcleat/pkg/sysctl"
 )
 
 // ends makes a veth pair: "h0" on the host, up, and "eth0" in the sandbox, down.
@@ -99,6 +100,10 @@ func TestDuplicateAddress(t *testing.T) {
 		bed.IP("addr", "add", "fd00::2/64", "dev", "h0", "nodad")
 		bed.IP("link", "set", "h0", "address", "02:00:00:00:00:01")
 		s.IPs, s.DAD = []*current.IPConfig{ip(t, "fd00::2/64", "fd00::1")}, dad
+		// One probe may be lost on a link that has just come up.
+		if err := sysctl.Set(p.NS, nil, sysctl.Setting{Key: "net/ipv6/conf/eth0/dad_transmits", Value: "3"}); err != nil {
+			t.Fatal(err)
+		}
 		err := link.Configure(p, s)
 		if dad == link.WaitDAD {
 			if err == nil || !strings.Contains(err.Error(), "duplicate") {
