@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -176,6 +175,3 @@ func CookieOf(fd int) uint64 {
 	}
 	return c
 }
-
-// FdPath returns a path that names n's namespace as long as n is open.
-func (n *NS) FdPath() string { return "/proc/self/fd/" + strconv.Itoa(n.fd) }
