@@ -104,8 +104,8 @@ func (a Attachment) script(own, siblings []netip.Prefix) string {
 var natTables = []nft.Table{{Family: nft.IPv4, Name: "nat"}, {Family: nft.IPv6, Name: "nat"}}
 
 // delTranslated deletes the container's chain from iptables-nft's tables, but
-// for what enters it from the addresses to keep.
-func (a Attachment) delTranslated(c *nft.Conn, tx *nft.Tx, keep []netip.Prefix) (dropped []nft.Table, err error) {
+// for what enters it from the container's other interfaces.
+func (a Attachment) delTranslated(c *nft.Conn, tx *nft.Tx) (dropped []nft.Table, err error) {
 	for _, t := range natTables {
 		chain := nft.Chain{Table: t, Name: chainName(a.Network, a.ContainerID)}
 		info, err := c.GetChain(chain)
@@ -114,6 +114,10 @@ func (a Attachment) delTranslated(c *nft.Conn, tx *nft.Tx, keep []netip.Prefix) 
 		}
 		if info == nil {
 			continue
+		}
+		keep, err := a.siblings()
+		if err != nil {
+			return nil, err
 		}
 		dropped = append(dropped, t)
 		err = c.DropChain(tx, chain, nft.Chain{Table: t, Name: "POSTROUTING"}, func(r nft.RuleInfo) bool { return from(r, keep) })
@@ -164,16 +168,21 @@ func (a Attachment) stale(rules []nft.RuleInfo, valid []plugin.Attachment) (chai
 // delLegacy deletes the container's chain from the kernel's old tables, where
 // those are loaded.
 func (a Attachment) delLegacy(ctx context.Context) error {
-	keep, err := a.siblings()
-	if err != nil {
-		return err
-	}
 	chain := chainName(a.Network, a.ContainerID)
-	return a.eachLegacy(ctx, func(rules []iptables.Line) []string {
+	var failed error
+	err := a.eachLegacy(ctx, func(rules []iptables.Line) []string {
+		if !iptables.HasChain(rules, chain) {
+			return nil
+		}
+		var keep []netip.Prefix
+		if keep, failed = a.siblings(); failed != nil {
+			return nil
+		}
 		return iptables.DropChain(rules, chain, func(l iptables.Line) bool {
 			return slices.ContainsFunc(keep, func(p netip.Prefix) bool { return l.Has("-s", hostPrefix(p.Addr()).String()) })
 		})
 	})
+	return errors.Join(err, failed)
 }
 
 func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }

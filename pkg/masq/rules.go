@@ -185,13 +185,9 @@ func (a Attachment) exempt(c *nft.Conn, tx *nft.Tx, addrs []netip.Prefix) error 
 // delRules removes what nf_tables has of the attachment: rules of the reference
 // or of iptables-nft, its exemption, and the network's rules after its last.
 func (a Attachment) delRules(ctx context.Context, c *nft.Conn) error {
-	keep, err := a.siblings()
-	if err != nil {
-		return err
-	}
 	var dropped []nft.Table
-	err = c.Update(ctx, "end masquerading of "+a.ContainerID, func(tx *nft.Tx) (err error) {
-		if dropped, err = a.delTranslated(c, tx, keep); err != nil {
+	err := c.Update(ctx, "end masquerading of "+a.ContainerID, func(tx *nft.Tx) (err error) {
+		if dropped, err = a.delTranslated(c, tx); err != nil {
 			return err
 		}
 		own := instance(a.Network, a.ContainerID, a.IfName)
@@ -215,9 +211,11 @@ func (a Attachment) sweep(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool
 	if err != nil || len(rules) == 0 {
 		return err
 	}
-	needed, err := a.needed()
-	if err != nil {
-		return err
+	needed := false
+	if jumps(rules, a.chain().Name) { // to ask costs a look at all records of a network that is not masqueraded
+		if needed, err = a.needed(); err != nil {
+			return err
+		}
 	}
 	left := 0
 	for _, r := range rules {
