@@ -2,6 +2,8 @@ package nft
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +27,12 @@ type Hook struct {
 
 // EnsureTable adds a table unless it is there. The comment is its first maker's.
 func (tx *Tx) EnsureTable(t Table, comment string) {
+	there, err := tx.conn.HasTable(t)
+	tx.err = errors.Join(tx.err, err)
+	if there || err != nil || tx.new[t] {
+		return
+	}
+	tx.new[t] = true
 	m := tx.add(message("add "+t.String(), t.Family, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE))
 	m.String(unix.NFTA_TABLE_NAME, t.Name)
 	if comment != "" {
@@ -63,9 +71,23 @@ func (tx *Tx) DeleteTable(t Table) {
 	tx.add(message("delete "+t.String(), t.Family, unix.NFT_MSG_DELTABLE, 0)).String(unix.NFTA_TABLE_NAME, t.Name)
 }
 
+// chainName names a chain in the whole ruleset.
+type chainName struct {
+	table Table
+	name  string
+}
+
 // EnsureChain adds a chain unless it is there. A base chain that is there must
 // have the same hook.
+//
+// The kernel would take a chain that is there for one to be updated, and what
+// updates a chain has the socket's close wait for an RCU grace period, as long
+// as a deletion does: therefore the look.
 func (tx *Tx) EnsureChain(c Chain) {
+	if tx.has(c) {
+		return
+	}
+	tx.seen[chainName{c.Table, c.Name}] = true
 	m := tx.add(message("add chain "+c.Name, c.Table.Family, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE))
 	m.String(unix.NFTA_CHAIN_TABLE, c.Table.Name).String(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Hook == nil {
@@ -76,6 +98,23 @@ func (tx *Tx) EnsureChain(c Chain) {
 	m.End()
 	m.Attr(unix.NFTA_CHAIN_POLICY, be32(uint32(Accept)))
 	m.String(unix.NFTA_CHAIN_TYPE, c.Hook.Type)
+}
+
+// has reports whether the chain is there, or made by this transaction.
+func (tx *Tx) has(c Chain) bool {
+	if tx.seen[chainName{c.Table, c.Name}] {
+		return true
+	}
+	if tx.new[c.Table] {
+		return false
+	}
+	info, err := tx.conn.GetChain(c)
+	if err == nil && info != nil && c.Hook != nil && (info.num != c.Hook.Num || info.priority != c.Hook.Priority) {
+		err = fmt.Errorf("chain %s of %s: hooked into %d with priority %d, want %d and %d",
+			c.Name, c.Table, info.num, info.priority, c.Hook.Num, c.Hook.Priority)
+	}
+	tx.err = errors.Join(tx.err, err)
+	return info != nil
 }
 
 func chainMessage(what string, c Chain, typ uint16) *nl.Message {
@@ -96,6 +135,9 @@ type ChainInfo struct {
 	Name   string
 	Hooked bool // a base chain
 	Drops  bool // a base chain whose policy is drop
+
+	num      uint32 // of a base chain
+	priority int32
 }
 
 // GetChain returns a chain, or nil where there is none of that name.
@@ -136,6 +178,14 @@ func parseChain(b []byte) (p parsedChain) {
 			p.Name = text(d)
 		case unix.NFTA_CHAIN_HOOK:
 			p.Hooked = true
+			nl.Attrs(d, func(typ uint16, d []byte) {
+				switch typ {
+				case unix.NFTA_HOOK_HOOKNUM:
+					p.num = u32(d)
+				case unix.NFTA_HOOK_PRIORITY:
+					p.priority = int32(u32(d))
+				}
+			})
 		case unix.NFTA_CHAIN_POLICY:
 			p.Drops = u32(d) == uint32(Drop)
 		}
