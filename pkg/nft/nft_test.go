@@ -2,6 +2,7 @@ package nft_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -130,4 +131,51 @@ func TestDeleteBare(t *testing.T) {
 			t.Errorf("after %v: %v, %v", step.then, there, err)
 		}
 	}
+}
+
+// TestCloseAfterDeletion: the descriptor is gone, and so is what was deleted,
+// whether the kernel takes the socket over or not.
+func TestCloseAfterDeletion(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	for name, allow := range map[string]uint64{"taken over": limit.Cur, "no descriptor left for a ring": 0} {
+		t.Run(name, func(t *testing.T) {
+			w := nltest.New(t)
+			c, err := nft.Dial(nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, build := range []func(*nft.Tx) error{
+				func(tx *nft.Tx) error { tx.EnsureTable(table, ""); tx.EnsureChain(chain); return nil },
+				func(tx *nft.Tx) error { tx.DeleteTable(table); return nil },
+			} {
+				if err := c.Update(t.Context(), "test", build); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := descriptors(t)
+			few := unix.Rlimit{Cur: min(allow, limit.Cur), Max: limit.Max}
+			err = errors.Join(unix.Setrlimit(unix.RLIMIT_NOFILE, &few), c.Close(), unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if after := descriptors(t); after != before-1 {
+				t.Errorf("%d descriptors before, %d after", before, after)
+			}
+			if out := w.Run("nft", "list", "ruleset"); out != "" {
+				t.Errorf("left:\n%s", out)
+			}
+		})
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
