@@ -212,7 +212,7 @@ func (s Spec[C]) revert(ctx context.Context, c *Call) error {
 
 // open locks the attachment's record, waiting for another call on it.
 func (s Spec[C]) open(ctx context.Context, c *Call) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := journal.Patience(ctx, lockWait)
 	defer cancel()
 	c.Entry, err = c.Journal.Open(ctx, c.Key(s.Name))
 	if errors.Is(err, journal.ErrBusy) {

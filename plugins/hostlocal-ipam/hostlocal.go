@@ -12,6 +12,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -43,7 +44,7 @@ type opener func(context.Context, lease.Place) (*lease.Store, error)
 
 // with runs fn on the network's leases, opened by open.
 func with(ctx context.Context, open opener, p lease.Place, fn func(*lease.Store) error) error {
-	soon, cancel := context.WithTimeout(ctx, lockWait)
+	soon, cancel := journal.Patience(ctx, lockWait)
 	defer cancel()
 	s, err := open(soon, p)
 	if busy := (*lease.BusyError)(nil); errors.As(err, &busy) {

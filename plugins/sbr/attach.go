@@ -58,7 +58,7 @@ const lockWait = 30 * time.Second
 // lock keeps other calls from taking the same tables. The reference locks the
 // same file, the sandbox's namespace. Closing the Pair unlocks it.
 func lock(ctx context.Context, p *nl.Pair) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := journal.Patience(ctx, lockWait)
 	defer cancel()
 	err := journal.Flock(ctx, p.NS.Fd())
 	if errors.Is(err, journal.ErrBusy) {

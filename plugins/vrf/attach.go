@@ -38,7 +38,7 @@ const lockWait = 30 * time.Second
 // lock keeps calls in one sandbox from choosing the same table, and from removing
 // a VRF that another is about to join. Closing the Pair unlocks it.
 func lock(ctx context.Context, p *nl.Pair) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := journal.Patience(ctx, lockWait)
 	defer cancel()
 	err := journal.Flock(ctx, p.NS.Fd())
 	if errors.Is(err, journal.ErrBusy) {
