@@ -49,7 +49,8 @@ type Setup struct {
 	// SetMAC, if set, becomes the link's hardware address before it is up.
 	SetMAC net.HardwareAddr
 	// MAC is the link's hardware address, of which its neighbours are told, who may
-	// remember an address's last owner; nil tells nobody.
+	// remember an address's last owner; nil tells nobody: where the hardware address
+	// is made of the address they remember the right one.
 	MAC net.HardwareAddr
 	// LAN heeds the advertisements of the routers on the link, where it has an
 	// IPv6 address at all.
@@ -85,7 +86,7 @@ func Configure(p *nl.Pair, s Setup) error {
 			late = append(late, m)
 		}
 	}
-	batch = append(batch, beforeUp(s, addrs), nl.SetUp(s.Name, s.Index))
+	batch = append(batch, s.bringUp(addrs)...)
 	batch = append(batch, linkLocal(s, addrs)...)
 	batch = append(batch, late...)
 	for _, r := range append(s.First, routes...) {
@@ -129,19 +130,27 @@ func addrs(s Setup) ([]nl.Addr, error) {
 	return all, nil
 }
 
-// beforeUp sets the hardware address, and makes the kernel send a gratuitous ARP
-// when the link comes up (arp_notify), without a write to /proc.
-func beforeUp(s Setup, addrs []nl.Addr) *nl.Message {
+// bringUp sets the hardware address and brings the link up. Where neighbours are
+// to be told, the kernel sends a gratuitous ARP when that happens (arp_notify,
+// here without a write to /proc); otherwise it does so from the next time on. A
+// bridge sends it to each of its ports, which is the only cost of an ADD that
+// grows with the containers.
+func (s Setup) bringUp(addrs []nl.Addr) []*nl.Message {
 	const inetConf, arpNotify = 1, 22 // IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY
-	m := nl.SetLink("announce addresses of "+s.Name, s.Index)
-	if s.SetMAC != nil {
-		m.Attr(unix.IFLA_ADDRESS, s.SetMAC)
-	}
-	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1).End().End()
+	tell := nl.SetLink("announce addresses of "+s.Name, s.Index)
+	tell.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET).Begin(inetConf).Uint32(arpNotify, 1).End().End()
 	if s.optimistic(addrs) {
-		genMode(m, genNone)
+		genMode(tell, genNone)
 	}
-	return m.End()
+	tell.End()
+	up := nl.SetUp(s.Name, s.Index)
+	if s.SetMAC != nil {
+		up.Attr(unix.IFLA_ADDRESS, s.SetMAC) // which the kernel sets before the flags
+	}
+	if s.MAC != nil || s.optimistic(addrs) {
+		return []*nl.Message{tell, up}
+	}
+	return []*nl.Message{up, tell}
 }
 
 func (s Setup) optimistic(addrs []nl.Addr) bool { return s.DAD == OptimisticDAD && hasV6(addrs) }

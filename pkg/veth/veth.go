@@ -55,14 +55,15 @@ type Spec struct {
 	Key journal.Key
 	MTU int              // of both ends; 0 is the kernel's default
 	MAC net.HardwareAddr // of the sandbox's end; nil is derived like the host's
-	// Master is the index of the bridge that the host's end becomes a port of.
-	// It is then up at once; otherwise it stays down.
+	// Master is the index of the bridge that the host's end becomes a port of, or 0.
 	Master int
 
 	noEcho bool // for a test: as kernels are that do not answer with the links
 }
 
-// Create makes the pair: the host's end ready, the sandbox's end down. A
+// Create makes the pair, both ends down: whoever sets up the host's end brings it
+// up afterwards (a change to a link that is up costs the kernel a walk over all
+// IPv6 routes of the host). A
 // sandbox that has an interface of the name already is refused with
 // cnierr.AlreadyAttached.
 func Create(p *nl.Pair, s Spec) (host, sandbox End, err error) {
@@ -109,11 +110,7 @@ func (s Spec) try(p *nl.Pair, host, sandbox *End) (taken bool, err error) {
 // create sends the request. Where the kernel does not answer it with the links
 // (before 6.2), they are looked up.
 func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
-	var flags uint32
-	if s.Master != 0 {
-		flags = unix.IFF_UP
-	}
-	m := nl.NewLink("veth", host.Name, flags)
+	m := nl.NewLink("veth", host.Name, 0)
 	if !s.noEcho {
 		m.Flags |= unix.NLM_F_ECHO
 	}

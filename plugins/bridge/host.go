@@ -101,6 +101,9 @@ func (a *attachment) setup() link.Setup {
 		IPs: a.res.IPs, Routes: a.res.Routes, SetMAC: a.sandbox.MAC, AcceptRA: a.conf.AcceptRA,
 		Peer: a.host.Index, MAC: a.conf.mac,
 	}
+	if !a.conf.IsGateway { // the bridge may lead to switches, which remember ports
+		s.MAC = a.sandbox.MAC
+	}
 	if a.conf.EnableDAD {
 		s.DAD = link.WaitDAD
 	}

@@ -57,7 +57,8 @@ func attr16(attrs []byte, want, def uint16) uint16 {
 	return def
 }
 
-// messages sets the port up.
+// messages sets the port up, and brings it up when all of that holds: it is not
+// yet in its VLAN, or isolated, before.
 func (pc portConf) messages() []*nl.Message {
 	m := nl.SetLink("set port "+pc.name, pc.index)
 	if pc.alias != "" {
@@ -73,7 +74,18 @@ func (pc portConf) messages() []*nl.Message {
 		}
 		m.End().End()
 	}
-	return append([]*nl.Message{m}, pc.vlanMessages()...)
+	all := append([]*nl.Message{m, pc.noAddresses()}, pc.vlanMessages()...)
+	return append(all, nl.SetUp("port "+pc.name, pc.index))
+}
+
+// noAddresses keeps the kernel from giving the port an IPv6 address: nobody can
+// use it, and each costs three routes, which the kernel walks at every change.
+func (pc portConf) noAddresses() *nl.Message {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	m := nl.SetLink("no address for port "+pc.name, pc.index)
+	m.Forgive = []unix.Errno{unix.EAFNOSUPPORT} // a host without IPv6
+	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET6).Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, none).End().End()
+	return m
 }
 
 // From linux/if_bridge.h.
