@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/file"
 	"github.com/netcleat/netcleat/pkg/gate"
 )
 
@@ -47,11 +48,11 @@ func (t Tool) program(verb string) string {
 // Loaded reports whether the kernel's old ip_tables (or ip6_tables) has the
 // table in the calling thread's namespace.
 func (t Tool) Loaded(table string) bool {
-	file := "/proc/thread-self/net/ip_tables_names"
+	names := "/proc/thread-self/net/ip_tables_names"
 	if t.V6 {
-		file = "/proc/thread-self/net/ip6_tables_names"
+		names = "/proc/thread-self/net/ip6_tables_names"
 	}
-	b, err := os.ReadFile(file)
+	b, err := file.Read(names)
 	return err == nil && slices.Contains(strings.Fields(string(b)), table)
 }
 

@@ -20,7 +20,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -30,6 +29,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/file"
 	"github.com/netcleat/netcleat/pkg/netns"
 )
 
@@ -447,31 +447,17 @@ func (d Dir) Any(network string, pick func(plugin string) bool, match func(Recor
 }
 
 // any reports whether a name that was not seen before satisfies match.
-func (d Dir) any(network string, seen map[string]bool, match func(name string) bool) (bool, error) {
-	dir, err := os.Open(d.network(network))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
+func (d Dir) any(network string, seen map[string]bool, match func(name string) bool) (found bool, err error) {
+	err = file.Names(d.network(network), func(name string) bool {
+		name = strings.TrimSuffix(name, tempSuffix)
+		found = !seen[name] && match(name)
+		seen[name] = true
+		return found
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("journal: %w", err)
 	}
-	defer func() { _ = dir.Close() }()
-	for {
-		names, err := dir.Readdirnames(64)
-		if err == io.EOF {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("journal: %w", err)
-		}
-		for _, name := range names {
-			name = strings.TrimSuffix(name, tempSuffix)
-			if !seen[name] && match(name) {
-				return true, nil
-			}
-			seen[name] = true
-		}
-	}
+	return found, nil
 }
 
 func (d Dir) matches(network, name string, match func(Record) bool) bool {
@@ -564,7 +550,7 @@ var (
 )
 
 func read(path string) (Record, error) {
-	b, err := readFile(path)
+	b, err := file.Read(path)
 	if err != nil {
 		return Record{}, err
 	}

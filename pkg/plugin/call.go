@@ -146,11 +146,27 @@ func (c *Call) lookAtSandbox() error {
 	return cnierr.Netns(fmt.Errorf("plugin's netns and netns from CNI_NETNS should not be the same: %s is the host's namespace (CNI_NETNS_OVERRIDE=1 allows it)", c.Netns))
 }
 
-// hostID returns the identity of the namespace that the plugin runs in.
-func hostID(p *nl.Pair) (netns.ID, error) {
-	id, err := netns.Identify(netns.Own)
-	id.Cookie = netns.CookieOf(p.Host.Fd())
-	return id, err
+// identities returns which namespaces the sandbox and the host are. A plugin that
+// is chained may have no use for sockets in them: where the kernel tells the
+// cookies without, none is opened.
+func (c *Call) identities() (sandbox, host netns.ID, err error) {
+	if len(c.Conf.PrevResult) > 0 {
+		host, err = netns.Identify(netns.Own)
+		sandbox, serr := netns.Identify(c.Netns)
+		if err == nil && serr == nil && host.Cookie != 0 && sandbox.Cookie != 0 {
+			return sandbox, host, nil
+		}
+	}
+	p, err := c.Open()
+	if err != nil {
+		return sandbox, host, err
+	}
+	c.opened = p
+	if host, err = netns.Identify(netns.Own); err != nil {
+		return sandbox, host, cnierr.Netns(fmt.Errorf("own namespace: %w", err))
+	}
+	host.Cookie = netns.CookieOf(p.Host.Fd())
+	return p.NS.ID, host, nil
 }
 
 // PrevResult returns the result of the plugin before this one in the list, or

@@ -133,18 +133,13 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 			return fmt.Errorf("remains of an earlier ADD: %w", err)
 		}
 	}
-	p, err := c.Open()
+	sandbox, host, err := c.identities()
 	if err != nil {
 		return err
 	}
-	c.opened = p
-	host, err := hostID(p)
-	if err != nil {
-		return cnierr.Netns(fmt.Errorf("own namespace: %w", err))
-	}
 	e.Found = journal.Nothing
 	e.Record = journal.Record{
-		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: p.NS.ID, HostID: host, Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: sandbox, HostID: host, Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
 	}
 	return cnierr.With(cnierr.IOFailure, e.Begin())
 }

@@ -1,0 +1,54 @@
+package file_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/netcleat/netcleat/pkg/file"
+)
+
+func TestRead(t *testing.T) {
+	for _, size := range []int{0, 1, 4096, 4097, 100_000} {
+		path := filepath.Join(t.TempDir(), "f")
+		want := bytes.Repeat([]byte{'x'}, size)
+		if err := os.WriteFile(path, want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := file.Read(path); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes: read %d, %v", size, len(got), err)
+		}
+	}
+	if _, err := file.Read("/proc/self/nothing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that does not exist: %v", err)
+	}
+	if _, err := file.Read(t.TempDir()); err == nil {
+		t.Error("a directory was read")
+	}
+}
+
+func TestNames(t *testing.T) {
+	dir, want := t.TempDir(), map[string]bool{}
+	for i := range 1000 {
+		name := fmt.Sprintf("a-name-that-fills-the-buffer-sooner-%d", i)
+		want[name] = true
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := 0
+	if err := file.Names(dir, func(name string) bool { delete(want, name); seen++; return false }); err != nil || len(want) > 0 || seen != 1000 {
+		t.Errorf("saw %d names, missed %d, %v", seen, len(want), err)
+	}
+	seen = 0
+	if err := file.Names(dir, func(string) bool { seen++; return seen == 3 }); err != nil || seen != 3 {
+		t.Errorf("went on after enough: %d, %v", seen, err)
+	}
+	if err := file.Names(dir+"/x", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that does not exist: %v", err)
+	}
+}
