@@ -446,6 +446,17 @@ func (d Dir) Any(network string, pick func(plugin string) bool, match func(Recor
 	return false, nil
 }
 
+// Knows reports whether anything but the operation on k that runs now is
+// remembered of k's network: then its records have not been lost.
+func (d Dir) Knows(k Key) (found bool) {
+	own := filepath.Base(d.path(k))
+	_ = file.Names(d.network(k.Network), func(name string) bool {
+		found = !strings.HasPrefix(name, own)
+		return found
+	}) // a directory that cannot be read knows nothing
+	return found
+}
+
 // any reports whether a name that was not seen before satisfies match.
 func (d Dir) any(network string, seen map[string]bool, match func(name string) bool) (found bool, err error) {
 	err = file.Names(d.network(network), func(name string) bool {

@@ -52,7 +52,10 @@ type Table struct {
 func (t Table) String() string { return "table " + t.Family.String() + " " + t.Name }
 
 // Conn is a socket to nf_tables. It is not safe for concurrent use.
-type Conn struct{ nl *nl.Conn }
+type Conn struct {
+	nl    *nl.Conn
+	there bool // nf_tables has answered
+}
 
 // Dial opens a socket in ns; a nil ns is the calling thread's namespace.
 func Dial(ns *netns.NS, g gate.Gate) (*Conn, error) {
@@ -60,7 +63,7 @@ func Dial(ns *netns.NS, g gate.Gate) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	return &Conn{c}, nil
+	return &Conn{nl: c}, nil
 }
 
 // Close closes the socket. After a deletion that takes 8 to 17 ms, also for
@@ -83,8 +86,11 @@ func Missing(err error) bool {
 
 // Available reports whether the kernel has nf_tables.
 func (c *Conn) Available() bool {
-	_, err := c.generation()
-	return err == nil
+	if !c.there {
+		_, err := c.generation()
+		c.there = err == nil
+	}
+	return c.there
 }
 
 // message starts an nf_tables message.
@@ -150,6 +156,7 @@ func (c *Conn) generation() (id uint32, err error) {
 	if errors.Is(err, unix.EINVAL) { // nfnetlink's answer for a subsystem that it lacks
 		err = errMissing
 	}
+	c.there = err == nil
 	return id, err
 }
 

@@ -13,7 +13,9 @@ import (
 )
 
 // unpublishReference removes what the reference has left for the attachment, and
-// elements of ours that no record speaks of any more.
+// where the network's records are lost elements of ours that none speaks of any
+// more. Where only this attachment's is lost they are left to GC: to find them
+// all elements have to be looked at.
 func (j *job) unpublishReference(ctx context.Context) error {
 	return j.locked(ctx, func(c *nft.Conn) error {
 		if !c.Available() {
@@ -29,8 +31,15 @@ func (j *job) unpublishReference(ctx context.Context) error {
 func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 	for _, v6 := range []bool{false, true} {
 		l := layoutOf(v6)
-		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			if err := j.delTheirs(c, tx, l); err != nil {
+		there, err := c.HasTable(l.table)
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+			if err := j.delTheirs(c, tx, l); err != nil || j.dir.Knows(j.key) {
 				return err
 			}
 			return j.delStrays(c, tx, l)
