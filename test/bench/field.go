@@ -187,9 +187,7 @@ func (f *field) entries(c cases.Case, attached int) []entry {
 		}
 		for _, backend := range names {
 			e := entry{name: strings.TrimSpace(p.name + " " + backend), dir: p.dir, backend: backend, against: f.floorName(c)}
-			if c.Attached {
-				e.others = attached
-			}
+			e.others = before(c, attached)
 			all = append(all, e)
 			if c.Connect {
 				more := e
@@ -200,6 +198,14 @@ func (f *field) entries(c cases.Case, attached int) []entry {
 		}
 	}
 	return append(all, f.floors(c, attached)...)
+}
+
+// before returns how many containers are there before what is measured.
+func before(c cases.Case, attached int) int {
+	if c.Attached {
+		return attached
+	}
+	return c.Others
 }
 
 // floorName returns the Go floor of a case.
@@ -229,9 +235,7 @@ func (f *field) floors(c cases.Case, attached int) []entry {
 		if e.floor == "" {
 			continue
 		}
-		if e.against = f.floorName(c); c.Attached {
-			e.others = attached
-		}
+		e.against, e.others = f.floorName(c), before(c, attached)
 		built = append(built, e)
 	}
 	return built

@@ -39,9 +39,9 @@ func main() {
 	flag.StringVar(&o.compare, "compare", "", "an older bench.json to compare ratios with")
 	flag.BoolVar(&o.list, "list", false, "list the cases and end")
 	flag.IntVar(&o.rounds, "rounds", 30, "calls of each verb by each contender")
-	flag.DurationVar(&o.budget, "budget", 7*time.Second, "time for the rounds of one case; there are always five")
+	flag.DurationVar(&o.budget, "budget", 6*time.Second, "time for the rounds of one case; there are always five")
 	flag.IntVar(&o.attached, "attached", 1000, "containers that are there in the cases named attached")
-	flag.DurationVar(&o.fill, "fill", 15*time.Second, "time for each contender to attach them")
+	flag.DurationVar(&o.fill, "fill", 12*time.Second, "time for each contender to attach them")
 	flag.Parse()
 	end(run(o))
 }

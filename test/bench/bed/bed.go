@@ -27,6 +27,7 @@ type Setup struct {
 	Nets   []netip.Prefix // the networks that List hands out addresses from
 	Ports  int            // published by each attachment
 	Leases int            // held by others in the first of Nets
+	Timed  []string       // the plugins of List whose calls are measured, all where it is empty
 	Proof  Proof
 }
 

@@ -69,7 +69,9 @@ func (c *chain) run(verb string, a *attachment, start execute) (Cost, error) {
 			return total, err
 		}
 		out, cost, err := start(command{path: p.path, env: c.env(verb, a), stdin: stdin})
-		total.add(cost)
+		if len(c.setup.Timed) == 0 || slices.Contains(c.setup.Timed, filepath.Base(p.path)) {
+			total.add(cost)
+		}
 		if err != nil {
 			return total, fmt.Errorf("%s %s: %w", verb, filepath.Base(p.path), err)
 		}

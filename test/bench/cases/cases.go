@@ -23,8 +23,10 @@ type Case struct {
 	Ports    int      // published by each attachment
 	Leases   int      // held by others
 	Proof    bed.Proof
+	Timed    []string // the plugins whose calls are measured, all where it is empty
 
-	Attached bool  // measured once the containers of the -attached flag are there
+	Others   int   // containers that are there before
+	Attached bool  // there are as many as the -attached flag says
 	Levels   []int // measured so many at a time, instead of one by one
 	Connect  bool  // what is measured is the rate of connections, with no others and with OtherPorts ports
 }
@@ -57,7 +59,7 @@ func (c Case) Setup(backend string) (bed.Setup, error) {
 	if err != nil {
 		return bed.Setup{}, err
 	}
-	s := bed.Setup{List: list, IfName: "eth0", Kind: c.Kind, Ports: c.Ports, Leases: c.Leases, Proof: c.Proof}
+	s := bed.Setup{List: list, IfName: "eth0", Kind: c.Kind, Ports: c.Ports, Leases: c.Leases, Timed: c.Timed, Proof: c.Proof}
 	if c.IfName != "" {
 		s.IfName = c.IfName
 	}

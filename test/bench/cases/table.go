@@ -6,6 +6,7 @@ var (
 	life     = []string{"ADD", "CHECK", "DEL"}
 	addDel   = []string{"ADD", "DEL"}
 	backends = []string{"iptables", "nftables"}
+	chained  = []string{"portmap", "firewall"}
 	levels   = []int{1, 4, 16, 64}
 
 	reach       = bed.Proof{Link: true}
@@ -29,6 +30,9 @@ var Table = []Case{
 	{Name: "nerdctl-0-ports", List: nerdctl, Verbs: life, Kind: "bridge", Nets: bridge4, Proof: masqueraded},
 	{Name: "nerdctl-1-port", List: nerdctl, Verbs: life, Kind: "bridge", Nets: bridge4, Ports: 1, Proof: masqueraded},
 	{Name: "nerdctl-10-ports", List: nerdctl, Verbs: life, Kind: "bridge", Nets: bridge4, Ports: 10, Proof: masqueraded},
+	{
+		Name: "nerdctl-1-port-second", List: nerdctl, Verbs: life, Kind: "bridge", Nets: bridge4, Ports: 1, Others: 1, Proof: masqueraded,
+	},
 	{Name: "podman", List: podman, Verbs: life, Kind: "bridge", Nets: bridge4, Proof: masqueraded},
 	{Name: "containerd-dual", List: containerd, Verbs: life, Kind: "bridge", Nets: bridge6, Proof: dualMasq},
 	{Name: "ptp", List: ptp, Verbs: life, Kind: "ptp", Nets: []string{"10.23.0.0/16"}, Proof: reach},
@@ -46,6 +50,13 @@ var Table = []Case{
 	{
 		Name: "bridge-masq-attached", List: bridgeMasq, Verbs: life, Backends: backends, Kind: "bridge", Nets: bridge4,
 		Attached: true, Proof: masqueraded,
+	},
+	{
+		Name: "portmap-firewall", List: nerdctl, Timed: chained, Verbs: addDel, Nets: bridge4, Ports: 1, Others: 1, Proof: masqueraded,
+	},
+	{
+		Name: "portmap-firewall-attached", List: nerdctl, Timed: chained, Verbs: addDel, Nets: bridge4, Ports: 1, Attached: true,
+		Proof: masqueraded,
 	},
 	{Name: "bridge-burst", List: bridge, Verbs: addDel, Kind: "bridge", Nets: bridge4, Levels: levels, Proof: reach},
 	{
