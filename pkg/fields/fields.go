@@ -101,12 +101,16 @@ func set(v reflect.Value, raw json.RawMessage) error {
 		}
 		return o.into(v)
 	case reflect.Slice:
-		if composed(v.Type().Elem()) {
+		if composed(v.Type().Elem()) && len(raw) < long {
 			return setList(v, raw)
 		}
 	}
 	return json.Unmarshal(raw, v.Addr().Interface())
 }
+
+// long is from how many bytes on encoding/json's preparations are paid back: some
+// hundred published ports.
+const long = 16 << 10
 
 func setList(v reflect.Value, raw json.RawMessage) (err error) {
 	var all []json.RawMessage
