@@ -96,9 +96,19 @@ func hasRoute(have []nl.Route, w nl.Route) bool {
 	return false
 }
 
-// CheckSandbox compares the sandbox's interface with the result: it is there, of
-// the kind, up, and has its MAC address, addresses and routes.
+// CheckSandbox compares the sandbox's interface with the result, as CheckMade
+// does, and that it is up.
 func CheckSandbox(p *nl.Pair, c *plugin.Call, res *current.Result, kind string) (*nl.Link, error) {
+	l, err := CheckMade(p, c, res, kind)
+	if err == nil && !l.Up() {
+		err = cnierr.Check("interface %s is down", l.Name)
+	}
+	return l, err
+}
+
+// CheckMade compares the sandbox's interface with the result: it is there, of the
+// kind, and has its MAC address, addresses and routes.
+func CheckMade(p *nl.Pair, c *plugin.Call, res *current.Result, kind string) (*nl.Link, error) {
 	want, at := Find(res, c.IfName, c.Netns)
 	if want == nil {
 		return nil, cnierr.Check("prevResult has no interface %s in %s", c.IfName, c.Netns)
@@ -106,9 +116,6 @@ func CheckSandbox(p *nl.Pair, c *plugin.Call, res *current.Result, kind string) 
 	l, err := Expect(p.Sandbox, want, kind)
 	if err != nil {
 		return nil, err
-	}
-	if !l.Up() {
-		return nil, cnierr.Check("interface %s is down", l.Name)
 	}
 	ips := Owned(res.IPs, at)
 	if err := CheckAddrs(p.Sandbox, l, ips); err != nil {

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -431,5 +432,30 @@ func TestRouteAttributes(t *testing.T) {
 	}
 	if got := bed.SandboxIP("route"); !strings.Contains(got, "192.0.2.0/24 dev eth0 scope link") {
 		t.Errorf("main table: %s", got)
+	}
+}
+
+// CHECK sees an end that is down, on either side.
+func TestCheckSeesDown(t *testing.T) {
+	for _, side := range []string{"host", "sandbox"} {
+		t.Run(side, func(t *testing.T) {
+			bed := nltest.New(t)
+			c := call(dualStack(), "")
+			a := bed.Do(plugin.Add, c)
+			var made struct{ Interfaces []struct{ Name string } }
+			if err := json.Unmarshal([]byte(a.Stdout), &made); err != nil || len(made.Interfaces) <= atHost {
+				t.Fatalf("%s: %v", a.Stdout, err)
+			}
+			c = with(c, `"prevResult":`+a.Stdout)
+			bed.Must(plugin.Check, c)
+			if side == "host" {
+				bed.IP("link", "set", made.Interfaces[atHost].Name, "down")
+			} else {
+				bed.SandboxIP("link", "set", "eth0", "down")
+			}
+			if msg := bed.Fails(plugin.Check, c, cnierr.CheckFailed); !strings.Contains(msg, "down") && !strings.Contains(msg, "missing") {
+				t.Errorf("error: %s", msg)
+			}
+		})
 	}
 }

@@ -34,7 +34,11 @@ func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 
-	l, err := checkSandbox(p, c, res)
+	check := link.CheckSandbox
+	if conf.DisableContainerInterface {
+		check = link.CheckMade
+	}
+	l, err := check(p, c, res, "veth")
 	if err != nil {
 		return err
 	}
@@ -42,23 +46,6 @@ func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
 		return err
 	}
 	return checkRules(ctx, c, &conf, res)
-}
-
-// checkSandbox compares the sandbox's end with the result and returns it.
-func checkSandbox(p *nl.Pair, c *plugin.Call, res *current.Result) (*nl.Link, error) {
-	want, at := link.Find(res, c.IfName, c.Netns)
-	if want == nil {
-		return nil, cnierr.Check("prevResult has no interface %s in %s", c.IfName, c.Netns)
-	}
-	l, err := link.Expect(p.Sandbox, want, "veth")
-	if err != nil {
-		return nil, err
-	}
-	ips := link.Owned(res.IPs, at)
-	if err := link.CheckAddrs(p.Sandbox, l, ips); err != nil {
-		return nil, err
-	}
-	return l, link.CheckRoutes(p.Sandbox, l, ips, res.Routes)
 }
 
 // checkHost compares the bridge and the host's end, the peer of l.
@@ -82,6 +69,8 @@ func checkHost(p *nl.Pair, conf *config, l *nl.Link, res *current.Result) error 
 		return err
 	case host.Kind != "veth" || host.Master != b.Index:
 		return cnierr.Check("interface %s: its host end %s is no port of bridge %s", l.Name, host.Name, conf.Bridge)
+	case !host.Up():
+		return cnierr.Check("interface %s: its host end %s is down", l.Name, host.Name)
 	case conf.HairpinMode && !flag(host.PortInfo, unix.IFLA_BRPORT_MODE):
 		return cnierr.Check("port %s: hairpin mode is off", host.Name)
 	case conf.PortIsolation && !flag(host.PortInfo, unix.IFLA_BRPORT_ISOLATED):
