@@ -1,0 +1,133 @@
+package lint
+
+import (
+	"cmp"
+	"net/netip"
+	"path/filepath"
+	"slices"
+)
+
+// byDirectory groups lists by the directory that they are in, each in the order
+// in which runtimes read it.
+func byDirectory(lists []*list) (dirs [][]*list) {
+	at := map[string]int{}
+	for _, n := range lists {
+		dir := filepath.Dir(n.file)
+		i, known := at[dir]
+		if !known {
+			i = len(dirs)
+			at[dir] = i
+			dirs = append(dirs, nil)
+		}
+		if !slices.ContainsFunc(dirs[i], func(o *list) bool { return filepath.Base(o.file) == filepath.Base(n.file) }) {
+			dirs[i] = append(dirs[i], n)
+		}
+	}
+	for _, lists := range dirs {
+		slices.SortFunc(lists, func(a, b *list) int { return cmp.Compare(a.file, b.file) })
+	}
+	return dirs
+}
+
+// directory checks the networks of one directory against each other.
+func (l *linter) directory(lists []*list) {
+	if first := lists[0]; len(lists) > 1 && len(first.plugins) == 1 && isLoopback(first.plugins[0]) {
+		l.say(Warning, first.document, first.root.at, "network %q: containerd takes the first list of a directory for its pods, which have no network but lo then", first.name)
+	}
+	for i, n := range lists {
+		for _, o := range lists[:i] {
+			if n.name != "" && n.name == o.name {
+				l.say(Warning, n.document, n.root.get("name").at, "network %q: is also in %s, which runtimes find first", n.name, o.where(o.root.get("name").at))
+				continue
+			}
+			l.bridges(n, o)
+			l.overlaps(n, o)
+		}
+	}
+}
+
+// way is how a network's containers are reached.
+type way struct {
+	main   *entry // makes the interface; nil is another's plugin
+	link   string // which networks may share
+	routed bool   // the host has a route into the subnets
+}
+
+func (n *list) way() way {
+	for _, e := range n.plugins {
+		if !ours(e) {
+			continue
+		}
+		w := way{main: e}
+		switch e.typ {
+		case "bridge":
+			w.link = "bridge " + bridgeOf(e)
+			w.routed = gateway(e)
+		case "ptp":
+			w.link, w.routed = "ptp "+n.name, true
+		case "macvlan", "ipvlan", "vlan":
+			w.link = "master " + e.conf.string("master") + vlanOf(e, "vlanId")
+		default:
+			w.link = e.typ + " " + n.name
+		}
+		return w
+	}
+	return way{}
+}
+
+func bridgeOf(e *entry) string { return cmp.Or(e.conf.string("bridge"), "cni0") + vlanOf(e, "vlan") }
+
+// vlanOf is what tells the VLANs of one link apart.
+func vlanOf(e *entry, key string) string {
+	if v := e.conf.get(key); v != nil && string(v.raw) != "0" {
+		return "." + string(v.raw)
+	}
+	return ""
+}
+
+// gateway reports whether the bridge has the gateway's address.
+func gateway(e *entry) bool { return e.conf.isTrue("isGateway") || e.conf.isTrue("isDefaultGateway") }
+
+// overlaps compares the subnets of two networks. Where the host routes into both
+// they must not overlap; where they share a link they must hand out different
+// addresses, since each network has leases of its own.
+func (l *linter) overlaps(n, o *list) {
+	a, b := n.way(), o.way()
+	shared := a.link == b.link && a.link != ""
+	apart := !shared && a.main != nil && b.main != nil && !a.routed && !b.routed
+	for _, p := range n.pools {
+		for _, q := range o.pools {
+			other := o.name + " (" + q.where(q.at) + ")"
+			switch {
+			case !p.overlaps(q) || apart:
+			case shared && p.shares(q):
+				l.say(Error, p.document, p.at, "range %s: network %s is on the same %s, and hands out the same addresses", p, other, a.link)
+			case shared:
+			case a.routed && b.routed:
+				l.say(Error, p.document, p.at, "subnet %s: overlaps with %s of network %s, and the host routes into both", p.subnet, q.subnet, other)
+			default:
+				l.say(Warning, p.document, p.at, "subnet %s: overlaps with %s of network %s", p.subnet, q.subnet, other)
+			}
+		}
+	}
+}
+
+// bridges compares the gateways that two networks give one bridge.
+func (l *linter) bridges(n, o *list) {
+	a, b := n.way(), o.way()
+	if a.main == nil || b.main == nil || a.main.typ != "bridge" || a.link != b.link || !a.routed || !b.routed {
+		return
+	}
+	for _, p := range n.pools {
+		for _, q := range o.pools {
+			x, y := netip.PrefixFrom(p.gateway, p.subnet.Bits()), netip.PrefixFrom(q.gateway, q.subnet.Bits())
+			switch {
+			case x == y || x.Addr().Is4() != y.Addr().Is4() || x.Addr().Is6() && !p.overlaps(q):
+			case a.main.conf.isTrue("forceAddress") || b.main.conf.isTrue("forceAddress"):
+				l.say(Warning, p.document, p.at, "%s: gets %s here and %s in network %s (%s): forceAddress takes the other's away from its containers", a.link, x, y, o.name, q.where(q.at))
+			default:
+				l.say(Error, p.document, p.at, "%s: gets %s here and %s in network %s (%s): whichever comes second is refused", a.link, x, y, o.name, q.where(q.at))
+			}
+		}
+	}
+}
