@@ -14,13 +14,12 @@ type pool struct {
 	gateway     netip.Addr
 }
 
-// contains reports whether the pool hands the address out.
-func (p pool) contains(a netip.Addr) bool { return !a.Less(p.first) && !p.last.Less(a) }
-
+// shares reports whether both pools have an address.
 func (p pool) shares(o pool) bool {
 	return p.first.Is4() == o.first.Is4() && !p.last.Less(o.first) && !o.last.Less(p.first)
 }
 
+// overlaps reports whether their subnets have an address in common.
 func (p pool) overlaps(o pool) bool { return p.subnet.Overlaps(o.subnet) }
 
 // addresses checks a list's subnets, ranges and gateways.

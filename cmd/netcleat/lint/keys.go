@@ -97,7 +97,7 @@ func (l *linter) hint(key string, s *schema.Schema) string {
 	if s.Properties["ipam"] != nil {
 		for _, name := range slices.Sorted(maps.Keys(ipams)) {
 			if _, known := lookup(l.properties(name), key); known {
-				return `: does it belong into "ipam"?`
+				return `: does it belong in "ipam"?`
 			}
 		}
 	}

@@ -125,7 +125,7 @@ func (l *linter) head(n *list) {
 	case !n.single && (ext == ".conf" || ext == ".json"):
 		l.say(Error, n.document, n.root.at, "a list of plugins: runtimes read it from files called *.conflist only")
 	case !n.single && n.version < "0.3.0" && len(n.plugins) > 1:
-		l.say(Error, n.document, n.root.at, "a list of plugins: with cniVersion %s no plugin knows of the one before; want 0.3.0 or later", n.version)
+		l.say(Warning, n.document, n.root.at, "a list of plugins: results of cniVersion %s name no interface for the next plugin; want 0.3.0 or later", n.version)
 	}
 	if n.single {
 		return

@@ -1,7 +1,10 @@
 package lint
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -161,8 +164,28 @@ func (l *linter) refusal(n *list, e *entry, q question) {
 		err = q.parser.parse(c)
 	}
 	if err != nil {
-		l.say(Error, e.document, place(q.conf, err.Error()), "%s: %v", q.name, err)
+		l.say(Error, e.document, place(q.conf, err.Error()), "%s: %s", q.name, reason(err))
 	}
+}
+
+// kinds are types of Go as JSON calls them.
+var kinds = map[reflect.Kind]string{
+	reflect.Bool: "true or false", reflect.String: "a string", reflect.Slice: "an array", reflect.Struct: "an object", reflect.Map: "an object",
+}
+
+// reason is what a parser says, in the words of JSON.
+func reason(err error) string {
+	message := strings.TrimPrefix(err.Error(), "failed to load netconf: ")
+	var typ *json.UnmarshalTypeError
+	if !errors.As(err, &typ) {
+		return message
+	}
+	article := "a "
+	if strings.ContainsAny(typ.Value[:1], "ao") { // array, object
+		article = "an "
+	}
+	want := cmp.Or(kinds[typ.Type.Kind()], "a whole number")
+	return strings.Replace(message, typ.Error(), "is "+article+typ.Value+", want "+want, 1)
 }
 
 // promised is what a runtime gives to a plugin that cannot do without.

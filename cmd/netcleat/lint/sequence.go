@@ -125,7 +125,7 @@ func (l *linter) capability(n *list, e *entry, m member) {
 	}
 	switch {
 	case len(others) > 0:
-		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it: it belongs to %s", m.key, e.typ, strings.Join(others, ", "))
+		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it: it belongs to %s", m.key, e.typ, strings.Join(slices.Compact(others), ", "))
 	case len(owners) > 0:
 		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it: %s does, which the list has not", m.key, e.typ, strings.Join(owners, ", "))
 	default:
