@@ -253,6 +253,23 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// checkPlaces checks that each key and value is where it is said to be.
+func checkPlaces(t *testing.T, whole []byte, v *value) {
+	t.Helper()
+	if !bytes.HasPrefix(whole[v.at:], v.raw) || !json.Valid(v.raw) || v.raw[0] != v.kind {
+		t.Errorf("%d: %q", v.at, v.raw)
+	}
+	for _, e := range v.items {
+		checkPlaces(t, whole, e)
+	}
+	for _, m := range v.members {
+		if end := bytes.IndexByte(whole[m.at:m.value.at], ':'); whole[m.at] != '"' || end < 0 {
+			t.Errorf("key %q: not at %d", m.key, m.at)
+		}
+		checkPlaces(t, whole, m.value)
+	}
+}
+
 // Whatever is in a file, it is JSON or not, and nothing else happens.
 func FuzzDocument(f *testing.F) {
 	for _, seed := range []string{
@@ -272,6 +289,7 @@ func FuzzDocument(f *testing.F) {
 		if d == nil {
 			return
 		}
+		checkPlaces(t, text, d.root)
 		l.directory([]*list{l.list(d)})
 		for _, found := range l.found {
 			if lines := bytes.Count(text, []byte("\n")) + 1; found.Line < 1 || found.Line > lines || found.Column < 1 {

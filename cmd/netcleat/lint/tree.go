@@ -73,11 +73,13 @@ func (r *reader) next() byte {
 }
 
 func (r *reader) value() *value {
-	v := &value{kind: r.next(), at: r.pos}
+	v := &value{kind: r.next()}
+	v.at = r.pos
 	switch v.kind {
 	case '{':
 		for r.pos++; r.next() != '}'; {
-			m := member{at: r.pos, key: text(r.value().raw)}
+			m := member{at: r.pos}
+			m.key = text(r.value().raw)
 			m.value = r.value()
 			v.members = append(v.members, m)
 		}
