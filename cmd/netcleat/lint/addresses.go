@@ -12,6 +12,7 @@ type pool struct {
 	subnet      netip.Prefix
 	first, last netip.Addr
 	gateway     netip.Addr
+	gatewayAt   int
 }
 
 // shares reports whether both pools have an address.
@@ -81,7 +82,10 @@ func poolOf(d *document, v *value) (p pool, ok bool) {
 		return p, false
 	}
 	p.first = address(v, "rangeStart", p.subnet.Addr().Next())
-	p.gateway = address(v, "gateway", p.subnet.Addr().Next())
+	p.gateway, p.gatewayAt = address(v, "gateway", p.subnet.Addr().Next()), p.at
+	if gw := v.get("gateway"); gw != nil {
+		p.gatewayAt = gw.at
+	}
 	p.last = address(v, "rangeEnd", lastOf(p.subnet))
 	return p, p.subnet.Contains(p.first) && p.subnet.Contains(p.last) && !p.last.Less(p.first)
 }
@@ -118,11 +122,11 @@ func (l *linter) pool(p pool) {
 	v4 := p.subnet.Addr().Is4()
 	switch {
 	case p.gateway.Is4() != v4:
-		l.say(Error, p.document, p.at, "gateway %s: of another family than subnet %s", p.gateway, p.subnet)
+		l.say(Error, p.document, p.gatewayAt, "gateway %s: of another family than subnet %s", p.gateway, p.subnet)
 	case !p.subnet.Contains(p.gateway):
-		l.say(Warning, p.document, p.at, "gateway %s: outside of subnet %s", p.gateway, p.subnet)
+		l.say(Warning, p.document, p.gatewayAt, "gateway %s: outside of subnet %s", p.gateway, p.subnet)
 	case v4 && (p.gateway == p.subnet.Addr() || p.gateway == broadcast(p.subnet)):
-		l.say(Error, p.document, p.at, "gateway %s: no interface can have the first or the last address of subnet %s", p.gateway, p.subnet)
+		l.say(Error, p.document, p.gatewayAt, "gateway %s: no interface can have the first or the last address of subnet %s", p.gateway, p.subnet)
 	case p.first == p.last && p.first == p.gateway:
 		l.say(Error, p.document, p.at, "range %s-%s: its only address is the gateway's, which is not handed out", p.first, p.last)
 	}
