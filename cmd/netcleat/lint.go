@@ -18,12 +18,12 @@ func lintCommand() *cobra.Command {
 		Long: `Check network configurations: those in FILEs, and those in a DIR that runtimes read.
 Each finding has its file, line and column.
 
-  error    what a runtime or a plugin refuses, or what cannot work: JSON, versions, what
-           the plugins' own parsers say, plugins in the wrong order, addresses that two
-           networks hand out
-  warning  what works otherwise than it reads: keys that nothing reads, capabilities that
-           are missing, gateways outside of their subnet
-  note     plugins of others, which are not checked
+    error    what a runtime or a plugin refuses, or what cannot work: JSON, versions,
+             what the plugins' own parsers say, plugins in the wrong order, addresses
+             that two networks hand out
+    warning  what works otherwise than it reads: keys that nothing reads, capabilities
+             that are missing, gateways outside of their subnet
+    note     plugins of others, which are not checked
 
 Networks in one directory are compared with each other. It looks at the files alone, at
 no network and at no host, and changes nothing. The exit status is 1 where there are

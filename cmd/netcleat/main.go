@@ -31,5 +31,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.AddCommand(dhcpCommand(), doctorCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), versionCommand())
+	c.AddCommand(manCommand())
+	comfort(c)
 	return c
 }

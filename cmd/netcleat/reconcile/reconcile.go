@@ -27,7 +27,7 @@ type Options struct {
 	Gate    gate.Gate // nil: every change is let through
 	Out     io.Writer
 	Tell    io.Writer // how far it is, where that is a terminal
-	Verbose bool // each change is told
+	Verbose bool      // each change is told
 }
 
 // restore are the plugins that make rules.
