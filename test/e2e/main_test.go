@@ -41,7 +41,7 @@ func TestStories(t *testing.T) {
 		Setup:               s.setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"host": host, "start": start, "container": container, "in": in, "uplink": uplink,
-			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left,
+			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left, "examples": s.examples,
 		},
 		Condition: func(c string) (bool, error) {
 			switch c {
