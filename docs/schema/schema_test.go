@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -70,15 +71,15 @@ func TestAccepted(t *testing.T) {
 			texts[fmt.Sprintf("%s: JSON %d", f, i+1)] = m[1]
 		}
 	}
-	written, err := filepath.Glob("testdata/*.conflist")
+	written, err := txtar.ParseFile("testdata/lists.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range written {
-		texts[f] = read(t, f)
+	for _, f := range written.Files {
+		texts[f.Name] = string(f.Data)
 	}
-	if len(files) < 10 || len(readmes) < 18 || len(written) < 8 {
-		t.Fatalf("found %d examples, %d READMEs, %d lists of runtimes", len(files), len(readmes), len(written))
+	if len(files) < 10 || len(readmes) < 18 || len(written.Files) < 8 {
+		t.Fatalf("found %d examples, %d READMEs, %d lists of runtimes", len(files), len(readmes), len(written.Files))
 	}
 	for where, text := range texts {
 		if err := judge(t, text); err != nil {

@@ -78,14 +78,18 @@ func TestNothingIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	written, err := filepath.Glob("../../../docs/schema/testdata/*.conflist")
+	written, err := txtar.ParseFile("../../../docs/schema/testdata/lists.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(examples) < 10 || len(written) < 8 {
-		t.Fatalf("found %d examples, and %d lists of runtimes", len(examples), len(written))
+	if len(examples) < 10 || len(written.Files) < 8 {
+		t.Fatalf("found %d examples, and %d lists of runtimes", len(examples), len(written.Files))
 	}
-	for _, path := range append(examples, written...) {
+	dir := t.TempDir()
+	for _, f := range written.Files {
+		examples = append(examples, write(t, filepath.Join(dir, f.Name), f.Data))
+	}
+	for _, path := range examples {
 		for _, f := range Check(path) {
 			if f.Level != Note {
 				t.Errorf("%s: %s: %s", f.Where(), f.Level, f.Message)
