@@ -1,27 +1,27 @@
 package lint
 
 import (
-	"fmt"
 	"net/netip"
+
+	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 )
 
 // pool is a range of addresses that host-local hands out.
 type pool struct {
 	*document
-	at          int
-	subnet      netip.Prefix
-	first, last netip.Addr
-	gateway     netip.Addr
-	gatewayAt   int
+	hostlocal.Range
+	at, gatewayAt int // of its subnet and its gateway
 }
 
 // shares reports whether both pools have an address.
 func (p pool) shares(o pool) bool {
-	return p.first.Is4() == o.first.Is4() && !p.last.Less(o.first) && !o.last.Less(p.first)
+	return p.First.Is4() == o.First.Is4() && !p.Last.Less(o.First) && !o.Last.Less(p.First)
 }
 
 // overlaps reports whether their subnets have an address in common.
-func (p pool) overlaps(o pool) bool { return p.subnet.Overlaps(o.subnet) }
+func (p pool) overlaps(o pool) bool { return p.Subnet.Overlaps(o.Subnet) }
+
+func (p pool) String() string { return p.First.String() + "-" + p.Last.String() }
 
 // addresses checks a list's subnets, ranges and gateways.
 func (l *linter) addresses(n *list) {
@@ -37,10 +37,10 @@ func (l *linter) addresses(n *list) {
 		l.pool(p)
 		for _, o := range n.pools[:i] {
 			switch {
-			case p.subnet == o.subnet && p.gateway != o.gateway:
-				l.say(Warning, p.document, p.at, "subnet %s: gateway %s, and in line %d %s", p.subnet, p.gateway, lineOf(o.document, o.at), o.gateway)
-			case p.subnet != o.subnet && p.overlaps(o):
-				l.say(Warning, p.document, p.at, "subnet %s: overlaps with %s in line %d", p.subnet, o.subnet, lineOf(o.document, o.at))
+			case p.Subnet == o.Subnet && p.Gateway != o.Gateway:
+				l.say(Warning, p.document, p.at, "subnet %s: gateway %s, and in line %d %s", p.Subnet, p.Gateway, lineOf(o.document, o.at), o.Gateway)
+			case p.Subnet != o.Subnet && p.overlaps(o):
+				l.say(Warning, p.document, p.at, "subnet %s: overlaps with %s in line %d", p.Subnet, o.Subnet, lineOf(o.document, o.at))
 			}
 		}
 	}
@@ -71,67 +71,38 @@ func poolsOf(e *entry) (pools []pool) {
 }
 
 func poolOf(d *document, v *value) (p pool, ok bool) {
-	p = pool{document: d, at: v.at}
 	subnet := v.get("subnet")
 	if subnet == nil {
 		return p, false
 	}
-	p.at = subnet.at
-	var err error
-	if p.subnet, err = netip.ParsePrefix(text(subnet.raw)); err != nil || p.subnet != p.subnet.Masked() || p.subnet.Bits() > p.subnet.Addr().BitLen()-2 {
-		return p, false
-	}
-	p.first = address(v, "rangeStart", p.subnet.Addr().Next())
-	p.gateway, p.gatewayAt = address(v, "gateway", p.subnet.Addr().Next()), p.at
+	r, err := hostlocal.ReadRange(v.raw)
+	p = pool{document: d, Range: r, at: subnet.at, gatewayAt: subnet.at}
 	if gw := v.get("gateway"); gw != nil {
 		p.gatewayAt = gw.at
 	}
-	p.last = address(v, "rangeEnd", lastOf(p.subnet))
-	return p, p.subnet.Contains(p.first) && p.subnet.Contains(p.last) && !p.last.Less(p.first)
+	return p, err == nil
 }
 
-func address(v *value, key string, otherwise netip.Addr) netip.Addr {
-	a, err := netip.ParseAddr(v.string(key))
-	if err != nil {
-		return otherwise
-	}
-	return a.Unmap()
-}
-
-// lastOf is the last address of a subnet that an interface can have.
-func lastOf(n netip.Prefix) netip.Addr {
-	last := broadcast(n)
-	if last.Is4() {
-		return last.Prev()
-	}
-	return last
-}
-
-// broadcast is the last address of a subnet.
-func broadcast(n netip.Prefix) netip.Addr {
-	b := n.Addr().AsSlice()
-	for i := range b {
-		b[i] |= byte(0xff >> min(8, max(0, n.Bits()-8*i)))
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
+// isEdge reports whether the address is the first or the last of an IPv4 subnet,
+// which no interface can have.
+func isEdge(a netip.Addr, subnet netip.Prefix) bool {
+	return a.Is4() && (a == subnet.Addr() || subnet.Contains(a) && !subnet.Contains(a.Next()))
 }
 
 // pool checks one range with its gateway.
 func (l *linter) pool(p pool) {
-	v4 := p.subnet.Addr().Is4()
 	switch {
-	case p.gateway.Is4() != v4:
-		l.say(Error, p.document, p.gatewayAt, "gateway %s: of another family than subnet %s", p.gateway, p.subnet)
-	case !p.subnet.Contains(p.gateway):
-		l.say(Warning, p.document, p.gatewayAt, "gateway %s: outside of subnet %s", p.gateway, p.subnet)
-	case v4 && (p.gateway == p.subnet.Addr() || p.gateway == broadcast(p.subnet)):
-		l.say(Error, p.document, p.gatewayAt, "gateway %s: no interface can have the first or the last address of subnet %s", p.gateway, p.subnet)
-	case p.first == p.last && p.first == p.gateway:
-		l.say(Error, p.document, p.at, "range %s-%s: its only address is the gateway's, which is not handed out", p.first, p.last)
+	case p.Gateway.Is4() != p.Subnet.Addr().Is4():
+		l.say(Error, p.document, p.gatewayAt, "gateway %s: of another family than subnet %s", p.Gateway, p.Subnet)
+	case !p.Subnet.Contains(p.Gateway):
+		l.say(Warning, p.document, p.gatewayAt, "gateway %s: outside of subnet %s", p.Gateway, p.Subnet)
+	case isEdge(p.Gateway, p.Subnet):
+		l.say(Error, p.document, p.gatewayAt, "gateway %s: no interface can have the first or the last address of subnet %s", p.Gateway, p.Subnet)
+	case p.First == p.Last && p.First == p.Gateway:
+		l.say(Error, p.document, p.at, "range %s: its only address is the gateway's, which is not handed out", p)
 	}
-	if v4 && (p.first == p.subnet.Addr() || p.last == broadcast(p.subnet)) {
-		l.say(Warning, p.document, p.at, "range %s-%s: no interface can have the first or the last address of subnet %s", p.first, p.last, p.subnet)
+	if isEdge(p.First, p.Subnet) || isEdge(p.Last, p.Subnet) {
+		l.say(Warning, p.document, p.at, "range %s: no interface can have the first or the last address of subnet %s", p, p.Subnet)
 	}
 }
 
@@ -168,12 +139,10 @@ func (l *linter) routes(e *entry, pools []pool) {
 		}
 		inside := false
 		for _, p := range pools {
-			inside = inside || p.subnet.Contains(gw)
+			inside = inside || p.Subnet.Contains(gw)
 		}
 		if !inside {
 			l.say(Warning, e.document, r.get("gw").at, "route %s: gateway %s is in no subnet of the network", r.string("dst"), gw)
 		}
 	}
 }
-
-func (p pool) String() string { return fmt.Sprintf("%s-%s", p.first, p.last) }

@@ -104,9 +104,9 @@ func (l *linter) overlaps(n, o *list) {
 				l.say(Error, p.document, p.at, "range %s: network %s is on the same %s, and hands out the same addresses", p, other, a.link)
 			case shared:
 			case a.routed && b.routed:
-				l.say(Error, p.document, p.at, "subnet %s: overlaps with %s of network %s, and the host routes into both", p.subnet, q.subnet, other)
+				l.say(Error, p.document, p.at, "subnet %s: overlaps with %s of network %s, and the host routes into both", p.Subnet, q.Subnet, other)
 			default:
-				l.say(Warning, p.document, p.at, "subnet %s: overlaps with %s of network %s", p.subnet, q.subnet, other)
+				l.say(Warning, p.document, p.at, "subnet %s: overlaps with %s of network %s", p.Subnet, q.Subnet, other)
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func (l *linter) bridges(n, o *list) {
 	}
 	for _, p := range n.pools {
 		for _, q := range o.pools {
-			x, y := netip.PrefixFrom(p.gateway, p.subnet.Bits()), netip.PrefixFrom(q.gateway, q.subnet.Bits())
+			x, y := netip.PrefixFrom(p.Gateway, p.Subnet.Bits()), netip.PrefixFrom(q.Gateway, q.Subnet.Bits())
 			switch {
 			case x == y || x.Addr().Is4() != y.Addr().Is4() || x.Addr().Is6() && !p.overlaps(q):
 			case a.main.conf.isTrue("forceAddress") || b.main.conf.isTrue("forceAddress"):
