@@ -53,7 +53,7 @@ type way struct {
 	routed bool   // the host has a route into the subnets
 }
 
-func (n *list) way() way {
+func wayOf(n *list) way {
 	for _, e := range n.plugins {
 		if !ours(e) {
 			continue
@@ -92,14 +92,16 @@ func gateway(e *entry) bool { return e.conf.isTrue("isGateway") || e.conf.isTrue
 // they must not overlap; where they share a link they must hand out different
 // addresses, since each network has leases of its own.
 func (l *linter) overlaps(n, o *list) {
-	a, b := n.way(), o.way()
+	a, b := n.way, o.way
 	shared := a.link == b.link && a.link != ""
 	apart := !shared && a.main != nil && b.main != nil && !a.routed && !b.routed
 	for _, p := range n.pools {
 		for _, q := range o.pools {
+			if apart || !p.overlaps(q) {
+				continue
+			}
 			other := o.name + " (" + q.where(q.at) + ")"
 			switch {
-			case !p.overlaps(q) || apart:
 			case shared && p.shares(q):
 				l.say(Error, p.document, p.at, "range %s: network %s is on the same %s, and hands out the same addresses", p, other, a.link)
 			case shared:
@@ -114,7 +116,7 @@ func (l *linter) overlaps(n, o *list) {
 
 // bridges compares the gateways that two networks give one bridge.
 func (l *linter) bridges(n, o *list) {
-	a, b := n.way(), o.way()
+	a, b := n.way, o.way
 	if a.main == nil || b.main == nil || a.main.typ != "bridge" || a.link != b.link || !a.routed || !b.routed {
 		return
 	}

@@ -93,6 +93,7 @@ func Check(paths ...string) []Finding {
 // filesOf returns the files that a path stands for: itself, or those in it that
 // runtimes read, in their order.
 func (l *linter) filesOf(path string) (files []string) {
+	path = filepath.Clean(path)
 	st, err := os.Stat(path)
 	if err != nil || !st.IsDir() {
 		return []string{path}

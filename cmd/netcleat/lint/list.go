@@ -19,6 +19,7 @@ type list struct {
 	single  bool   // one plugin's configuration
 	plugins []*entry
 	pools   []pool // that host-local hands out of
+	way     way
 }
 
 // entry is one plugin of a list.
@@ -47,6 +48,7 @@ func (l *linter) list(d *document) *list {
 	l.sequence(n)
 	l.capabilities(n)
 	l.addresses(n)
+	n.way = wayOf(n)
 	return n
 }
 

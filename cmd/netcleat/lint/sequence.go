@@ -42,7 +42,7 @@ func isLoopback(e *entry) bool { return e.typ == loopbackType }
 // mend says where a plugin belongs that has nothing to work on.
 func mend(rest []*entry) string {
 	for _, e := range rest {
-		if ours(e) {
+		if _, follows := chained[e.typ]; !follows && !isLoopback(e) {
 			return "move it behind " + e.typ
 		}
 	}
@@ -125,9 +125,9 @@ func (l *linter) capability(n *list, e *entry, m member) {
 	}
 	switch {
 	case len(others) > 0:
-		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it: it belongs to %s", m.key, e.typ, strings.Join(slices.Compact(others), ", "))
+		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it; in this list it is for %s", m.key, e.typ, strings.Join(slices.Compact(others), ", "))
 	case len(owners) > 0:
-		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it: %s does, which the list has not", m.key, e.typ, strings.Join(owners, ", "))
+		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it, nor does the rest of the list; it is for %s", m.key, e.typ, strings.Join(owners, ", "))
 	default:
 		l.say(Warning, e.document, m.at, "capability %q: %s does nothing with it%s", m.key, e.typ, meant(m.key, known))
 	}
