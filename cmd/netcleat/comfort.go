@@ -65,22 +65,28 @@ var complete = map[string]cobra.CompletionFunc{
 	"DIR":       directories,
 }
 
-var argumentName = regexp.MustCompile(`[A-Z]+`)
+var (
+	argumentName  = regexp.MustCompile(`[A-Z]+`)
+	flagsInParens = regexp.MustCompile(`\([^)]*\)|\[-[^\]]*\]`)
+)
+
+// arguments returns what a usage calls a command's arguments, flags left out.
+func arguments(c *cobra.Command) []string {
+	words := strings.Fields(flagsInParens.ReplaceAllString(c.Use, ""))[1:]
+	return slices.DeleteFunc(words, func(w string) bool { return !argumentName.MatchString(w) })
+}
 
 // argument completes an argument by the name that the usage gives it: "inspect
 // NETWORK", "explain CONTAINER|NETNS", "lint FILE|DIR…".
 func argument(c *cobra.Command, args []string, begun string) (all []string, directive cobra.ShellCompDirective) {
-	named := strings.Fields(c.Use)[1:]
-	named = slices.DeleteFunc(named, func(w string) bool {
-		return strings.HasPrefix(w, "[-") || strings.HasPrefix(w, "-") || !argumentName.MatchString(w)
-	})
+	named := arguments(c)
 	if len(named) == 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	last := named[len(named)-1]
 	if len(args) < len(named) {
 		last = named[len(args)]
-	} else if !strings.HasSuffix(last, "…") {
+	} else if !strings.Contains(last, "…") {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	directive = cobra.ShellCompDirectiveNoFileComp
