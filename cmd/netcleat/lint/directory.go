@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // byDirectory groups lists by the directory that they are in, each in the order
@@ -41,6 +42,7 @@ func (l *linter) directory(lists []*list) {
 				continue
 			}
 			l.bridges(n, o)
+			l.masters(n, o)
 			l.overlaps(n, o)
 		}
 	}
@@ -65,8 +67,10 @@ func wayOf(n *list) way {
 			w.routed = gateway(e)
 		case "ptp":
 			w.link, w.routed = "ptp "+n.name, true
-		case "macvlan", "ipvlan", "vlan":
-			w.link = "master " + e.conf.string("master") + vlanOf(e, "vlanId")
+		case "macvlan", "ipvlan":
+			w.link = "master " + e.conf.string("master")
+		case "vlan":
+			w.link = "master " + e.conf.string("master") + cmp.Or(vlanOf(e, "vlanId"), ".0")
 		default:
 			w.link = e.typ + " " + n.name
 		}
@@ -113,6 +117,27 @@ func (l *linter) overlaps(n, o *list) {
 		}
 	}
 }
+
+// masters compares what two networks make of one master: the kernel gives its
+// traffic to one kind of child, and all that are ipvlan have one mode and flag.
+func (l *linter) masters(n, o *list) {
+	a, b := n.way.main, o.way.main
+	if n.way.link != o.way.link || !strings.HasPrefix(n.way.link, "master ") || a.conf.isTrue("linkInContainer") || b.conf.isTrue("linkInContainer") {
+		return
+	}
+	other := "network " + o.name + " (" + b.where(b.conf.at) + ")"
+	switch {
+	case a.typ == "vlan" && b.typ == "vlan":
+		l.say(Warning, a.document, a.conf.at, "vlan: %s has the same VLAN of the same master, of which there is only one", other)
+	case a.typ != b.typ && a.typ != "vlan" && b.typ != "vlan":
+		l.say(Warning, a.document, a.conf.at, "%s: %s is %s on the same master, which can have one kind at a time", a.typ, other, b.typ)
+	case a.typ == "ipvlan" && (modeOf(a) != modeOf(b) || flagOf(a) != flagOf(b)):
+		l.say(Warning, a.document, a.conf.at, "ipvlan: %s has mode %s and flag %s on the same master, and this %s and %s: the kernel keeps one of each for a master", other, modeOf(b), flagOf(b), modeOf(a), flagOf(a))
+	}
+}
+
+func modeOf(e *entry) string { return cmp.Or(e.conf.string("mode"), "l2") }
+func flagOf(e *entry) string { return cmp.Or(e.conf.string("flag"), "bridge") }
 
 // bridges compares the gateways that two networks give one bridge.
 func (l *linter) bridges(n, o *list) {

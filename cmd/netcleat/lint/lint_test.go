@@ -48,6 +48,9 @@ func compare(t *testing.T, path string) {
 	if err := Print(&got, Check(dir), "text"); err != nil {
 		t.Fatal(err)
 	}
+	if want == nil {
+		t.Fatal("no file want")
+	}
 	text := strings.ReplaceAll(got.String(), dir+"/", "")
 	if os.Getenv("UPDATE") != "" {
 		want.Data = []byte(text)
