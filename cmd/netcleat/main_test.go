@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/graph"
 	"github.com/netcleat/netcleat/docs/schema"
 )
 
@@ -99,7 +100,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"graph", "--conf-dir", dir, ""}, []string{"blue", "green", nothing}},
 		{[]string{"graph", "--conf-dir", dir, "gr"}, []string{"green", nothing}},
 		{[]string{"graph", "--conf-dir", dir, "blue", ""}, []string{nothing}},
-		{[]string{"graph", "--format", ""}, []string{"text", "dot", "mermaid", nothing}},
+		{[]string{"graph", "--format", ""}, append(slices.Clone(graph.Formats), nothing)},
 		{[]string{"graph", "--conf-dir", ""}, []string{dirs}},
 		{[]string{"network", "inspect", "--conf-dir", dir, "b"}, []string{"blue", nothing}},
 		{[]string{"network", "ls", "-o", ""}, []string{"table", "wide", "json", nothing}},
