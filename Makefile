@@ -21,6 +21,10 @@ build: ## bin/cni (all plugins) and bin/netcleat (the operator's command), stati
 	$(BUILD) -o bin/cni ./cmd/cni
 	$(BUILD) -o bin/netcleat ./cmd/netcleat
 
+.PHONY: man
+man: build ## The manual's pages, in build/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} bin/netcleat man build/man
+
 .PHONY: demo
 demo: build ## Attach two containers, show what that makes, detach them (root)
 	$(GO) run ./test/demo

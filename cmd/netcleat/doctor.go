@@ -32,6 +32,7 @@ problem; notes and warnings are none.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var errs []error
+			o.Tell = c.ErrOrStderr()
 			if fix {
 				errs = append(errs, mend(c, o))
 			}
@@ -49,6 +50,6 @@ problem; notes and warnings are none.`,
 
 // mend is netcleat gc and netcleat reconcile.
 func mend(c *cobra.Command, o doctor.Options) error {
-	g := collect.Options{Journal: o.Journal, Out: c.OutOrStdout(), Plugins: collect.Plugins{Binary: besideOrNone(), Path: o.Path}}
-	return errors.Join(collect.Run(c.Context(), g), reconcile.Run(c.Context(), reconcile.Options{Journal: o.Journal, Out: c.OutOrStdout()}))
+	g := collect.Options{Journal: o.Journal, Out: c.OutOrStdout(), Tell: o.Tell, Plugins: collect.Plugins{Binary: besideOrNone(), Path: o.Path}}
+	return errors.Join(collect.Run(c.Context(), g), reconcile.Run(c.Context(), reconcile.Options{Journal: o.Journal, Out: c.OutOrStdout(), Tell: o.Tell}))
 }

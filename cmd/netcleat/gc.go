@@ -26,7 +26,7 @@ the reference attached, of which there is no record.`,
   netcleat gc`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Out = c.OutOrStdout()
+			o.Out, o.Tell = c.OutOrStdout(), c.ErrOrStderr()
 			if o.Plugins.Binary == "" {
 				o.Plugins.Binary = besideOrNone()
 			}

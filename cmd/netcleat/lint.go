@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -9,33 +10,48 @@ import (
 )
 
 func lintCommand() *cobra.Command {
-	var p lint.Plugins
+	var format string
+	var strict bool
 	c := &cobra.Command{
-		Use:   "lint FILE…",
-		Short: "Check network configurations with the plugins' own parsers",
-		Long: `Check network configurations with the plugins' own parsers: JSON, with line and
-column; what each plugin and its IPAM plugin would refuse; plugins that do not exist.
-It looks at no network and changes nothing. Keys that no plugin knows are not noticed.`,
-		Example: `  netcleat lint /etc/cni/net.d/*.conflist`,
-		Args:    cobra.MinimumNArgs(1),
+		Use:   "lint FILE|DIR…",
+		Short: "Check network configurations before a runtime uses them",
+		Long: `Check network configurations: those in FILEs, and those in a DIR that runtimes read.
+Each finding has its file, line and column.
+
+    error    what a runtime or a plugin refuses, or what cannot work: JSON, versions,
+             what the plugins' own parsers say, plugins in the wrong order, addresses
+             that two networks hand out
+    warning  what works otherwise than it reads: keys that nothing reads, capabilities
+             that are missing, gateways outside of their subnet
+    note     plugins of others, which are not checked
+
+Networks in one directory are compared with each other. It looks at the files alone, at
+no network and at no host, and changes nothing. The exit status is 1 where there are
+errors, with --strict also where there are warnings.`,
+		Example: `  netcleat lint /etc/cni/net.d
+  netcleat lint --strict -o json nat.conflist`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if p.Binary == "" {
-				p.Binary = besideOrNone()
+			found := lint.Check(args...)
+			if err := lint.Print(c.OutOrStdout(), found, format); err != nil {
+				return err
 			}
-			n := 0
-			for _, path := range args {
-				for _, wrong := range lint.File(c.Context(), p, path) {
-					fmt.Fprintln(c.OutOrStdout(), wrong)
-					n++
-				}
-			}
-			if n > 0 {
-				return fmt.Errorf("%d errors", n)
+			wrong, doubtful := lint.Count(found, lint.Error), lint.Count(found, lint.Warning)
+			if wrong > 0 || strict && doubtful > 0 {
+				return errors.New(count(wrong, "error") + ", " + count(doubtful, "warning"))
 			}
 			return nil
 		},
 	}
-	c.Flags().StringVar(&p.Binary, "plugins", "", "the plugin binary; by default the file cni beside this command, or what is installed")
-	c.Flags().StringVar(&p.Path, "cni-path", cniPath(), "where plugins are installed")
+	c.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	c.Flags().BoolVar(&strict, "strict", false, "fail also where there are warnings")
 	return c
+}
+
+// count is "1 error" or "2 errors".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -24,7 +24,7 @@ provably gone are named and skipped.`,
   netcleat reconcile --verbose`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Out = c.OutOrStdout()
+			o.Out, o.Tell = c.OutOrStdout(), c.ErrOrStderr()
 			return reconcile.Run(c.Context(), o)
 		},
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 )
 
 // TestErrorTexts keeps the reference's texts, which callers look for.
@@ -175,4 +176,25 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%s\n%s", b, out.String())
 		}
 	})
+}
+
+// A range that is read alone is what it is in a configuration.
+func TestReadRange(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{"subnet":"10.1.2.0/24"}`: "10.1.2.0/24 10.1.2.1 10.1.2.254 10.1.2.1",
+		`{"subnet":"10.1.2.0/24","rangeStart":"10.1.2.9","gateway":"10.1.2.8"}`: "10.1.2.0/24 10.1.2.9 10.1.2.254 10.1.2.8",
+		`{"subnet":"fd00::/126","rangeEnd":"fd00::2"}`:                          "fd00::/126 fd00::1 fd00::2 fd00::1",
+		`{}`:                       "IP <nil> not v4 nor v6: a range needs a subnet",
+		`{"subnet":"10.1.2.3/24"}`: "Network has host bits set. For a subnet mask of length 24 the network address is 10.1.2.0",
+		`7`:                        "json: cannot unmarshal number into Go value of type hostlocal.addrRange",
+	} {
+		r, err := hostlocal.ReadRange([]byte(raw))
+		got := fmt.Sprint(r.Subnet, " ", r.First, " ", r.Last, " ", r.Gateway)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", raw, got, want)
+		}
+	}
 }

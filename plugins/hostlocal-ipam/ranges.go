@@ -64,6 +64,25 @@ type addrRange struct {
 	Gateway addr   `json:"gateway"`
 }
 
+// Range is what a range of the configuration comes to, with what that leaves out.
+type Range struct {
+	Subnet      netip.Prefix
+	First, Last netip.Addr // inclusive
+	Gateway     netip.Addr // which is not handed out
+}
+
+// ReadRange reads a range as the configuration has it: {"subnet": …}.
+func ReadRange(raw []byte) (Range, error) {
+	var r addrRange
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return Range{}, err
+	}
+	if err := r.complete(); err != nil {
+		return Range{}, err
+	}
+	return Range{r.Subnet.Prefix, r.Start.Addr, r.End.Addr, r.Gateway.Addr}, nil
+}
+
 // complete checks the range and fills in what it leaves out.
 func (r *addrRange) complete() error {
 	n := r.Subnet.Prefix

@@ -41,7 +41,7 @@ func TestStories(t *testing.T) {
 		Setup:               s.setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"host": host, "start": start, "container": container, "in": in, "uplink": uplink,
-			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left,
+			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left, "examples": s.examples,
 		},
 		Condition: func(c string) (bool, error) {
 			switch c {
@@ -99,7 +99,7 @@ func run(t *testing.T, argv ...string) {
 // cache when what the stories run has changed.
 func watch(t *testing.T, repo string) {
 	t.Helper()
-	for _, room := range []string{"cmd", "pkg", "plugins", "conflist-examples"} {
+	for _, room := range []string{"cmd", "pkg", "plugins", "conflist-examples", "docs"} {
 		err := filepath.WalkDir(filepath.Join(repo, room), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil {
 				_, err = os.Stat(path)

@@ -103,6 +103,9 @@ var dear = []string{
 	"go.opentelemetry.io",
 	"google.golang.org",
 	"k8s.io",
+	"github.com/santhosh-tekuri",
+	"golang.org/x/tools",
+	module + "/docs",
 	module + "/pkg/nltest",
 	module + "/test",
 }

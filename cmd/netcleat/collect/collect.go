@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
@@ -19,6 +20,7 @@ type Options struct {
 	Journal journal.Dir
 	Plugins Plugins
 	Out     io.Writer
+	Tell    io.Writer // how far it is, where that is a terminal
 	DryRun  bool
 }
 
@@ -34,8 +36,12 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, jerr)
 	}
 	errs := []error{err}
+	progress := term.Start(o.Tell, "attachments", len(all))
+	defer progress.Done()
+	o.Out = progress.Over(o.Out)
 	removed, left, alive := 0, 0, 0
 	for _, a := range all {
+		progress.Step()
 		v := judge.Of(a.Records)
 		if v.State == attached.Gone && !judge.Here(a.Records) {
 			v = attached.Verdict{State: attached.Unproven, Why: "it was attached from another network namespace: netcleat gc has to run there"}

@@ -12,6 +12,7 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
 // Level says how bad a finding is.
@@ -36,7 +37,8 @@ type Finding struct {
 // Options say where to look.
 type Options struct {
 	show.Places
-	Path string // CNI_PATH
+	Path string    // CNI_PATH
+	Tell io.Writer // how far it is, where that is a terminal
 }
 
 // exam is what one look has gathered.
@@ -122,7 +124,7 @@ func (e *exam) rules(ctx context.Context) {
 			live = append(live, a)
 		}
 	}
-	missing, err := reconcile.Missing(ctx, e.Journal, live)
+	missing, err := reconcile.Options{Journal: e.Journal, Tell: e.Tell}.Missing(ctx, live)
 	if err != nil {
 		e.broken(err)
 	}
@@ -143,7 +145,7 @@ func Print(w io.Writer, found []Finding) (problems int) {
 			if f.Level != l {
 				continue
 			}
-			fmt.Fprintf(w, "%-8s %s\n", f.Level, f.What)
+			fmt.Fprintf(w, "%s%*s %s\n", term.Level(w, string(f.Level)), 8-len(f.Level), "", f.What)
 			if f.Mend != "" {
 				fmt.Fprintf(w, "%-8s   -> %s\n", "", f.Mend)
 			}

@@ -1,178 +1,190 @@
-// Package lint checks network configurations with the plugins' own parsers,
-// before a runtime uses them. It looks at no network.
+// Package lint checks network configurations before a runtime uses them: with
+// the plugins' own parsers, with the schema of their keys, and by what only a
+// whole list, or a whole directory, shows. It looks at files alone, at no host.
 package lint
 
 import (
-	"bytes"
-	"context"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
+	"github.com/netcleat/netcleat/docs/schema"
 )
 
-// Plugins says where the plugins are.
-type Plugins struct {
-	Binary string // the plugin binary, which is run under the name of each; "" for the installed ones
-	Path   string // where plugins are installed
+// Level says how bad a finding is.
+type Level string
+
+// The levels. An Error is what a runtime or a plugin refuses, or what cannot work;
+// a Warning what works otherwise than it reads.
+const (
+	Error   Level = "error"
+	Warning Level = "warning"
+	Note    Level = "note"
+)
+
+// Finding is one thing that was found. Line and Column count from 1, columns in
+// characters; they are 0 where it is about no place in the file.
+type Finding struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Level   Level  `json:"level"`
+	Message string `json:"message"`
 }
 
-// list is what a list of plugins, or one plugin's configuration, has.
-type list struct {
-	CNIVersion string                       `json:"cniVersion"`
-	Name       string                       `json:"name"`
-	Type       string                       `json:"type"`
-	Plugins    []map[string]json.RawMessage `json:"plugins"`
+// Where is the place: "file:line:column".
+func (f Finding) Where() string {
+	if f.Line == 0 {
+		return f.File
+	}
+	return fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
 }
 
-// versions are those of the specification.
-var versions = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+// Formats are how findings are printed.
+var Formats = []string{"text", "json"}
 
-// File returns what is wrong with a configuration, each as "file: …", with line
-// and column where it is no JSON.
-func File(ctx context.Context, p Plugins, path string) (found []string) {
-	say := func(format string, args ...any) { found = append(found, path+": "+fmt.Sprintf(format, args...)) }
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return []string{err.Error()}
+// linter gathers what is found.
+type linter struct {
+	found   []Finding
+	order   map[string]int // of the files, as they were read
+	schemas map[string]*schema.Schema
+}
+
+func newLinter() *linter {
+	l := &linter{order: map[string]int{}, schemas: map[string]*schema.Schema{}}
+	for _, name := range append(schema.Names(), schema.List) {
+		if s, err := schema.Read(name); err == nil { // they are part of this program, and tested
+			l.schemas[name] = s
+		}
 	}
-	var l list
-	if err := json.Unmarshal(b, &l); err != nil {
-		return []string{path + position(b, err) + ": " + err.Error()}
-	}
-	if l.Type != "" {
-		var one map[string]json.RawMessage
-		_ = json.Unmarshal(b, &one) // it just was an object
-		l.Plugins = []map[string]json.RawMessage{one}
-	}
-	if l.Name == "" {
-		say("name is missing")
-	}
-	switch {
-	case l.CNIVersion == "":
-		say("cniVersion is missing")
-	case !slices.Contains(versions, l.CNIVersion):
-		say("cniVersion %q: want one of %q", l.CNIVersion, versions)
-	}
-	if len(l.Plugins) == 0 {
-		say("plugins is missing")
-	}
-	for i, conf := range l.Plugins {
-		for _, name := range names(conf) {
-			if msg := p.check(ctx, name, l, conf); msg != "" {
-				say("plugins[%d] %s: %s", i, name, msg)
+	return l
+}
+
+// Check looks at files, and at all configurations in directories.
+func Check(paths ...string) []Finding {
+	l := newLinter()
+	var lists []*list
+	for _, path := range paths {
+		for _, file := range l.filesOf(path) {
+			if _, twice := l.order[file]; twice {
+				continue
+			}
+			if d := l.open(file); d != nil {
+				lists = append(lists, l.list(d))
 			}
 		}
 	}
-	return found
+	for _, dir := range byDirectory(lists) {
+		l.directory(dir)
+	}
+	slices.SortStableFunc(l.found, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(l.order[a.File], l.order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return l.found
 }
 
-// position says where in the text an error is: ":3:14".
-func position(b []byte, err error) string {
-	offset := int64(-1)
-	var syntax *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		offset = syntax.Offset
-	case errors.As(err, &typ):
-		offset = typ.Offset
+// filesOf returns the files that a path stands for: itself, or those in it that
+// runtimes read, in their order.
+func (l *linter) filesOf(path string) (files []string) {
+	path = filepath.Clean(path)
+	st, err := os.Stat(path)
+	if err != nil || !st.IsDir() {
+		return []string{path}
 	}
-	if offset < 0 || offset > int64(len(b)) {
-		return ""
-	}
-	before := b[:offset]
-	return fmt.Sprintf(":%d:%d", bytes.Count(before, []byte("\n"))+1, len(before)-bytes.LastIndexByte(before, '\n')-1)
-}
-
-// names returns the plugin's and that of its IPAM plugin.
-func names(conf map[string]json.RawMessage) []string {
-	var name string
-	var ipam struct {
-		Type string `json:"type"`
-	}
-	if json.Unmarshal(conf["type"], &name) != nil {
-		name = ""
-	}
-	all := []string{name}
-	if json.Unmarshal(conf["ipam"], &ipam) == nil && ipam.Type != "" {
-		all = append(all, ipam.Type)
-	}
-	return all
-}
-
-// The result and the sandbox of an attachment that does not exist.
-const (
-	nowhere    = "/nonexistent"
-	prevResult = `{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/nonexistent"}],
-		"ips":[{"address":"192.0.2.2/24","interface":0}]}`
-)
-
-// bad are the codes of a configuration that cannot work: an unsupported field,
-// no JSON, an invalid value.
-var bad = []uint{2, 6, 7}
-
-// check runs the plugin's CHECK of an attachment that does not exist: it changes
-// nothing, and refuses a bad configuration before it looks at anything. It
-// returns what is wrong, or "".
-func (p Plugins) check(ctx context.Context, name string, l list, conf map[string]json.RawMessage) string {
-	if name == "" {
-		return "type is missing"
-	}
-	binary, err := p.find(name)
+	entries, err := os.ReadDir(path)
 	if err != nil {
-		return err.Error()
+		l.unreadable(path, err)
 	}
-	stdin := map[string]any{"cniVersion": "1.0.0", "name": l.Name, "prevResult": json.RawMessage(prevResult)}
-	for k, v := range conf {
-		if _, set := stdin[k]; !set {
-			stdin[k] = v
+	for _, e := range entries {
+		if slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) && !e.IsDir() {
+			files = append(files, filepath.Join(path, e.Name()))
 		}
 	}
-	in, err := json.Marshal(stdin)
-	if err != nil {
-		return err.Error()
+	if len(files) == 0 && err == nil {
+		l.about(path, Warning, "no file that runtimes read: they are called *.conflist, *.conf or *.json")
 	}
-	cmd := exec.CommandContext(ctx, binary)
-	cmd.Args = []string{name}
-	cmd.Stdin = bytes.NewReader(in)
-	cmd.Env = []string{"CNI_COMMAND=CHECK", "CNI_CONTAINERID=lint", "CNI_IFNAME=eth0", "CNI_NETNS=" + nowhere, "CNI_PATH=" + p.Path}
-	out, err := cmd.Output()
-	var e struct {
-		Code         uint
-		Msg, Details string
-	}
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return ""
-	case !errors.As(err, &exit):
-		return err.Error()
-	case json.Unmarshal(out, &e) == nil && slices.Contains(bad, e.Code):
-		return e.Msg
-	}
-	return ""
+	return files
 }
 
-// find returns the file to run: the plugin binary, where it has the plugin, or
-// what is installed.
-func (p Plugins) find(name string) (string, error) {
-	if p.Binary != "" {
-		cmd := exec.Command(p.Binary)
-		cmd.Args, cmd.Env = []string{name}, []string{} // without a verb a plugin says what it is
-		if cmd.Run() == nil {
-			return p.Binary, nil
+func (l *linter) unreadable(path string, err error) {
+	var perr *fs.PathError
+	if errors.As(err, &perr) {
+		err = perr.Err
+	}
+	l.about(path, Error, err.Error())
+}
+
+// about says something of a file, and of no place in it.
+func (l *linter) about(path string, level Level, message string) {
+	l.order[path] = len(l.order)
+	l.found = append(l.found, Finding{File: path, Level: level, Message: message})
+}
+
+// open reads a JSON object from a file. nil is one in which that was wrong.
+func (l *linter) open(path string) *document {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		l.unreadable(path, err)
+		return nil
+	}
+	return l.document(path, b)
+}
+
+// document reads a JSON object.
+func (l *linter) document(path string, b []byte) *document {
+	l.order[path] = len(l.order)
+	d := &document{file: path, text: b}
+	var err error
+	if d.root, err = parse(b); err != nil {
+		var where *notJSON
+		errors.As(err, &where)
+		l.say(Error, d, where.at, "%v", err)
+		return nil
+	}
+	if d.root.kind != '{' {
+		l.say(Error, d, d.root.at, "not an object: want {…}")
+		return nil
+	}
+	return d
+}
+
+func (l *linter) say(level Level, d *document, at int, format string, args ...any) { //nolint:revive // argument-limit: fmt's own
+	line, column := d.position(at)
+	l.found = append(l.found, Finding{d.file, line, column, level, fmt.Sprintf(format, args...)})
+}
+
+// Count returns how many findings are of the level.
+func Count(found []Finding, level Level) (n int) {
+	for _, f := range found {
+		if f.Level == level {
+			n++
 		}
 	}
-	for _, dir := range filepath.SplitList(p.Path) {
-		path := filepath.Join(dir, name)
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
-			return path, nil
+	return n
+}
+
+// Print prints findings in the format.
+func Print(w io.Writer, found []Finding, format string) error {
+	switch format {
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(append([]Finding{}, found...))
+	case "text":
+		for _, f := range found {
+			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", f.Where(), term.Level(w, string(f.Level)), f.Message); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	return "", fmt.Errorf("no such plugin in %s: %w", p.Path, fs.ErrNotExist)
+	return fmt.Errorf("output %q: want text or json", format)
 }

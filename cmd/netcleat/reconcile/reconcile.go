@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/masq"
@@ -25,7 +26,8 @@ type Options struct {
 	Journal journal.Dir
 	Gate    gate.Gate // nil: every change is let through
 	Out     io.Writer
-	Verbose bool // each change is told
+	Tell    io.Writer // how far it is, where that is a terminal
+	Verbose bool      // each change is told
 }
 
 // restore are the plugins that make rules.
@@ -51,8 +53,12 @@ func Run(ctx context.Context, o Options) (err error) {
 		return errors.Join(err, jerr)
 	}
 	errs := []error{err}
+	progress := term.Start(o.Tell, "attachments", len(all))
+	defer progress.Done()
+	o.Out = progress.Over(o.Out)
 	restored, intact, skipped := 0, 0, 0
 	for _, a := range all {
+		progress.Step()
 		if v := judge.Of(a.Records); v.State == attached.Gone {
 			fmt.Fprintf(o.Out, "%s: skipped: the sandbox is gone: %s (netcleat gc removes what it left)\n", a, v.Why)
 			skipped++
@@ -84,14 +90,22 @@ var errMissing = errors.New("is missing")
 // Missing returns the attachments that live and lack rules, with the plugins
 // that made those. It restores none.
 func Missing(ctx context.Context, dir journal.Dir, all []attached.Attachment) (list map[string][]string, err error) {
+	return Options{Journal: dir}.Missing(ctx, all)
+}
+
+// Missing is as the function of that name, and tells how far it is.
+func (o Options) Missing(ctx context.Context, all []attached.Attachment) (list map[string][]string, err error) {
 	judge, err := attached.NewJudge()
 	if err != nil {
 		return nil, err
 	}
 	list = map[string][]string{}
 	var errs []error
-	o := Options{Journal: dir, Gate: func(string) error { return errMissing }}
+	o.Gate = func(string) error { return errMissing }
+	progress := term.Start(o.Tell, "attachments", len(all))
+	defer progress.Done()
 	for _, a := range all {
+		progress.Step()
 		for _, r := range a.Records {
 			if restore[r.Plugin] == nil || !judge.Here(a.Records) {
 				continue

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
 // Formats are how lists are printed.
@@ -38,7 +40,7 @@ func PrintRows(w io.Writer, rows []Row, format string) error {
 			host += " (" + r.Master + ")"
 		}
 		line := []string{
-			r.Network, name(r, format), r.Interface, host, strings.Join(r.Addresses, " "), r.MAC, strings.Join(r.Ports, " "), age(r.Created), r.Health,
+			r.Network, name(r, format), r.Interface, host, strings.Join(r.Addresses, " "), r.MAC, strings.Join(r.Ports, " "), age(r.Created), health(w, r, format),
 		}
 		if format == "wide" {
 			line = append(line, r.Netns, strings.Join(r.Plugins, ","))
@@ -46,6 +48,14 @@ func PrintRows(w io.Writer, rows []Row, format string) error {
 		t.line(strings.Join(line, "\t"))
 	}
 	return t.flush()
+}
+
+// health is in colour where nothing stands behind it that must be aligned.
+func health(w io.Writer, r Row, format string) string {
+	if format == "wide" {
+		return r.Health
+	}
+	return term.Health(w, r.Health)
 }
 
 // name is the pod's where there is one, else the container's.

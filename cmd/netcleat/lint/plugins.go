@@ -1,0 +1,243 @@
+package lint
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/docs/schema"
+	"github.com/netcleat/netcleat/pkg/fields"
+	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/plugins/bandwidth"
+	"github.com/netcleat/netcleat/plugins/bridge"
+	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
+	"github.com/netcleat/netcleat/plugins/dummy"
+	"github.com/netcleat/netcleat/plugins/firewall"
+	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
+	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+	"github.com/netcleat/netcleat/plugins/ipvlan"
+	"github.com/netcleat/netcleat/plugins/loopback"
+	"github.com/netcleat/netcleat/plugins/macvlan"
+	"github.com/netcleat/netcleat/plugins/portmap"
+	"github.com/netcleat/netcleat/plugins/ptp"
+	"github.com/netcleat/netcleat/plugins/sbr"
+	static "github.com/netcleat/netcleat/plugins/static-ipam"
+	"github.com/netcleat/netcleat/plugins/tap"
+	"github.com/netcleat/netcleat/plugins/tuning"
+	"github.com/netcleat/netcleat/plugins/vlan"
+	"github.com/netcleat/netcleat/plugins/vrf"
+)
+
+// parser is a plugin's reading of its configuration, which looks at no host.
+type parser struct {
+	since string // the oldest version that the plugin speaks; "" is all
+	parse func(*plugin.Call) error
+}
+
+func of[C any](s plugin.Spec[C]) parser {
+	return parser{s.Since, func(c *plugin.Call) error {
+		_, err := s.Parse(c)
+		return err
+	}}
+}
+
+// Our plugins, by what they are for.
+var (
+	// makers make the sandbox's interface.
+	makers = map[string]parser{
+		"bridge": of(bridge.Plugin), "dummy": of(dummy.Plugin), "host-device": of(hostdevice.Plugin), "ipvlan": of(ipvlan.Plugin),
+		"macvlan": of(macvlan.Plugin), "ptp": of(ptp.Plugin), "tap": of(tap.Plugin), "vlan": of(vlan.Plugin),
+	}
+	// chained work on the interface that one before them made.
+	chained = map[string]parser{
+		"bandwidth": of(bandwidth.Plugin), "firewall": of(firewall.Plugin), "portmap": of(portmap.Plugin), "sbr": of(sbr.Plugin),
+		"tuning": of(tuning.Plugin), "vrf": of(vrf.Plugin),
+	}
+	// ipams hand out addresses.
+	ipams = map[string]parser{"dhcp": of(dhcp.Plugin), "host-local": of(hostlocal.Plugin), "static": of(static.Plugin)}
+	lo    = of(loopback.Plugin)
+)
+
+const loopbackType = "loopback"
+
+// parserOf returns the parser of a plugin of ours that may stand in a list.
+func parserOf(typ string) (parser, bool) {
+	if typ == loopbackType {
+		return lo, true
+	}
+	if p, ok := makers[typ]; ok {
+		return p, true
+	}
+	p, ok := chained[typ]
+	return p, ok
+}
+
+// plugin checks one plugin of a list on its own.
+func (l *linter) plugin(n *list, e *entry) {
+	typ := e.conf.get("type")
+	switch {
+	case typ == nil:
+		l.say(Error, e.document, e.conf.at, "type is missing: the plugin's name")
+		return
+	case typ.kind != '"' || e.typ == "" || strings.Contains(e.typ, "/"):
+		l.say(Error, e.document, typ.at, "type %s: want the plugin's name", typ.raw)
+		return
+	}
+	p, ours := parserOf(e.typ)
+	if ours {
+		l.keys(e.document, e.conf, l.properties(e.typ))
+		l.refusal(n, e, question{e.typ, p, e.conf})
+	} else if _, ok := ipams[e.typ]; ok {
+		l.say(Error, e.document, typ.at, `plugin %q: hands out addresses: it goes into "ipam" of the plugin that makes the interface`, e.typ)
+	} else {
+		l.say(Note, e.document, typ.at, "plugin %q: not one of ours, and not checked%s", e.typ, meant(e.typ, schema.Names()))
+	}
+	if !ours || l.properties(e.typ).Properties["ipam"] != nil {
+		l.ipam(n, e)
+	}
+}
+
+func meant(word string, names []string) string {
+	if name := nearest(word, names); name != "" {
+		return `; did you mean "` + name + `"?`
+	}
+	return ""
+}
+
+// ipam checks the ipam section.
+func (l *linter) ipam(n *list, e *entry) {
+	given := e.conf.get("ipam")
+	if given != nil && given.kind != '{' && given.kind != 'n' {
+		return // of which the plugin's parser speaks
+	}
+	p, ours := ipams[e.ipamType]
+	switch {
+	case e.ipam == nil:
+	case e.ipamType == "" && len(e.ipam.members) > 1, e.ipamType == "" && len(e.ipam.members) == 1 && !e.ipam.has("type"):
+		l.say(Warning, e.document, e.ipam.at, "ipam: no type: there will be no addresses, whatever else is said here")
+	case e.ipamType == "":
+	case ours:
+		l.keys(e.document, e.ipam, l.properties(e.ipamType))
+		l.refusal(n, e, question{e.ipamType, p, e.ipam})
+	case isPlugin(e.ipamType):
+		l.say(Error, e.document, e.ipam.get("type").at, "ipam %q: hands out no addresses; want host-local, static, dhcp or another's", e.ipamType)
+	default:
+		l.say(Note, e.document, e.ipam.get("type").at, "ipam %q: not one of ours, and not checked%s", e.ipamType, meant(e.ipamType, []string{"dhcp", "host-local", "static"}))
+	}
+}
+
+func isPlugin(typ string) bool {
+	_, ok := parserOf(typ)
+	return ok
+}
+
+// question is what to ask of a parser.
+type question struct {
+	name   string
+	parser parser
+	conf   *value // what its words are about
+}
+
+// refusal says why the plugin would refuse its configuration, if it would.
+func (l *linter) refusal(n *list, e *entry, q question) {
+	if q.parser.since > n.version {
+		l.say(Error, e.document, q.conf.at, "%s: speaks cniVersion %s and later, and the list's is %s", q.name, q.parser.since, n.version)
+	}
+	conf := e.conf.object()
+	conf["name"], conf["cniVersion"] = quote(n.name), quote(n.version)
+	if !isName(n.name) {
+		conf["name"] = quote("lint") // the name has had its finding
+	}
+	if given := promised(e); len(given) > 0 {
+		conf["runtimeConfig"] = mustJSON(given)
+	}
+	c := &plugin.Call{Verb: plugin.Add, IfName: "eth0", Stdin: mustJSON(conf)}
+	o, err := fields.Parse(c.Stdin)
+	if err == nil {
+		err = o.Into(&c.Conf)
+	}
+	if err == nil {
+		err = q.parser.parse(c)
+	}
+	if err != nil {
+		l.say(Error, e.document, place(q.conf, err.Error()), "%s: %s", q.name, reason(err))
+	}
+}
+
+// kinds are types of Go as JSON calls them.
+var kinds = map[reflect.Kind]string{
+	reflect.Bool: "true or false", reflect.String: "a string", reflect.Slice: "an array", reflect.Struct: "an object", reflect.Map: "an object",
+}
+
+// reason is what a parser says, in the words of JSON.
+func reason(err error) string {
+	message := strings.TrimPrefix(err.Error(), "failed to load netconf: ")
+	var typ *json.UnmarshalTypeError
+	if !errors.As(err, &typ) {
+		return message
+	}
+	article := "a "
+	if strings.ContainsAny(typ.Value[:1], "ao") { // array, object
+		article = "an "
+	}
+	want := cmp.Or(kinds[typ.Type.Kind()], "a whole number")
+	return strings.Replace(message, typ.Error(), "is "+article+typ.Value+", want "+want, 1)
+}
+
+// promised is what a runtime gives to a plugin that cannot do without.
+func promised(e *entry) map[string]any {
+	given := map[string]any{}
+	caps := e.conf.get("capabilities")
+	if caps.isTrue("ipRanges") {
+		given["ipRanges"] = [][]map[string]string{{{"subnet": "240.0.0.0/24"}}} // which nobody uses
+	}
+	if caps.isTrue("deviceID") {
+		given["deviceID"] = "0000:00:00.0"
+	}
+	return given
+}
+
+func quote(s string) json.RawMessage { return mustJSON(s) }
+
+func mustJSON(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return json.RawMessage("null") // raw values were read from JSON, and the others are strings
+	}
+	return b
+}
+
+var word = regexp.MustCompile(`[\w./:-]+`)
+
+// place finds what a message is about: the longest string, else the longest key,
+// that it repeats, or else the whole.
+func place(v *value, message string) int {
+	words := word.FindAllString(strings.ToLower(message), -1)
+	for i := range words {
+		words[i] = strings.TrimRight(words[i], ".:")
+	}
+	at, best := v.at, 0
+	var visit func(v *value)
+	visit = func(v *value) {
+		for _, e := range v.items {
+			visit(e)
+		}
+		if s := strings.ToLower(text(v.raw)); len(s) > 2 && 100*len(s) > best && slices.Contains(words, s) {
+			at, best = v.at, 100*len(s)
+		}
+		for _, m := range v.members {
+			if k := strings.ToLower(m.key); m.key != "type" && len(k) > best && slices.Contains(words, k) {
+				at, best = m.value.at, len(k)
+			}
+			if m.key != "type" {
+				visit(m.value)
+			}
+		}
+	}
+	visit(v)
+	return at
+}

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+// manCommand is for who packages this.
+func manCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man DIR",
+		Short:  "Write the manual's pages into DIR",
+		Hidden: true,
+		Long: `Write a page of the manual for each command into DIR, which is made where it is
+missing. SOURCE_DATE_EPOCH, where it is set, is the pages' date.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return fmt.Errorf("directory for the pages: %w", err)
+			}
+			c.Root().DisableAutoGenTag = true
+			return doc.GenManTree(c.Root(), &doc.GenManHeader{Section: "8", Source: "netcleat v" + plugin.Version, Manual: "netcleat"}, args[0])
+		},
+	}
+}
