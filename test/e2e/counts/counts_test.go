@@ -187,8 +187,8 @@ func (h *host) call(t *testing.T, list, verb, id string, port int, run runner) (
 
 // plain runs a plugin.
 func (h *host) plain(t *testing.T) runner {
+	t.Helper()
 	return func(env []string, plugin, conf string) (string, cost) {
-		t.Helper()
 		cmd := h.Cmd(append(append([]string{"env", "-i"}, env...), h.Plugins+"/"+plugin)...)
 		cmd.Stdin = strings.NewReader(conf)
 		out, err := cmd.Output()
@@ -201,8 +201,8 @@ func (h *host) plain(t *testing.T) runner {
 
 // traced runs a plugin and counts what it asks of the kernel.
 func (h *host) traced(t *testing.T) runner {
+	t.Helper()
 	return func(env []string, plugin, conf string) (string, cost) {
-		t.Helper()
 		const trace = "/run/trace"
 		argv := []string{"env", "-i"}
 		argv = append(append(argv, env...), "strace", "-f", "-qq", "-o", trace, "-e", "trace="+strings.Join(counted, ","), h.Plugins+"/"+plugin)
