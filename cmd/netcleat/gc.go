@@ -21,7 +21,8 @@ with the configuration that the attachment was made with.
 A sandbox is gone when its end of a veth pair is, when another namespace has got its
 number, or when no process, descriptor or mount on the machine holds it. That its path
 does not exist proves nothing. What cannot be proven is left, and named; so is all that
-the reference attached, of which there is no record.`,
+the reference attached, of which there is no record. What libcni remembers is the
+runtime's, but for what netcleat network connect has attached, which is forgotten.`,
 		Example: `  netcleat gc --dry-run
   netcleat gc`,
 		Args: cobra.NoArgs,

@@ -9,8 +9,8 @@ import (
 )
 
 func networkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "network", Short: "Show networks"}
-	c.AddCommand(networkLsCommand(), networkInspectCommand())
+	c := &cobra.Command{Use: "network", Short: "Show, make and remove networks, and connect containers"}
+	c.AddCommand(networkLsCommand(), networkInspectCommand(), networkCreateCommand(), networkConnectCommand(), networkDisconnectCommand(), networkRmCommand(), networkPruneCommand())
 	return c
 }
 

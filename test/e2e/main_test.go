@@ -40,6 +40,7 @@ func TestStories(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               s.setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"doc":  s.doc,
 			"host": host, "start": start, "container": container, "in": in, "uplink": uplink,
 			"network": s.network, "cnitool": s.runCnitool, "cni": s.cni, "execs": s.execs, "snapshot": snapshot, "left": left, "examples": s.examples,
 		},

@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options) error {
 			removed++
 		}
 	}
-	errs = append(errs, o.sweep(), judge.Close())
+	errs = append(errs, o.sweep(), o.forgetOld(ctx), judge.Close())
 	fmt.Fprintf(o.Out, "%d %s, %d left, %d alive\n", removed, o.verb(), left, alive)
 	return errors.Join(errs...)
 }
@@ -93,7 +93,10 @@ func (o Options) bury(ctx context.Context, a attached.Attachment) error {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Plugin, err))
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return o.forget(ctx, a)
 }
 
 // del has one plugin remove what its record speaks of, and checks that it did: a

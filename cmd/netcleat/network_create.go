@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/create"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
+)
+
+func networkCreateCommand() *cobra.Command {
+	o, f, dryRun := create.Options{Places: show.Defaults()}, create.Flags{}, false
+	c := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Create a network, as docker network create does",
+		Long: `Create a network: write its list of plugins to where runtimes look. Nothing else is
+made: a bridge comes with the network's first container.
+
+Without --subnet a free one is chosen. A subnet that overlaps with the host's addresses
+or routes, or with another network of the directory, whoever made that, is refused; with
+--parent the parent's own LAN does not count, and the host's addresses on it are left out
+of what containers get. What the plugins would refuse is not written.
+
+--internal leaves out the gateway, the masquerading, the default route and the published
+ports: the containers reach each other, and neither the host nor the world by IPv4 or the
+network's IPv6 addresses. That is for want of a way, not by a rule of the firewall: it
+does not hold a container that may change its own routes (NET_ADMIN) on a host that
+forwards, and an interface with IPv6 can speak to the bridge's link-local address. With
+macvlan, ipvlan and vlan the LAN remains in reach, and its IPv6 routers. With Docker the host reaches such
+containers; here it does with -o isGateway=true.
+
+-o takes Docker's options com.docker.network.bridge.name, .bridge.enable_ip_masquerade,
+.bridge.enable_icc, .bridge.host_binding_ipv4 and .driver.mtu, its macvlan_mode,
+ipvlan_mode, ipvlan_flag and parent, and the keys of the driver's plugin; those of the
+plugins behind it as PLUGIN.KEY, such as portmap.snat. With host_binding_ipv4 ports are
+reached at that address alone, also those that are published at another, and not by IPv6.`,
+		Example: `  netcleat network create web
+  netcleat network create db --subnet 10.5.0.0/24 --ip-range 10.5.0.128/25 --gateway 10.5.0.254
+  netcleat network create dual --ipv6 -o com.docker.network.driver.mtu=1400
+  netcleat network create backend --internal
+  netcleat network create lan -d macvlan --parent eth0 --subnet 192.168.1.0/24 --gateway 192.168.1.1
+  netcleat network create try --dry-run`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			f.Name = args[0]
+			o.Warn = warner(c)
+			if dryRun {
+				text, err := create.Preview(c.Context(), o, f)
+				if err == nil {
+					_, err = c.OutOrStdout().Write(text)
+				}
+				return err
+			}
+			if _, err := create.Run(c.Context(), o, f); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), f.Name)
+			return nil
+		},
+	}
+	createFlags(c, &f)
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the list, and write nothing")
+	confDir(c, &o.Places)
+	return c
+}
+
+// createFlags are the flags that say what the network is to be.
+func createFlags(c *cobra.Command, f *create.Flags) {
+	s := c.Flags()
+	s.StringVarP(&f.Driver, "driver", "d", "bridge", "bridge, macvlan, ipvlan, ptp, vlan or dummy")
+	s.StringArrayVar(&f.Subnets, "subnet", nil, "`CIDR` that containers get an address of; may be given again, for IPv6 or for a second address")
+	s.StringArrayVar(&f.Ranges, "ip-range", nil, "`CIDR`: the part of a subnet that addresses come from")
+	s.StringArrayVar(&f.Gateways, "gateway", nil, "`IP` of a subnet's gateway; by default its first address")
+	s.StringArrayVar(&f.Aux, "aux-address", nil, "`[NAME=]IP` that no container gets")
+	s.BoolVar(&f.Internal, "internal", false, "without a way out, see above")
+	s.BoolVar(&f.IPv4, "ipv4", true, "choose an IPv4 subnet where none is given")
+	s.BoolVar(&f.IPv6, "ipv6", false, "choose an IPv6 subnet where none is given")
+	s.StringVar(&f.Parent, "parent", "", "`interface` of the host that macvlan, ipvlan and vlan are made on")
+	s.StringVar(&f.IPAM, "ipam-driver", "host-local", "host-local, dhcp (macvlan and vlan), or none: containers bring their addresses")
+	s.StringArrayVarP(&f.Options, "opt", "o", nil, "`KEY=VALUE`, see above")
+}
