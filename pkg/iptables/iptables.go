@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/file"
@@ -134,6 +135,33 @@ func find(name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s: not installed: %w", name, fs.ErrNotExist)
+}
+
+// maxChain is how long a chain's name may be, in bytes.
+const maxChain = 28
+
+// CheckChain refuses with code 7 what is no name of a chain: scripts hold it as
+// it is, and it must not bring them another word or line.
+func CheckChain(key, name string) error {
+	outside := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\\`, r) }
+	switch {
+	case len(name) > maxChain:
+		return cnierr.Config("%s %q: longer than %d characters", key, name, maxChain)
+	case name == "", strings.HasPrefix(name, "-"), strings.HasPrefix(name, "!"), strings.ContainsFunc(name, outside):
+		return cnierr.Config("%s %q: not a name that a chain can have", key, name)
+	}
+	return nil
+}
+
+// CheckWords refuses with code 7 words that Quote cannot write: a script's line
+// ends where a word has its end of line.
+func CheckWords(key string, words []string) error {
+	for _, w := range words {
+		if strings.ContainsFunc(w, unicode.IsControl) {
+			return cnierr.Config("%s %q: has a control character", key, w)
+		}
+	}
+	return nil
 }
 
 // Quote writes s as one word of a script.
