@@ -54,9 +54,13 @@ func (d *delegate) add(ctx context.Context, c *plugin.Call) (*current.Result, er
 	}
 	var v struct {
 		CNIVersion string `json:"cniVersion"`
+		Code       uint   `json:"code"`
 	}
 	if err := json.Unmarshal(out, &v); err != nil {
 		return nil, fmt.Errorf("ipam %s: result: %w", d.name, err)
+	}
+	if v.Code != 0 {
+		return nil, d.failure(errors.New("an error, yet exit status 0"), out, nil)
 	}
 	if v.CNIVersion == "" {
 		v.CNIVersion = c.Conf.CNIVersion

@@ -4,7 +4,9 @@ package link
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 
@@ -236,6 +238,9 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 		if err != nil {
 			return nil, fmt.Errorf("route: %w", err)
 		}
+		if err := sound(r, dst); err != nil {
+			return nil, fmt.Errorf("route to %s: %w", dst, err)
+		}
 		n := nl.Route{
 			Dst: dst.Masked(), Index: index, Gateway: gw6, Priority: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS,
 		}
@@ -257,6 +262,27 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 		all = append(all, n)
 	}
 	return all, nil
+}
+
+// sound refuses what the kernel's numbers would cut to something else.
+func sound(r *types.Route, dst netip.Prefix) error {
+	within := func(what string, n, most int) error {
+		if n < 0 || n > most {
+			return fmt.Errorf("%s %d: not from 0 to %d", what, n, most)
+		}
+		return nil
+	}
+	errs := []error{within("mtu", r.MTU, math.MaxUint32), within("advmss", r.AdvMSS, math.MaxUint32), within("priority", r.Priority, math.MaxUint32)}
+	if r.Table != nil {
+		errs = append(errs, within("table", *r.Table, math.MaxUint32))
+	}
+	if r.Scope != nil {
+		errs = append(errs, within("scope", *r.Scope, math.MaxUint8))
+	}
+	if gw := AddrOf(r.GW); len(r.GW) > 0 && gw.Is4() != dst.Addr().Is4() {
+		errs = append(errs, fmt.Errorf("gateway %s is of another family", r.GW))
+	}
+	return errors.Join(errs...)
 }
 
 func gateways(ips []*current.IPConfig) (v4, v6 netip.Addr) {

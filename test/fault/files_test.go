@@ -87,8 +87,9 @@ var modes = []struct {
 }
 
 // Whatever the umask is, what the plugins write is root's: records, logs and
-// leases can be read by nobody else, and written by nobody else in any case.
-func TestFilesAreRootsAlone(t *testing.T) {
+// leases can be read by nobody else, and written by nobody else in any case. (The
+// socket of the dhcp daemon: cmd/netcleat/dhcpd.)
+func TestCVE_2020_15257(t *testing.T) {
 	reset(t)
 	defer reset(t)
 	mask := unix.Umask(0)
