@@ -176,7 +176,15 @@ func Hash(n int, s string) string {
 	return hex.EncodeToString(sum[:])[:n]
 }
 
-// Comment is what the reference writes beside the rules of a container.
-func Comment(network, containerID string) string {
-	return fmt.Sprintf("name: %q id: %q", network, containerID)
+// maxComment is how long a comment may be, in bytes.
+const maxComment = 255
+
+// Comment is what the reference writes beside the rules of a container, after
+// kind; cut where iptables does not take it.
+func Comment(kind, network, containerID string) string {
+	c := fmt.Sprintf("%sname: %q id: %q", kind, network, containerID)
+	if len(c) > maxComment {
+		c = c[:maxComment-len("...")] + "..."
+	}
+	return c
 }

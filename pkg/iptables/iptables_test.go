@@ -18,7 +18,7 @@ func TestParse(t *testing.T) {
 	if len(lines) != 4 || !HasChain(lines, "CNI-a") || HasChain(lines, "CNI-b") {
 		t.Fatalf("lines: %v", lines)
 	}
-	if got := lines[2].Value("--comment"); got != Comment("net1", "c1") {
+	if got := lines[2].Value("--comment"); got != Comment("", "net1", "c1") {
 		t.Errorf("comment %q", got)
 	}
 	if !lines[2].Has("-s", "10.1.0.2/32") || lines[3].Has("-s", "10.1.0.3/32") {
