@@ -202,10 +202,15 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 		if !s.AcceptRA && !s.LAN {
 			set = append(set, conf("accept_ra", "0"))
 		}
-		set = append(set, s.dadSysctls(conf)...)
+		better := func(key, value string) sysctl.Setting {
+			c := conf(key, value)
+			c.Optional = true
+			return c
+		}
+		set = append(set, s.dadSysctls(conf, better)...)
 		return append(set,
-			conf("keep_addr_on_down", "1"),
-			conf("ndisc_notify", "1"),
+			better("keep_addr_on_down", "1"),
+			better("ndisc_notify", "1"),
 			sysctl.Setting{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
 			// Last, since it may be what brings IPv6 up on a link that is. Without it
 			// the address below is refused, so its absence is an error there.
@@ -217,14 +222,16 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 	}
 }
 
-func (s Setup) dadSysctls(conf func(key, value string) sysctl.Setting) []sysctl.Setting {
+// dadSysctls returns the settings for duplicate address detection; better makes
+// those that only save time.
+func (s Setup) dadSysctls(conf, better func(key, value string) sysctl.Setting) []sysctl.Setting {
 	switch s.DAD {
 	case OptimisticDAD:
-		return []sysctl.Setting{conf("optimistic_dad", "1"), conf("use_optimistic", "1")}
+		return []sysctl.Setting{better("optimistic_dad", "1"), better("use_optimistic", "1")}
 	case WaitDAD:
 		return []sysctl.Setting{conf("enhanced_dad", "1"), conf("accept_dad", "1")}
 	default:
-		return []sysctl.Setting{conf("accept_dad", "0")}
+		return []sysctl.Setting{better("accept_dad", "0")} // the addresses say so themselves
 	}
 }
 
