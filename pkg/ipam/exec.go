@@ -52,6 +52,11 @@ func (d *delegate) add(ctx context.Context, c *plugin.Call) (*current.Result, er
 	if err != nil {
 		return nil, err
 	}
+	return d.decode(c, out)
+}
+
+// decode reads the delegate's answer to ADD.
+func (d *delegate) decode(c *plugin.Call, out []byte) (*current.Result, error) {
 	var v struct {
 		CNIVersion string `json:"cniVersion"`
 		Code       uint   `json:"code"`

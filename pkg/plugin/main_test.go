@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
@@ -256,6 +257,27 @@ func FuzzCall(f *testing.F) {
 		}
 		if strings.Contains(stdout, "panic:") {
 			t.Error(stdout)
+		}
+	})
+}
+
+// CNI_ARGS that are taken are taken as libcni's types take them.
+func FuzzArgs(f *testing.F) {
+	for _, args := range []string{"IP=10.0.0.1;MAC=02:00:00:00:00:01", "IgnoreUnknown=1;K8S_POD_NAME=a", "IP=", "=", ";", "IP", "IP=a=b", "IgnoreUnknown=true;x=", "ip=1;IP=2"} {
+		f.Add(args)
+	}
+	f.Fuzz(func(t *testing.T, args string) {
+		c := &Call{Args: args}
+		err := c.CheckArgs("IP")
+		if err != nil && cnierr.Code(err) != cnierr.InvalidEnvironment {
+			t.Errorf("%q: code %d", args, cnierr.Code(err))
+		}
+		var theirs struct {
+			types.CommonArgs
+			IP types.UnmarshallableString
+		}
+		if terr := types.LoadArgs(args, &theirs); err == nil && terr == nil && strings.Count(args, "IP=") == 1 && c.Arg("IP") != string(theirs.IP) {
+			t.Errorf("%q: IP is %q, to libcni %q", args, c.Arg("IP"), theirs.IP)
 		}
 	})
 }

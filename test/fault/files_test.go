@@ -36,7 +36,10 @@ func whole() []list {
 	static := object{"type": "static", "addresses": []any{object{"address": "10.9.0.2/24", "gateway": "10.9.0.1"}}}
 	all := append(lists()[1:], list{"all", chained}, list{"loop", []object{{"type": "loopback"}}})
 	for _, p := range []object{
-		{"type": "tap"}, {"type": "dummy"}, {"type": "vlan", "master": "lan0", "vlanId": 7}, {"type": "ipvlan", "master": "lan0"},
+		{"type": "tap"},
+		{"type": "dummy"},
+		{"type": "vlan", "master": "lan0", "vlanId": 7},
+		{"type": "ipvlan", "master": "lan0"},
 		{"type": "host-device", "device": "spare0", "ipam": static},
 	} {
 		name := p["type"].(string)
@@ -189,7 +192,9 @@ func TestNoDescriptorLeaks(t *testing.T) {
 	}
 	for i, p := range []object{
 		{"type": "bridge", "bridge": "cni1", "ipMasq": true, "ipMasqBackend": "iptables", "isGateway": true},
-		{"type": "ptp", "ipMasq": true, "ipMasqBackend": "iptables"}, {"type": "macvlan", "master": "lan0"}, {"type": "tap"},
+		{"type": "ptp", "ipMasq": true, "ipMasqBackend": "iptables"},
+		{"type": "macvlan", "master": "lan0"},
+		{"type": "tap"},
 	} {
 		p["ipam"] = object{"type": "spy"}
 		tr := &trial{T: t, judged: suite(t), list: list{"spied", []object{p}}}

@@ -63,8 +63,13 @@ func answer(keys string) string { return `echo '{"cniVersion":"1.1.0",` + keys +
 func liars() []object {
 	return []object{
 		{"type": "bridge", "bridge": "cni7", "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables"},
-		{"type": "ptp", "ipMasq": true, "ipMasqBackend": "nftables"}, {"type": "macvlan", "master": "lan0"}, {"type": "tap"},
-		{"type": "host-device", "device": "spare0"}, {"type": "dummy"}, {"type": "vlan", "master": "lan0", "vlanId": 7}, {"type": "ipvlan", "master": "lan0"},
+		{"type": "ptp", "ipMasq": true, "ipMasqBackend": "nftables"},
+		{"type": "macvlan", "master": "lan0"},
+		{"type": "tap"},
+		{"type": "host-device", "device": "spare0"},
+		{"type": "dummy"},
+		{"type": "vlan", "master": "lan0", "vlanId": 7},
+		{"type": "ipvlan", "master": "lan0"},
 	}
 }
 
