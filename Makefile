@@ -86,11 +86,7 @@ golden: ## Rewrite the expected output of the tests: read the diff before you co
 
 .PHONY: fuzz
 fuzz: ## Each fuzzer for FUZZTIME
-	@set -e; $(GO) list ./... | while read -r pkg; do \
-		{ $(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true; } | while read -r name; do \
-			echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
-		done; \
-	done
+	@scripts/fuzz $(FUZZTIME)
 
 ##@ Tidy
 .PHONY: lint
