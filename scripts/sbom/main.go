@@ -124,7 +124,7 @@ func program(path string) (c component, mods []component, err error) {
 
 // module is a module with its hash, which is that of go.sum.
 func module(m *debug.Module) component {
-	purl := "pkg:golang/" + m.Path + "@" + m.Version
+	purl := "pkg:golang/" + m.Path + "@" + strings.ReplaceAll(m.Version, "+", "%2B")
 	c := component{Ref: purl, Type: "library", Name: m.Path, Version: m.Version, PURL: purl}
 	if sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(m.Sum, "h1:")); err == nil && len(sum) > 0 {
 		c.Hashes = []hash{{"SHA-256", hex.EncodeToString(sum)}}

@@ -64,7 +64,6 @@ var hostileHosts = []hostileHost{
 	{what: "records' directory is a file", lists: "nft macvlan ptp", once: `rm -rf /run/netcleat; echo x >/run/netcleat`, mend: `rm /run/netcleat`, code: 5, text: `/run/netcleat.*not a directory`},
 	{what: "leases cannot be written", lists: "nft macvlan ptp", once: `mount -t tmpfs -o ro tmpfs /var/lib/cni`, mend: `umount /var/lib/cni`, code: 5, text: `/var/lib/cni.*read-only file system`},
 	{what: "leases are full", lists: "nft macvlan ptp", once: `mount -t tmpfs -o size=4k tmpfs /var/lib/cni; head -c 4096 /dev/zero >/var/lib/cni/full`, mend: `umount /var/lib/cni`, code: 5, text: `no space left on device`},
-	{what: "few descriptors", lists: "nft macvlan ptp", each: `ulimit -n 10`, code: 5, text: `too many open files`},
 	{what: "an umask that forbids", lists: "nft ipt macvlan ptp", each: `umask 0777`},
 	{what: "a working directory that is gone", lists: "nft ipt macvlan ptp", each: `mkdir /tmp/gone.$$; cd /tmp/gone.$$; rmdir /tmp/gone.$$`},
 	{what: "the clock went back by years", lists: "nft ipt macvlan ptp", aged: "2001-01-01"},
@@ -262,6 +261,40 @@ func (h hostileHost) age(tr *trial) {
 	}
 	if left := residue(before, snapshot(tr)); len(left) > 0 {
 		tr.Errorf("left: %s", strings.Join(left, "\n\t"))
+	}
+}
+
+var tooFew = regexp.MustCompile(`too many open files|runtime: \w+ failed with -?24`)
+
+// With few descriptors an ADD works or says that there are too few, however few
+// that are; where Go's runtime itself has none for its poller it is as if the
+// plugin was killed. DEL then leaves nothing.
+func TestHostileFewDescriptors(t *testing.T) {
+	outcomes := map[string]int{}
+	for _, n := range []int{8, 11, 14, 17, 20, 24, 48} {
+		for _, name := range []string{"nft", "macvlan"} {
+			reset(t)
+			h := hostileHost{each: fmt.Sprintf("ulimit -n %d", n)}
+			a, s := (&trial{T: t, judged: suite(t), list: hostileLists()[name]}).attachment("poor", 8300)
+			before := snapshot(t)
+			err := a.add(h.on)
+			if outcomes["works"]++; err != nil {
+				outcomes["works"]--
+				outcomes["fails"]++
+				if !tooFew.MatchString(err.Error()) {
+					t.Errorf("ADD of %s with %d: %v", name, n, err)
+				}
+			}
+			must(t, a.del(plain))
+			if left := append(residue(before, snapshot(t)), s.links(t)...); len(left) > 0 {
+				t.Errorf("%s with %d left: %s", name, n, strings.Join(left, "\n\t"))
+			}
+			s.remove()
+		}
+	}
+	reset(t)
+	if outcomes["works"] == 0 || outcomes["fails"] == 0 {
+		t.Errorf("all the same: %v", outcomes)
 	}
 }
 
