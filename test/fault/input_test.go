@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -171,7 +170,7 @@ func TestLongNames(t *testing.T) {
 const maxMemory = 512 << 20
 
 // Input without end, of any depth or size, is refused with a code, in bounded
-// memory, and not repeated. What all plugins read alike is tried with some.
+// memory, and not repeated. What all plugins read alike is tried with one.
 func TestGiantInput(t *testing.T) {
 	reset(t)
 	defer reset(t)
@@ -180,29 +179,28 @@ func TestGiantInput(t *testing.T) {
 	wrap := func(key, value string) []byte {
 		return []byte(`{"cniVersion":"1.1.0","name":"net","type":"x","` + key + `":` + value + `}`)
 	}
-	some := []string{"bridge", "host-local", "portmap"}
 	for _, name := range names(t, suite.dir) {
 		for what, c := range map[string]struct {
 			conf []byte
 			code uint // 0: any, or none
 		}{
 			"too large":            {wrap("x", `"`+mega(17, "x")+`"`), 6},
-			"endless array":        {[]byte(mega(8, "[")), 6},
-			"endless objects":      {[]byte(mega(8, `{"a":`)), 6},
+			"endless array":        {[]byte(mega(4, "[")), 6},
+			"endless objects":      {[]byte(mega(4, `{"a":`)), 6},
 			"deep where unknown":   {wrap("x", strings.Repeat("[", 5000)+strings.Repeat("]", 5000)), 0},
 			"deep prevResult":      {wrap("prevResult", strings.Repeat(`{"ips":[`, 20000)), 6},
 			"deep ipam":            {wrap("ipam", strings.Repeat(`{"type":`, 9000)+"1"+strings.Repeat("}", 9000)), 0},
-			"many keys":            {wrap("x", `1,`+strings.TrimSuffix(mega(8, `"k":1,`), ",")+`,"y":1`), 0},
-			"large prevResult":     {wrap("prevResult", `{"cniVersion":"1.0.0","ips":[`+strings.TrimSuffix(mega(8, `{"address":"10.0.0.1/24"},`), ",")+`]}`), 0},
-			"large attachments":    {wrap("cni.dev/valid-attachments", `[`+strings.TrimSuffix(mega(8, `{"containerID":"a","ifname":"b"},`), ",")+`]`), 0},
-			"number without end":   {wrap("mtu", mega(1, "9")), 0},
+			"many keys":            {wrap("x", `1,`+strings.TrimSuffix(mega(4, `"k":1,`), ",")+`,"y":1`), 0},
+			"large prevResult":     {wrap("prevResult", `{"cniVersion":"1.0.0","ips":[`+strings.TrimSuffix(mega(4, `{"address":"10.0.0.1/24"},`), ",")+`]}`), 0},
+			"large attachments":    {wrap("cni.dev/valid-attachments", `[`+strings.TrimSuffix(mega(4, `{"containerID":"a","ifname":"b"},`), ",")+`]`), 0},
+			"number without end":   {wrap("mtu", strings.Repeat("9", 100_000)), 0},
 			"not UTF-8":            {wrap("x", "\"\xff\xfe\""), 0},
 			"nothing":              {nil, 6},
 			"zeros":                {make([]byte, 1<<20), 6},
 			"two values":           {append(confOf(name, "net", nil), confOf(name, "net", nil)...), 6},
 			"what is no JSON here": {[]byte(`{"cniVersion":"1.1.0","name":"net",'type':"x"}`), 6},
 		} {
-			if len(c.conf) > 2<<20 && !slices.Contains(some, name) {
+			if len(c.conf) > 256<<10 && name != "bridge" {
 				continue
 			}
 			for _, verb := range []string{"ADD", "DEL", "GC"} {
