@@ -9,6 +9,8 @@ GO ?= go
 # Versions of the tools.
 GOLANGCI := v2.15.0
 LINTER := build/tools/golangci-lint-$(GOLANGCI)
+GOVULNCHECK := v1.8.0
+VULNCHECK := build/tools/govulncheck-$(GOVULNCHECK)
 
 # Static, and the same bytes wherever and whenever it is built.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
@@ -24,6 +26,10 @@ build: ## bin/cni (all plugins) and bin/netcleat (the operator's command), stati
 .PHONY: man
 man: build ## The manual's pages, in build/man
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} bin/netcleat man build/man
+
+.PHONY: sbom
+sbom: build ## bin/sbom.json: the modules that the programs are made of, as CycloneDX
+	$(GO) run ./scripts/sbom bin/cni bin/netcleat >bin/sbom.json
 
 .PHONY: demo
 demo: build ## Attach two containers, show what that makes, detach them (root)
@@ -80,17 +86,18 @@ golden: ## Rewrite the expected output of the tests: read the diff before you co
 
 .PHONY: fuzz
 fuzz: ## Each fuzzer for FUZZTIME
-	@set -e; $(GO) list ./... | while read -r pkg; do \
-		{ $(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true; } | while read -r name; do \
-			echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
-		done; \
-	done
+	@scripts/fuzz $(FUZZTIME)
 
 ##@ Tidy
 .PHONY: lint
-lint: $(LINTER) ## The linters; CONTRIBUTING.md has the reason for each
+lint: $(LINTER) $(VULNCHECK) ## The linters; CONTRIBUTING.md has the reason for each. Known vulnerabilities, where the database answers
 	$(LINTER) run ./...
 	$(LINTER) fmt --diff
+	@scripts/vulncheck $(VULNCHECK) || [ $$? = 4 ]
+
+.PHONY: vulncheck
+vulncheck: $(VULNCHECK) ## Known vulnerabilities in code that is called; fails where the database does not answer
+	@scripts/vulncheck $(VULNCHECK) $(VULNPKGS)
 
 .PHONY: fmt
 fmt: $(LINTER) ## Format the code
@@ -98,7 +105,7 @@ fmt: $(LINTER) ## Format the code
 
 ##@ Set up
 .PHONY: install-deps
-install-deps: $(LINTER) ## Install what the tests need, and say what (Debian and Ubuntu, root)
+install-deps: $(LINTER) $(VULNCHECK) ## Install what the tests need, and say what (Debian and Ubuntu, root)
 	@scripts/test-deps
 	@scripts/reference
 
@@ -107,6 +114,11 @@ $(LINTER):
 	@mkdir -p build/tools
 	@GOBIN=$(CURDIR)/build/tools/new $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	@mv build/tools/new/golangci-lint $@ && rmdir build/tools/new
+
+$(VULNCHECK):
+	@mkdir -p build/tools
+	@GOBIN=$(CURDIR)/build/tools/vuln $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK)
+	@mv build/tools/vuln/govulncheck $@ && rmdir build/tools/vuln
 
 .PHONY: help
 help: ## This list

@@ -52,11 +52,20 @@ func (d *delegate) add(ctx context.Context, c *plugin.Call) (*current.Result, er
 	if err != nil {
 		return nil, err
 	}
+	return d.decode(c, out)
+}
+
+// decode reads the delegate's answer to ADD.
+func (d *delegate) decode(c *plugin.Call, out []byte) (*current.Result, error) {
 	var v struct {
 		CNIVersion string `json:"cniVersion"`
+		Code       uint   `json:"code"`
 	}
 	if err := json.Unmarshal(out, &v); err != nil {
 		return nil, fmt.Errorf("ipam %s: result: %w", d.name, err)
+	}
+	if v.Code != 0 {
+		return nil, d.failure(errors.New("an error, yet exit status 0"), out, nil)
 	}
 	if v.CNIVersion == "" {
 		v.CNIVersion = c.Conf.CNIVersion

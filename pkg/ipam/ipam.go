@@ -144,7 +144,7 @@ func sound(res *current.Result) error {
 		switch a := p.Addr(); {
 		case p.Bits() == 0:
 			return fmt.Errorf("address %s: prefix length 0", a)
-		case a.IsUnspecified() || a.IsMulticast():
+		case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback():
 			return fmt.Errorf("address %s: not one that an interface can have", a)
 		case seen[a]:
 			return fmt.Errorf("address %s: given twice", a)
@@ -153,7 +153,8 @@ func sound(res *current.Result) error {
 		}
 		seen[p.Addr()] = true
 	}
-	return nil
+	_, err := link.Routes(0, res.IPs, res.Routes)
+	return err
 }
 
 // find resolves the delegate's name: the first match on CNI_PATH counts.

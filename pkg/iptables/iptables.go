@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/file"
@@ -136,6 +137,33 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("%s: not installed: %w", name, fs.ErrNotExist)
 }
 
+// maxChain is how long a chain's name may be, in bytes.
+const maxChain = 28
+
+// CheckChain refuses with code 7 what is no name of a chain: scripts hold it as
+// it is, and it must not bring them another word or line.
+func CheckChain(key, name string) error {
+	outside := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\\`, r) }
+	switch {
+	case len(name) > maxChain:
+		return cnierr.Config("%s %q: longer than %d characters", key, name, maxChain)
+	case name == "", strings.HasPrefix(name, "-"), strings.HasPrefix(name, "!"), strings.ContainsFunc(name, outside):
+		return cnierr.Config("%s %q: not a name that a chain can have", key, name)
+	}
+	return nil
+}
+
+// CheckWords refuses with code 7 words that Quote cannot write: a script's line
+// ends where a word has its end of line.
+func CheckWords(key string, words []string) error {
+	for _, w := range words {
+		if strings.ContainsFunc(w, unicode.IsControl) {
+			return cnierr.Config("%s %q: has a control character", key, w)
+		}
+	}
+	return nil
+}
+
 // Quote writes s as one word of a script.
 func Quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
@@ -148,7 +176,15 @@ func Hash(n int, s string) string {
 	return hex.EncodeToString(sum[:])[:n]
 }
 
-// Comment is what the reference writes beside the rules of a container.
-func Comment(network, containerID string) string {
-	return fmt.Sprintf("name: %q id: %q", network, containerID)
+// maxComment is how long a comment may be, in bytes.
+const maxComment = 255
+
+// Comment is what the reference writes beside the rules of a container, after
+// kind; cut where iptables does not take it.
+func Comment(kind, network, containerID string) string {
+	c := fmt.Sprintf("%sname: %q id: %q", kind, network, containerID)
+	if len(c) > maxComment {
+		c = c[:maxComment-len("...")] + "..."
+	}
+	return c
 }

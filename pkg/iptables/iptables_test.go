@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,7 +19,7 @@ func TestParse(t *testing.T) {
 	if len(lines) != 4 || !HasChain(lines, "CNI-a") || HasChain(lines, "CNI-b") {
 		t.Fatalf("lines: %v", lines)
 	}
-	if got := lines[2].Value("--comment"); got != Comment("net1", "c1") {
+	if got := lines[2].Value("--comment"); got != Comment("", "net1", "c1") {
 		t.Errorf("comment %q", got)
 	}
 	if !lines[2].Has("-s", "10.1.0.2/32") || lines[3].Has("-s", "10.1.0.3/32") {
@@ -46,4 +47,38 @@ func TestQuote(t *testing.T) {
 			t.Errorf("%q: %q", s, got)
 		}
 	}
+}
+
+// Whatever iptables-save prints is read; and what Quote writes is read as one
+// word, the same.
+func FuzzParse(f *testing.F) {
+	for _, l := range saved {
+		f.Add(l)
+	}
+	f.Add("-A ")
+	f.Add(`-A X -m comment --comment "a \\" b`)
+	f.Fuzz(func(t *testing.T, line string) {
+		for _, l := range Parse([]string{line}) {
+			_, _, _ = l.Value("-j"), l.Has("-s", "10.0.0.1/32"), l.Delete()
+		}
+		DropChain(Parse([]string{":X - [0:0]", line}), "X", nil)
+		if words := split("-A X " + Quote(line) + " -j Y"); CheckWords("", []string{line}) == nil && (len(words) != 5 || words[2] != line) {
+			t.Errorf("%q is written as %s, which reads as %q", line, Quote(line), words)
+		}
+	})
+}
+
+// No name that is taken brings a script another word.
+func FuzzCheckChain(f *testing.F) {
+	for _, name := range []string{"KUBE-MARK-MASQ", "CNI-ADMIN", "-X", "!a", "a b", "a\nb", `a"b`, ""} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if CheckChain("", name) != nil {
+			return
+		}
+		if words := split("-A X -j " + name + " -m x"); len(words) != 6 || words[3] != name || strings.ContainsAny(name, "\n\r") || name[0] == '-' {
+			t.Errorf("%q reads as %q", name, words)
+		}
+	})
 }

@@ -24,8 +24,9 @@ func Parse(lines []string) (all []Line) {
 			name, _, _ := strings.Cut(text[1:], " ")
 			all = append(all, Line{Chain: name})
 		case strings.HasPrefix(text, "-A "):
-			w := split(text)
-			all = append(all, Line{Chain: w[1], Rule: true, words: w[2:], text: strings.TrimPrefix(text, "-A ")})
+			if w := split(text); len(w) > 1 {
+				all = append(all, Line{Chain: w[1], Rule: true, words: w[2:], text: strings.TrimPrefix(text, "-A ")})
+			}
 		}
 	}
 	return all

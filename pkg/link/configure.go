@@ -4,7 +4,9 @@ package link
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 
@@ -200,10 +202,15 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 		if !s.AcceptRA && !s.LAN {
 			set = append(set, conf("accept_ra", "0"))
 		}
-		set = append(set, s.dadSysctls(conf)...)
+		better := func(key, value string) sysctl.Setting {
+			c := conf(key, value)
+			c.Optional = true
+			return c
+		}
+		set = append(set, s.dadSysctls(conf, better)...)
 		return append(set,
-			conf("keep_addr_on_down", "1"),
-			conf("ndisc_notify", "1"),
+			better("keep_addr_on_down", "1"),
+			better("ndisc_notify", "1"),
 			sysctl.Setting{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0", IfExists: true},
 			// Last, since it may be what brings IPv6 up on a link that is. Without it
 			// the address below is refused, so its absence is an error there.
@@ -215,14 +222,16 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 	}
 }
 
-func (s Setup) dadSysctls(conf func(key, value string) sysctl.Setting) []sysctl.Setting {
+// dadSysctls returns the settings for duplicate address detection; better makes
+// those that only save time.
+func (s Setup) dadSysctls(conf, better func(key, value string) sysctl.Setting) []sysctl.Setting {
 	switch s.DAD {
 	case OptimisticDAD:
-		return []sysctl.Setting{conf("optimistic_dad", "1"), conf("use_optimistic", "1")}
+		return []sysctl.Setting{better("optimistic_dad", "1"), better("use_optimistic", "1")}
 	case WaitDAD:
 		return []sysctl.Setting{conf("enhanced_dad", "1"), conf("accept_dad", "1")}
 	default:
-		return []sysctl.Setting{conf("accept_dad", "0")}
+		return []sysctl.Setting{better("accept_dad", "0")} // the addresses say so themselves
 	}
 }
 
@@ -235,6 +244,9 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 		dst, err := PrefixOf(r.Dst)
 		if err != nil {
 			return nil, fmt.Errorf("route: %w", err)
+		}
+		if err := sound(r, dst); err != nil {
+			return nil, fmt.Errorf("route to %s: %w", dst, err)
 		}
 		n := nl.Route{
 			Dst: dst.Masked(), Index: index, Gateway: gw6, Priority: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS,
@@ -257,6 +269,27 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 		all = append(all, n)
 	}
 	return all, nil
+}
+
+// sound refuses what the kernel's numbers would cut to something else.
+func sound(r *types.Route, dst netip.Prefix) error {
+	within := func(what string, n, most int) error {
+		if n < 0 || n > most {
+			return fmt.Errorf("%s %d: not from 0 to %d", what, n, most)
+		}
+		return nil
+	}
+	errs := []error{within("mtu", r.MTU, math.MaxUint32), within("advmss", r.AdvMSS, math.MaxUint32), within("priority", r.Priority, math.MaxUint32)}
+	if r.Table != nil {
+		errs = append(errs, within("table", *r.Table, math.MaxUint32))
+	}
+	if r.Scope != nil {
+		errs = append(errs, within("scope", *r.Scope, math.MaxUint8))
+	}
+	if gw := AddrOf(r.GW); len(r.GW) > 0 && gw.Is4() != dst.Addr().Is4() {
+		errs = append(errs, fmt.Errorf("gateway %s is of another family", r.GW))
+	}
+	return errors.Join(errs...)
 }
 
 func gateways(ips []*current.IPConfig) (v4, v6 netip.Addr) {

@@ -80,7 +80,7 @@ func (a Attachment) addChain(ctx context.Context, tool iptables.Tool, left []str
 // in it, and has the own addresses enter it.
 func (a Attachment) script(own, siblings []netip.Prefix) string {
 	chain := chainName(a.Network, a.ContainerID)
-	comment := " -m comment --comment " + iptables.Quote(iptables.Comment(a.Network, a.ContainerID)) + "\n"
+	comment := " -m comment --comment " + iptables.Quote(iptables.Comment("", a.Network, a.ContainerID)) + "\n"
 	v6 := own[0].Addr().Is6()
 	multicast := "224.0.0.0/4"
 	if v6 {

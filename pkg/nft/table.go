@@ -140,8 +140,15 @@ type ChainInfo struct {
 	priority int32
 }
 
+// maxName is how long the name of a chain can be, in bytes (NFT_NAME_MAXLEN
+// without the final zero).
+const maxName = 255
+
 // GetChain returns a chain, or nil where there is none of that name.
 func (c *Conn) GetChain(ch Chain) (info *ChainInfo, err error) {
+	if len(ch.Name) > maxName {
+		return nil, nil // the kernel would refuse to look for it
+	}
 	m := chainMessage("look up", ch, unix.NFT_MSG_GETCHAIN)
 	m.Query, m.Forgive = true, []unix.Errno{unix.ENOENT}
 	m.Reply = func(b []byte) error {

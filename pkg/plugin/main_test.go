@@ -13,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
+	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
@@ -260,8 +262,30 @@ func FuzzCall(f *testing.F) {
 	})
 }
 
+// CNI_ARGS that are taken are taken as libcni's types take them.
+func FuzzArgs(f *testing.F) {
+	for _, args := range []string{"IP=10.0.0.1;MAC=02:00:00:00:00:01", "IgnoreUnknown=1;K8S_POD_NAME=a", "IP=", "=", ";", "IP", "IP=a=b", "IgnoreUnknown=true;x=", "ip=1;IP=2"} {
+		f.Add(args)
+	}
+	f.Fuzz(func(t *testing.T, args string) {
+		c := &Call{Args: args}
+		err := c.CheckArgs("IP")
+		if err != nil && cnierr.Code(err) != cnierr.InvalidEnvironment {
+			t.Errorf("%q: code %d", args, cnierr.Code(err))
+		}
+		var theirs struct {
+			types.CommonArgs
+			IP types.UnmarshallableString
+		}
+		if terr := types.LoadArgs(args, &theirs); err == nil && terr == nil && strings.Count(args, "IP=") == 1 && c.Arg("IP") != string(theirs.IP) {
+			t.Errorf("%q: IP is %q, to libcni %q", args, c.Arg("IP"), theirs.IP)
+		}
+	})
+}
+
 func FuzzVersionOf(f *testing.F) {
 	f.Add(`{"a":{"cniVersion":"x"},"cniVersion":"1.0.0"}`)
+	f.Add("{\"cniVersion\":\"\x8d\"}")
 	f.Fuzz(func(t *testing.T, conf string) {
 		var want struct {
 			V *string `json:"cniVersion"`
@@ -269,6 +293,9 @@ func FuzzVersionOf(f *testing.F) {
 		dec := json.NewDecoder(strings.NewReader(conf))
 		if dec.Decode(&want) != nil || want.V == nil || strings.ContainsAny(conf, `\`) || strings.Count(strings.ToLower(conf), "cniversion") != 1 || !strings.Contains(conf, `"cniVersion"`) {
 			t.Skip() // no object, or one whose meaning the short cut may miss
+		}
+		if !utf8.ValidString(conf) {
+			return // which is no version either way
 		}
 		if got := versionOf([]byte(conf)); got != *want.V {
 			t.Errorf("versionOf(%q): %q, want %q", conf, got, fmt.Sprint(*want.V))

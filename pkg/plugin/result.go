@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -75,11 +76,25 @@ type errorObject struct {
 	Details    string `json:"details,omitempty"`
 }
 
+// The bounds on what an error says, in bytes: it repeats what it was given, and
+// runtimes log it.
+const (
+	maxMessage = 8 << 10
+	maxDetails = 64 << 10
+)
+
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + fmt.Sprintf("… (%d bytes in all)", len(s))
+}
+
 func printError(w io.Writer, cniVersion string, err error) {
 	if cniVersion == "" {
 		cniVersion = newestSpec
 	}
-	o := errorObject{CNIVersion: cniVersion, Code: cnierr.Code(err), Msg: err.Error(), Details: cnierr.Details(err)}
+	o := errorObject{CNIVersion: cniVersion, Code: cnierr.Code(err), Msg: cut(err.Error(), maxMessage), Details: cut(cnierr.Details(err), maxDetails)}
 	b, jerr := json.MarshalIndent(o, "", indent)
 	if jerr != nil {
 		b = []byte(`{"code": 999, "msg": "error that is no text"}`)

@@ -22,6 +22,9 @@ type Setting struct {
 	// IfExists makes a key that the kernel does not have no error. Say why where
 	// it is set.
 	IfExists bool
+	// Optional makes it no error that /proc/sys cannot be written, as in a nested
+	// or rootless runtime: what the setting is for works without it, if less well.
+	Optional bool
 }
 
 const (
@@ -96,10 +99,22 @@ func set(g gate.Gate, s Setting) error {
 	if s.IfExists && errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if now, rerr := read(s.Key); rerr == nil && Equal(now, s.Value) && refusedByFilesystem(err) {
+	if !refusedByFilesystem(err) {
+		return fmt.Errorf("sysctl %s=%s: %w", s.Key, s.Value, err)
+	}
+	if now, rerr := read(s.Key); s.Optional || rerr == nil && Equal(now, s.Value) {
 		return nil
 	}
-	return fmt.Errorf("sysctl %s=%s: %w", s.Key, s.Value, err)
+	return fmt.Errorf("sysctl %s=%s: %w (%s)", s.Key, s.Value, err, s.preset())
+}
+
+// preset is what helps where /proc/sys cannot be written now.
+func (s Setting) preset() string {
+	if p := strings.Split(s.Key, "/"); len(p) == 5 && p[2] == "conf" && p[3] != "all" {
+		p[3] = "default" // which a link takes over when it is made
+		return fmt.Sprintf("preset it there, where that can be written: `sysctl -w %s=%s`", strings.Join(p, "/"), s.Value)
+	}
+	return fmt.Sprintf("preset it, where that can be written: `sysctl -w %s=%s`", s.Key, s.Value)
 }
 
 func refusedByFilesystem(err error) bool {

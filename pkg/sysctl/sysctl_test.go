@@ -82,6 +82,16 @@ func TestReadOnly(t *testing.T) {
 			}
 		}
 	}
+	if err := sysctl.Set(bed.Sandbox, nil, sysctl.Setting{Key: "net/ipv4/ip_forward", Value: "1", Optional: true}); err != nil {
+		t.Errorf("what is optional: %v", err)
+	}
+	for key, want := range map[string]string{
+		"net/ipv4/ip_forward": "`sysctl -w net/ipv4/ip_forward=1`", "net/ipv4/conf/lo/proxy_arp": "`sysctl -w net/ipv4/conf/default/proxy_arp=1`",
+	} {
+		if err := sysctl.Set(bed.Sandbox, nil, sysctl.Setting{Key: key, Value: "1"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want the remedy %s", key, err, want)
+		}
+	}
 }
 
 // A value of more than a page is read whole.

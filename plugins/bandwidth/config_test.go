@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -74,6 +75,9 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "bandwidth") {
+		f.Add(conf[1 : len(conf)-1])
+	}
 	f.Add(`"ingressRate":8000,"ingressBurst":1600,"shapedSubnets":["10.0.0.0/8"]`)
 	f.Add(`"runtimeConfig":{"bandwidth":{"egressRate":8000,"egressBurst":4294967295}},"unshapedSubnets":["::/0"]`)
 	f.Fuzz(func(t *testing.T, keys string) {

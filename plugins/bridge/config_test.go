@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -84,6 +85,9 @@ func TestMACPrecedence(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "bridge") {
+		f.Add([]byte(conf), "")
+	}
 	f.Add([]byte(dual), "MAC=02:00:00:00:00:01")
 	f.Add([]byte(`{"vlanTrunk":[{"minID":2,"maxID":3,"id":7}],"args":{"cni":{"mac":"x"}}}`), "")
 	f.Fuzz(func(t *testing.T, conf []byte, args string) {

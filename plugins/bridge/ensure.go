@@ -173,7 +173,7 @@ func setUpGatewayPair(p *nl.Pair, c *config) (int, error) {
 
 // gateways returns the addresses that the host has on the network: the
 // gateways that IPAM names, or the first address of a subnet for which it names
-// none.
+// none. A container that had one of them would take the bridge's place.
 func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, ip := range ips {
@@ -185,6 +185,9 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 		if !gw.IsValid() {
 			gw = p.Masked().Addr().Next()
 			ip.Gateway = gw.AsSlice()
+		}
+		if gw == p.Addr() {
+			return nil, cnierr.Config("address %s: is the gateway's, which the bridge has (isGateway): have IPAM leave it out", gw)
 		}
 		all = append(all, netip.PrefixFrom(gw, p.Bits()))
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -62,6 +63,9 @@ func TestOptions(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "dhcp") {
+		f.Add([]byte(conf))
+	}
 	f.Add([]byte(`{"name":"lan","ipam":{"provide":[{"option":"12","value":"a"}],"request":[{"option":"1"}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, err := parse(&plugin.Call{Stdin: b, Args: "A=B"})

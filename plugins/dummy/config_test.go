@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -38,6 +39,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "dummy") {
+		f.Add(conf)
+	}
 	f.Add(`{"ipam":{"type":"x"}}`)
 	f.Fuzz(func(t *testing.T, conf string) {
 		_, err := parseText(conf)

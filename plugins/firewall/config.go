@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -32,9 +33,6 @@ const (
 	isolated   policy = "isolated"
 )
 
-// maxChainName is what iptables takes.
-const maxChainName = 28
-
 func parse(c *plugin.Call) (config, error) {
 	conf := config{}
 	err := c.Decode(&conf)
@@ -60,8 +58,5 @@ func parse(c *plugin.Call) (config, error) {
 	default:
 		return conf, cnierr.Config("unknown ingress policy: %q", string(conf.Policy))
 	}
-	if len(conf.AdminChain) > maxChainName {
-		return conf, cnierr.Config("iptablesAdminChainName %q: longer than %d characters", conf.AdminChain, maxChainName)
-	}
-	return conf, nil
+	return conf, iptables.CheckChain("iptablesAdminChainName", conf.AdminChain)
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -34,6 +36,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "firewall") {
+		f.Add([]byte(conf))
+	}
 	f.Add([]byte(`{"backend":"iptables","ingressPolicy":"isolated","firewalldZone":"work"}`))
 	f.Fuzz(func(t *testing.T, conf []byte) {
 		if _, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: conf}); err != nil && cnierr.Code(err) == cnierr.Internal {
@@ -73,4 +78,24 @@ func TestWithoutCompat(t *testing.T) {
 	if out := w.Run("nft", "list", "ruleset"); out != "" {
 		t.Errorf("left behind:\n%s", out)
 	}
+}
+
+// Whatever a record says was needed, scripts can be made of it.
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"backend":"iptables","prefixes":["10.1.0.0/16","fd00::/64"],"adminChain":"CNI-ADMIN","policy":"isolated"}`), "-A CNI-FORWARD -d 10.1.0.0/16 -j ACCEPT")
+	f.Add([]byte(`{"prefixes":["0.0.0.0/0"],"adminChain":""}`), ":CNI-FORWARD - [0:0]")
+	f.Fuzz(func(_ *testing.T, state []byte, line string) {
+		r := journal.Record{State: state}
+		j := &job{}
+		j.key = journal.Key{Network: "net", ContainerID: "c1"}
+		if r.GetState(&j.needs) != nil {
+			return
+		}
+		lines := iptables.Parse([]string{line})
+		for _, v6 := range []bool{false, true} {
+			j.script(lines, v6)
+		}
+		j.undoScript(lines, j.Prefixes)
+		j.elements()
+	})
 }

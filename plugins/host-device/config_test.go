@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -67,6 +68,9 @@ func TestPrecedence(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "host-device") {
+		f.Add([]byte(conf))
+	}
 	f.Add([]byte(`{"device":"eth1"}`))
 	f.Add([]byte(`{"kernelpath":"/sys/devices/../x","hwaddr":"x","runtimeConfig":{"deviceID":"../.."}}`))
 	f.Fuzz(func(t *testing.T, conf []byte) {

@@ -147,6 +147,9 @@ func TestRemovingNeedsNoRightConfiguration(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, example := range nltest.Examples(f, "host-local") {
+		f.Add(example, "")
+	}
 	for _, ipam := range []string{subnet, `"ranges":[[{"subnet":"fd00::/64","rangeStart":"fd00::5"}]]`, `"subnet":"10.0.0.0/8","gateway":null`, `"ranges":[null,[null]]`} {
 		f.Add(conf(ipam), "IP=10.1.2.3")
 	}

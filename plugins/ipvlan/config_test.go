@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -42,6 +43,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "ipvlan") {
+		f.Add(conf)
+	}
 	f.Add(`{"master":"eth0","mode":"l3s","flag":"vepa","mtu":1400}`)
 	f.Fuzz(func(t *testing.T, conf string) {
 		c, err := parseText(conf)

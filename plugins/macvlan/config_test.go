@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -68,6 +69,9 @@ func TestMACOfAllWays(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "macvlan") {
+		f.Add(conf, "")
+	}
 	f.Add(`{"master":"eth0","mode":"private","mtu":1400,"mac":"02:00:00:00:00:01","bcqueuelen":1}`, "MAC=02:00:00:00:00:01")
 	f.Fuzz(func(t *testing.T, conf, args string) {
 		c, err := parseText(conf, args)

@@ -271,10 +271,7 @@ const slots = 15
 
 // entries writes the rules that lead to the container's chain.
 func (j *job) entries(s *strings.Builder, v6 bool) {
-	comment := fmt.Sprintf("dnat name: %q id: %q", j.key.Network, j.key.ContainerID)
-	if len(comment) > 255 {
-		comment = comment[:252] + "..."
-	}
+	comment := iptables.Comment("dnat ", j.key.Network, j.key.ContainerID)
 	cond := ""
 	for _, w := range j.conditions(v6) {
 		cond += " " + iptables.Quote(w)

@@ -1,11 +1,13 @@
 package portmap
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -110,6 +112,9 @@ func parse(c *plugin.Call) (config, error) {
 		SNAT: raw.SNAT == nil || *raw.SNAT, MasqAll: raw.MasqAll, MarkBit: defaultMarkBit,
 		Conditions: conditions{raw.ConditionsV4, raw.ConditionsV6},
 	}
+	if err := raw.checkWords(); err != nil {
+		return conf, err
+	}
 	if raw.SetMarkChain != nil {
 		conf.SetMarkChain = *raw.SetMarkChain
 		if raw.MarkMasqBit != nil {
@@ -135,6 +140,15 @@ func parse(c *plugin.Call) (config, error) {
 	var err error
 	conf.Mappings, err = parseMappings(raw.RuntimeConfig.PortMappings)
 	return conf, err
+}
+
+// checkWords refuses what cannot be written into a script of iptables-restore.
+func (r *rawConfig) checkWords() error {
+	err := errors.Join(iptables.CheckWords("conditionsV4", r.ConditionsV4), iptables.CheckWords("conditionsV6", r.ConditionsV6))
+	if err != nil || r.SetMarkChain == nil || *r.SetMarkChain == "" {
+		return err
+	}
+	return iptables.CheckChain("externalSetMarkChain", *r.SetMarkChain)
 }
 
 // chooseBackend settles the backend as far as the configuration says it: options

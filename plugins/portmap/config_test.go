@@ -1,10 +1,13 @@
 package portmap
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -42,6 +45,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "portmap") {
+		f.Add([]byte(conf))
+	}
 	f.Add([]byte(`{"conditionsV4":["ip","saddr","!=","10.0.0.0/8"],"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":2,"hostIP":"::1"}]}}`))
 	f.Fuzz(func(t *testing.T, conf []byte) {
 		c, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: conf})
@@ -76,4 +82,52 @@ func TestCoalesce(t *testing.T) {
 	if got := coalesce(list[:runOf-1]); len(got) != runOf-1 {
 		t.Errorf("a short run became %v", got)
 	}
+}
+
+// Whatever a record says was published, elements and scripts can be made of it,
+// and no line of a script but theirs.
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"backend":"iptables","targets":["10.1.0.2/16","fd00::2/64"],"mappings":[{"proto":6,"host":80,"container":8080,"count":1},{"hostIP":"::1","proto":17,"host":1,"container":1,"count":65535}],"conditionsV4":["-s","10.0.0.0/8"],"snat":true,"masqAll":true,"markBit":13,"localnet":"cni0"}`))
+	f.Add([]byte(`{"targets":["10.1.0.2/16"],"mappings":[{"only":"6","proto":0,"host":65535,"count":40}],"markBit":-1,"setMarkChain":"X"}`))
+	f.Fuzz(func(t *testing.T, state []byte) {
+		r := journal.Record{State: state}
+		j := &job{key: journal.Key{Network: "net", ContainerID: "c1"}}
+		if r.GetState(&j.publication) != nil || j.MarkBit < 0 || j.MarkBit > 31 {
+			return
+		}
+		for _, target := range j.Targets {
+			if !target.IsValid() {
+				return
+			}
+			g := layoutOf(target.Addr().Is6()).group(j.conditions(target.Addr().Is6()))
+			j.elements(g, target.Addr())
+			j.script(table{chains: map[string]bool{}, enters: map[string]bool{}}, target, nil)
+			j.wants(g.layout, target)
+		}
+	})
+}
+
+// Whatever prevResult holds, it is refused with a code or gives at most one
+// address a family.
+func FuzzPrevResult(f *testing.F) {
+	for _, s := range []string{
+		`{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"interface":0,"address":"10.1.0.2/16"},{"address":"fd00::2/64","interface":9}]}`,
+		`{"cniVersion":"0.2.0","ip4":{"ip":"10.1.0.2/16"}}`, `{"cniVersion":"1.0.0","ips":[null]}`, `{"ips":[{"address":"::ffff:10.0.0.1/120","interface":-1}]}`, `null`, `7`,
+	} {
+		f.Add([]byte(s), "1.0.0")
+	}
+	f.Fuzz(func(t *testing.T, prev []byte, version string) {
+		c := &plugin.Call{Verb: plugin.Add, IfName: "eth0"}
+		c.Conf.PrevResult, c.Conf.CNIVersion = prev, version
+		res, err := c.PrevResult()
+		if err == nil && res != nil {
+			var list []netip.Prefix
+			if list, err = targets(res, c.IfName); len(list) > 2 {
+				t.Errorf("%s: targets %v", prev, list)
+			}
+		}
+		if err != nil && cnierr.Code(err) == cnierr.Internal {
+			t.Errorf("%s: no code: %v", prev, err)
+		}
+	})
 }

@@ -79,5 +79,10 @@ func (j *job) unrouteLocalnet() error {
 	if errors.Is(err, unix.ENOENT) || v == "0" {
 		return nil
 	}
-	return sysctl.Set(nil, j.gate, sysctl.Setting{Key: key, Value: "0", IfExists: true})
+	err = sysctl.Set(nil, j.gate, sysctl.Setting{Key: key, Value: "0", IfExists: true})
+	if errors.Is(err, unix.EROFS) {
+		j.note("portmap: %s stays 1: /proc/sys is read-only, so it was not ADD that set it", key)
+		return nil
+	}
+	return err
 }

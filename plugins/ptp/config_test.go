@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -43,6 +44,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "ptp") {
+		f.Add(conf, "")
+	}
 	f.Add(`{"ipam":{"type":"x"},"ipMasq":true,"ipMasqBackend":"nftables","mtu":1400,"mac":"02:00:00:00:00:01"}`, "MAC=02:00:00:00:00:01")
 	f.Fuzz(func(t *testing.T, conf, args string) {
 		c, err := parseText(conf, args)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -82,6 +83,9 @@ func TestAddresses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "sbr") {
+		f.Add(conf[1:len(conf)-1], "{}")
+	}
 	f.Add(`"table":7,"gateways":["10.0.0.1","fd00::1"],"addSourceHints":true`, `{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.5/24"}]}`)
 	f.Fuzz(func(t *testing.T, keys, prev string) {
 		c := call(keys)

@@ -95,6 +95,9 @@ func TestOldVersionsHoldOneAddressOfAFamily(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "static") {
+		f.Add(conf, "")
+	}
 	f.Add(head+`"ipam":{"addresses":[{"address":"10.0.0.5/24","gateway":"10.0.0.1"}]}}`, "IP=10.0.0.6/24;GATEWAY=10.0.0.1")
 	f.Add(head+`"ipam":{"routes":[{"dst":"::/0"}]},"runtimeConfig":{"ips":["fd00::1/64"]}}`, "")
 	f.Fuzz(func(t *testing.T, conf, args string) {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -59,6 +60,9 @@ func TestMACPrecedence(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "tap") {
+		f.Add([]byte(conf), "")
+	}
 	f.Add([]byte(`{"mac":"02:00:00:00:00:01","owner":1,"bridge":"br0"}`), "MAC=02:00:00:00:00:01")
 	f.Add([]byte(`{"netcleat/within":{"name":"x"},"mtu":9,"group":4294967296}`), "")
 	f.Fuzz(func(t *testing.T, conf []byte, args string) {

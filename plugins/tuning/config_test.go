@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -104,6 +105,9 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "tuning") {
+		f.Add(conf[1:len(conf)-1], "", "eth0")
+	}
 	f.Add(`"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"},"mac":"c2:b0:57:49:47:f1"`, "MAC=c2:b0:57:49:47:f1", "eth0.1")
 	f.Add(`"args":{"cni":{"sysctl":{"net/ipv4/x":"2"},"mtu":5}},"promisc":true`, "", "eth0")
 	f.Fuzz(func(t *testing.T, keys, args, ifName string) {

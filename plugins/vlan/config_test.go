@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -41,6 +42,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "vlan") {
+		f.Add(conf)
+	}
 	f.Add(`{"master":"eth0","vlanId":7,"mtu":1400}`)
 	f.Fuzz(func(t *testing.T, conf string) {
 		c, err := parseText(conf)

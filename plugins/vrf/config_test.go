@@ -10,6 +10,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -48,6 +49,9 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	for _, conf := range nltest.Examples(f, "vrf") {
+		f.Add(conf[1 : len(conf)-1])
+	}
 	f.Add(`"vrfname":"blue","table":7`)
 	f.Fuzz(func(t *testing.T, keys string) {
 		conf, err := parse(call(keys))

@@ -285,32 +285,3 @@ func TestCVE_2022_0532(t *testing.T) {
 		t.Errorf("the host's ip_forward is %q %v", v, err)
 	}
 }
-
-// What the plugins keep is root's alone: nobody else reads the records, nobody
-// else writes a lease. (The socket of the dhcp daemon: cmd/netcleat/dhcpd.)
-func TestCVE_2020_15257(t *testing.T) {
-	reset(t)
-	defer reset(t)
-	for i, l := range lists() {
-		tr := &trial{T: t, judged: suite(t), list: l}
-		a, s := tr.attachment("private", 8000+i)
-		defer s.remove()
-		must(t, a.add(plain))
-	}
-	seen := 0
-	for root, open := range map[string]os.FileMode{"/run/netcleat": 0o077, "/var/lib/cni": 0o022} {
-		must(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			st, err := d.Info()
-			if seen++; err == nil && st.Mode().Perm()&open != 0 {
-				t.Errorf("%s: mode %v", path, st.Mode())
-			}
-			return err
-		}))
-	}
-	if seen < 10 {
-		t.Errorf("only %d files", seen)
-	}
-}

@@ -2,7 +2,9 @@ package house
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,9 +15,15 @@ import (
 // build builds the plugin binary as the Makefile does and returns its path.
 func build(t *testing.T) string {
 	t.Helper()
+	return buildIn(t, root)
+}
+
+// buildIn builds the source in dir, with more in the environment.
+func buildIn(t *testing.T, dir string, env ...string) string {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "cni")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./cmd/cni")
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, msg)
 	}
@@ -63,17 +71,37 @@ func TestPluginBinaryIsSmallAndStatic(t *testing.T) {
 	}
 }
 
-// The same source gives the same bytes.
+// The same source gives the same bytes, wherever it lies and whatever was built
+// before.
 func TestBuildIsReproducible(t *testing.T) {
-	a, err := os.ReadFile(build(t))
+	a := sum(t, build(t))
+	if b := sum(t, elsewhere(t)); a != b {
+		t.Errorf("two builds from two directories: SHA-256 %s and %s", a, b)
+	}
+}
+
+func sum(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(build(t))
-	if err != nil {
-		t.Fatal(err)
+	return fmt.Sprintf("%x", sha256.Sum256(content))
+}
+
+// elsewhere copies the source to another directory and builds it there, and all
+// that it needs, without what was compiled before.
+func elsewhere(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "a", "longer", "path")
+	for _, f := range append(files(t, ".go"), "go.mod", "go.sum") {
+		to := filepath.Join(dir, f)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, []byte(read(t, f)), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if !bytes.Equal(a, b) {
-		t.Error("two builds differ")
-	}
+	return buildIn(t, dir, "GOCACHE="+t.TempDir(), "TZ=Asia/Tokyo", "USER=somebody")
 }

@@ -77,7 +77,7 @@ func ipam(room string) bool { return strings.HasSuffix(room, "-ipam") }
 // level orders the rooms: imports go down.
 func level(path string) int {
 	room, _, _ := strings.Cut(path, "/")
-	return slices.Index([]string{"pkg", "plugins", "cmd", "test"}, room)
+	return slices.Index([]string{"pkg", "plugins", "cmd", "test", "scripts"}, room)
 }
 
 func allowed(from, to string) bool {
