@@ -17,7 +17,9 @@ func find(rows []show.Row, name string) ([]show.Row, error) {
 	for _, same := range []func(show.Row) bool{
 		func(r show.Row) bool { return r.Container == name },
 		func(r show.Row) bool { return r.Pod == name },
-		func(r show.Row) bool { return r.CacheFile != "" && (r.CacheFile == name || filepath.Base(r.CacheFile) == name) },
+		func(r show.Row) bool {
+			return r.CacheFile != "" && (r.CacheFile == name || filepath.Base(r.CacheFile) == name)
+		},
 		func(r show.Row) bool { return samePath(r.Netns, name) },
 	} {
 		if found := pick(rows, same); len(found) > 0 {
