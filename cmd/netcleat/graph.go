@@ -19,7 +19,7 @@ func graphCommand() *cobra.Command {
 each link with their indexes, addresses and published ports. Without a NETWORK all are
 drawn.`,
 		Example: `  netcleat graph
-  netcleat graph nat --format dot | dot -Tsvg >nat.svg`,
+  netcleat graph nat --format svg >nat.svg`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			all, err := show.Networks(c.Context(), places)

@@ -39,13 +39,13 @@ func networkInspectCommand() *cobra.Command {
 	places := show.Defaults()
 	c := &cobra.Command{
 		Use:   "inspect NETWORK",
-		Short: "Print all that is known of a network, as JSON",
+		Short: "Print all that is known of a network, its firewall rules included, as JSON",
 		Example: `  netcleat network inspect nat
   netcleat network inspect nat | jq -r '.[0].containers[].addresses[0]'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			all, err := show.Networks(c.Context(), places)
-			return errors.Join(show.Inspect(c.OutOrStdout(), all, args[0]), err)
+			return errors.Join(show.Inspect(c.Context(), c.OutOrStdout(), all, args[0]), err)
 		},
 	}
 	confDir(c, &places)

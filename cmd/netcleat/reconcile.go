@@ -11,11 +11,11 @@ func reconcileCommand() *cobra.Command {
 	o := reconcile.Options{Journal: journal.Default}
 	c := &cobra.Command{
 		Use:   "reconcile",
-		Short: "Restore the firewall rules of all attachments",
-		Long: `Restore the firewall rules of all attachments that live, of all networks:
-masquerading, published ports, what firewall lets through or keeps out, and the check
-of hardware addresses (macspoofchk). It is for after a flush of the rules, and for
-after firewalld has been reloaded.
+		Short: "Restore the rules of all attachments",
+		Long: `Restore the rules of all attachments that live, of all networks: masquerading,
+published ports, what firewall lets through or keeps out, the check of hardware
+addresses (macspoofchk), limits (bandwidth), and routing by source address (sbr). It is
+for after a flush of the rules, and for after firewalld has been reloaded.
 
 All it needs is what the plugins have written to ` + string(journal.Default) + `. What is in place
 stays as it is, so that it may be called at any time. Attachments whose sandbox is

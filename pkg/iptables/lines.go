@@ -79,6 +79,9 @@ func (l Line) Has(option, value string) bool {
 	return false
 }
 
+// Words are the rule's words after its chain.
+func (l Line) Words() []string { return l.words }
+
 // Delete is the line of a script that deletes the rule.
 func (l Line) Delete() string { return "-D " + l.text }
 

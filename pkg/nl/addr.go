@@ -105,6 +105,9 @@ type Neigh struct {
 	IP    netip.Addr
 	MAC   net.HardwareAddr
 	State uint16 // NUD_REACHABLE, NUD_STALE …
+	// Bridge is set where the entry is a bridge's, of which Index is the port: the
+	// bridge's own index.
+	Bridge int
 }
 
 // SetNeigh adds or replaces a neighbour entry.
@@ -125,4 +128,41 @@ func DelNeigh(n Neigh) *Message {
 	m := NewMessage("delete neighbour "+n.IP.String(), unix.RTM_DELNEIGH, 0, h...).IP(unix.NDA_DST, n.IP)
 	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
 	return m
+}
+
+// Neighs returns the neighbours of a family: unix.AF_INET, AF_INET6, or
+// AF_BRIDGE for what bridges have learnt of their ports. Its cost grows with
+// their number.
+func (c *Conn) Neighs(family uint8) ([]Neigh, error) {
+	h := make([]byte, unix.SizeofNdMsg)
+	h[0] = family
+	var all []Neigh
+	m := NewMessage("list neighbours", unix.RTM_GETNEIGH, 0, h...)
+	m.Reply = func(b []byte) error {
+		n, err := ParseNeigh(b)
+		if err == nil && b[0] == family {
+			all = append(all, n)
+		}
+		return err
+	}
+	return all, c.Dump(m, func() { all = nil })
+}
+
+// ParseNeigh reads the body of an RTM_NEWNEIGH message.
+func ParseNeigh(b []byte) (Neigh, error) {
+	if len(b) < unix.SizeofNdMsg {
+		return Neigh{}, errors.New("neighbour message cut short")
+	}
+	n := Neigh{Index: int(binary.NativeEndian.Uint32(b[4:])), State: binary.NativeEndian.Uint16(b[8:])}
+	Attrs(b[unix.SizeofNdMsg:], func(typ uint16, d []byte) {
+		switch typ {
+		case unix.NDA_DST:
+			n.IP, _ = netip.AddrFromSlice(d)
+		case unix.NDA_LLADDR:
+			n.MAC = append(net.HardwareAddr(nil), d...)
+		case unix.NDA_MASTER:
+			n.Bridge = int(u32(d))
+		}
+	})
+	return n, nil
 }

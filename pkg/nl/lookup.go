@@ -14,7 +14,11 @@ import (
 func (c *Conn) RouteTo(addr netip.Addr) (Route, error) {
 	h := make([]byte, unix.SizeofRtMsg)
 	h[0], h[1] = family(addr), uint8(addr.BitLen())
-	binary.NativeEndian.PutUint32(h[8:], unix.RTM_F_FIB_MATCH|unix.RTM_F_LOOKUP_TABLE)
+	flags := uint32(unix.RTM_F_FIB_MATCH)
+	if addr.Is4() { // IPv6 always names the table, and refuses the flag once dumps are strict
+		flags |= unix.RTM_F_LOOKUP_TABLE
+	}
+	binary.NativeEndian.PutUint32(h[8:], flags)
 	m := NewMessage(fmt.Sprintf("route to %s", addr), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, addr)
 	var found []Route
 	m.Reply = func(b []byte) (err error) {

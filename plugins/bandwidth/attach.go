@@ -212,9 +212,11 @@ func hashedName(s string) string {
 }
 
 // alias says in words whose the ifb device is.
-func alias(c *plugin.Call) string {
+func alias(c *plugin.Call) string { return aliasOf(c.Key("")) }
+
+func aliasOf(k journal.Key) string {
 	const limit = 255
-	return journal.Cut("netcleat "+c.Conf.Name+" "+c.ContainerID+" "+c.IfName, limit)
+	return journal.Cut("netcleat "+k.Network+" "+k.ContainerID+" "+k.IfName, limit)
 }
 
 // createIFB makes the device. One that is this attachment's by its alias stayed

@@ -33,29 +33,37 @@ func check(_ context.Context, c *plugin.Call, conf config) (err error) {
 	if err != nil {
 		return err
 	}
-	var list subnets
-	if st.Subnets != nil {
-		list = *st.Subnets
-	}
+	return st.check(p.Host, host)
+}
+
+// check compares what limits the host's end.
+func (st state) check(c *nl.Conn, host *nl.Link) error {
 	if st.Ingress != nil {
-		if err := (shaper{*st.Ingress, list, true}).check(p.Host, host); err != nil {
+		if err := (shaper{*st.Ingress, st.list(), true}).check(c, host); err != nil {
 			return err
 		}
 	}
 	if st.Egress == nil {
 		return nil
 	}
-	ifb, err := p.Host.LinkByName(st.IFB)
+	ifb, err := c.LinkByName(st.IFB)
 	if nl.NotFound(err) || err == nil && !ifb.Up() {
 		return cnierr.Check("ifb device %s is missing or down", st.IFB)
 	}
 	if err != nil {
 		return err
 	}
-	if err := redirected(p.Host, host, ifb); err != nil {
+	if err := redirected(c, host, ifb); err != nil {
 		return err
 	}
-	return shaper{*st.Egress, list, false}.check(p.Host, ifb)
+	return shaper{*st.Egress, st.list(), false}.check(c, ifb)
+}
+
+func (st state) list() subnets {
+	if st.Subnets == nil {
+		return subnets{}
+	}
+	return *st.Subnets
 }
 
 // expected is what ADD made: by the record, or where the reference attached, by

@@ -323,7 +323,12 @@ func status(_ context.Context, _ *plugin.Call, conf config) error {
 // gc removes the rules of a network that no attachment needs any more. Those of
 // valid attachments have records, or are the reference's.
 func gc(ctx context.Context, c *plugin.Call, _ config) error {
-	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "firewall"}, dir: c.Journal, gate: c.Gate}
+	return Collect(ctx, c.Gate, c.Journal, c.Conf.Name)
+}
+
+// Collect removes the rules of a network where no record needs them.
+func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
+	j := &job{key: journal.Key{Network: network, Plugin: "firewall"}, dir: dir, gate: g}
 	some, err := j.needed(func(needs) bool { return true })
 	if err != nil || some {
 		return err

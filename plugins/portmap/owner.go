@@ -46,6 +46,15 @@ func (o owner) find(dir journal.Dir) (journal.Record, bool) {
 	return r, err == nil && id.Same(r.NetnsID)
 }
 
+// recorded reports whether the owner has a record.
+func (o owner) recorded(dir journal.Dir) bool {
+	_, err := dir.Read(journal.Key{Network: o.network, ContainerID: o.id, IfName: o.ifName, Plugin: "portmap"})
+	if err != nil {
+		_, err = o.search(dir)
+	}
+	return err == nil
+}
+
 // search looks through all records for an owner whose names were cut.
 func (o owner) search(dir journal.Dir) (journal.Record, error) {
 	names, err := dir.Networks()

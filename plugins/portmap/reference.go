@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
@@ -190,6 +191,42 @@ func (j *job) gcElements(ctx context.Context, n *nft.Conn, c *plugin.Call) error
 			})
 		})
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Collect removes the network's elements whose owners have no record, and the
+// network's chain where nothing needs it.
+func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
+	j := &job{key: journal.Key{Network: network, Plugin: "portmap"}, dir: dir, gate: g, note: func(string, ...any) {}}
+	return j.locked(ctx, func(n *nft.Conn) error {
+		for _, v6 := range []bool{false, true} {
+			err := n.Update(ctx, "collect published ports of "+network, func(tx *nft.Tx) error {
+				return j.collect(n, tx, layoutOf(v6))
+			})
+			if err != nil && !nft.Missing(err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// collect removes the elements of one family, also where the network's chain is
+// not there.
+func (j *job) collect(c *nft.Conn, tx *nft.Tx, l layout) error {
+	stale := func(o owner) bool { return o.network == journal.Cut(j.key.Network, networkRoom) && !o.recorded(j.dir) }
+	info, err := c.GetChain(l.network(j.key.Network))
+	if err != nil {
+		return err
+	}
+	if info != nil {
+		return j.sweep(c, tx, l, stale)
+	}
+	for _, set := range l.group(nil).sets() {
+		if err := sweepSet(c, tx, set, stale); err != nil {
 			return err
 		}
 	}

@@ -10,35 +10,27 @@ import (
 	"slices"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
-)
-
-// Level says how bad a finding is.
-type Level string
-
-// The levels. Only a Problem is something that does not work, or a leak that is
-// proven.
-const (
-	Fine    Level = "ok"
-	Note    Level = "note"
-	Warning Level = "warning"
-	Problem Level = "problem"
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	Level Level
+	Level finding.Level
 	What  string
-	Mend  string // the command that mends it, or what to do
+	Mend  finding.Mend
+	fix   func(context.Context) error // mends what is proven, and looks again before it does; nil where that is another command's part
 }
 
 // Options say where to look.
 type Options struct {
 	show.Places
-	Path string    // CNI_PATH
-	Tell io.Writer // how far it is, where that is a terminal
+	Path   string    // CNI_PATH
+	Binary string    // the plugin binary of this suite; "" for the installed plugins
+	Tell   io.Writer // how far it is, where that is a terminal
 }
 
 // exam is what one look has gathered.
@@ -47,16 +39,29 @@ type exam struct {
 	networks []show.Network
 	rows     []show.Row
 	all      []attached.Attachment
+	links    []*nl.Link      // the host's
+	holders  map[string]bool // containers that have leases
+	leased   map[string]bool // networks that have some
+	looked   map[string]bool // networks that nothing but rules speak of
 	found    []Finding
 }
 
-func (e *exam) add(l Level, mend, format string, args ...any) {
-	e.found = append(e.found, Finding{l, fmt.Sprintf(format, args...), mend})
+// nothing is to be done about a finding.
+var nothing = finding.Mend{}
+
+func (e *exam) add(l finding.Level, mend finding.Mend, format string, args ...any) {
+	e.found = append(e.found, Finding{Level: l, What: fmt.Sprintf(format, args...), Mend: mend})
+}
+
+// fixable adds a proven leak, which fix removes.
+func (e *exam) fixable(fix func(context.Context) error, format string, args ...any) {
+	e.add(finding.Problem, finding.Run("netcleat doctor --fix"), format, args...)
+	e.found[len(e.found)-1].fix = fix
 }
 
 // Examine looks at everything, and returns what it has found.
 func Examine(ctx context.Context, o Options) []Finding {
-	e := &exam{Options: o}
+	e := &exam{Options: o, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}}
 	var err error
 	if e.networks, err = show.Networks(ctx, o.Places); err != nil {
 		e.broken(err)
@@ -70,10 +75,15 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.kernel()
 	e.host()
 	e.configuration()
+	e.lint()
 	e.attachments()
 	e.rules(ctx)
 	e.leases(ctx)
-	e.links()
+	e.ports()
+	e.shapers()
+	e.marks(ctx)
+	e.chains(ctx)
+	e.backups()
 	return e.found
 }
 
@@ -86,9 +96,8 @@ func (e *exam) broken(err error) {
 		}
 		return
 	}
-	f := Finding{Problem, err.Error(), "correct or remove it"}
-	if !slices.Contains(e.found, f) {
-		e.found = append(e.found, f)
+	if !slices.ContainsFunc(e.found, func(f Finding) bool { return f.What == err.Error() }) {
+		e.add(finding.Problem, finding.Do("correct or remove it"), "%v", err)
 	}
 }
 
@@ -102,16 +111,16 @@ func (e *exam) attachments() {
 		case r.Health == show.Healthy:
 			healthy++
 		case r.Health == show.Dead:
-			e.add(Problem, "netcleat gc", "%s: the sandbox is gone, and there is a record (%v)", who, r.Plugins)
+			e.add(finding.Problem, finding.Run("netcleat gc"), "%s: the sandbox is gone, and there is a record (%v)", who, r.Plugins)
 		case r.Health == show.Unseen && r.Recorded:
-			e.add(Warning, "detach it with its runtime", "%s: no namespace at %s, but nothing proves that it is gone", who, r.Netns)
+			e.add(finding.Warning, finding.Do("detach it with its runtime"), "%s: no namespace at %s, but nothing proves that it is gone", who, r.Netns)
 		case r.Health == show.Unseen:
-			e.add(Warning, "detach it with its runtime, or remove "+r.CacheFile, "%s: libcni remembers it, but there is no namespace at %s", who, r.Netns)
+			e.add(finding.Warning, finding.Mend{Command: "rm " + finding.Quote(r.CacheFile), When: "where its runtime has forgotten it"}, "%s: libcni remembers it, but there is no namespace at %s", who, r.Netns)
 		default:
-			e.add(Problem, "restart the container", "%s: %s", who, r.Health)
+			e.add(finding.Problem, finding.Mend{Command: "netcleat explain " + finding.Quote(r.Container), When: "says what mends it"}, "%s: %s", who, r.Health)
 		}
 	}
-	e.add(Fine, "", "attachments in order: %d of %d", healthy, len(e.rows))
+	e.add(finding.Fine, nothing, "attachments in order: %d of %d", healthy, len(e.rows))
 }
 
 // rules looks for attachments that lack some.
@@ -130,26 +139,49 @@ func (e *exam) rules(ctx context.Context) {
 	}
 	for _, a := range live {
 		if plugins := missing[a.String()]; len(plugins) > 0 {
-			e.add(Problem, "netcleat reconcile", "%s: firewall rules of %v are missing", a, plugins)
+			e.add(finding.Problem, finding.Run("netcleat reconcile"), "%s: rules of %v are missing", a, plugins)
 		}
 	}
 	if len(missing) == 0 {
-		e.add(Fine, "", "firewall rules of %d attachments in place", len(live))
+		e.add(finding.Fine, nothing, "rules of %d attachments in place", len(live))
 	}
+}
+
+// Fix mends those of the findings that are proven leaks, and says so; with
+// dryRun it says what it would do.
+func Fix(ctx context.Context, w io.Writer, found []Finding, dryRun bool) error {
+	var errs []error
+	for _, f := range found {
+		switch {
+		case dryRun && f.fix != nil:
+			fmt.Fprintf(w, "would mend: %s\n", f.What)
+		case dryRun && f.Mend == finding.Run("netcleat reconcile"):
+			fmt.Fprintf(w, "would restore: %s\n", f.What)
+		case dryRun || f.fix == nil:
+		default:
+			if err := f.fix(ctx); err != nil {
+				fmt.Fprintf(w, "left: %s: %v\n", f.What, err)
+				errs = append(errs, fmt.Errorf("%s: %w", f.What, err))
+				continue
+			}
+			fmt.Fprintf(w, "mended: %s\n", f.What)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Print prints findings and returns the number of problems.
 func Print(w io.Writer, found []Finding) (problems int) {
-	for _, l := range []Level{Fine, Note, Warning, Problem} {
+	for _, l := range []finding.Level{finding.Fine, finding.Note, finding.Warning, finding.Problem} {
 		for _, f := range found {
 			if f.Level != l {
 				continue
 			}
 			fmt.Fprintf(w, "%s%*s %s\n", term.Level(w, string(f.Level)), 8-len(f.Level), "", f.What)
-			if f.Mend != "" {
+			if f.Mend != nothing {
 				fmt.Fprintf(w, "%-8s   -> %s\n", "", f.Mend)
 			}
-			if l == Problem {
+			if l == finding.Problem {
 				problems++
 			}
 		}

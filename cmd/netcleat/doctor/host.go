@@ -3,12 +3,16 @@ package doctor
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/netcleat/lint"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -21,30 +25,30 @@ import (
 func (e *exam) kernel() {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err == nil {
-		e.add(Fine, "", "kernel %s", unix.ByteSliceToString(u.Release[:]))
+		e.add(finding.Fine, nothing, "kernel %s", unix.ByteSliceToString(u.Release[:]))
 	}
 	c, err := nft.Dial(nil, nil)
 	if err != nil {
-		e.add(Problem, "load nf_tables, or install iptables", "netfilter: %v", err)
+		e.add(finding.Problem, finding.Do("load nf_tables, or install iptables"), "netfilter: %v", err)
 		return
 	}
 	defer func() { _ = c.Close() }() // was only read from
 	switch tool := (iptables.Tool{}); {
 	case c.Available():
-		e.add(Fine, "", "kernel has nf_tables")
+		e.add(finding.Fine, nothing, "kernel has nf_tables")
 	case tool.Installed():
-		e.add(Warning, "load nf_tables", "the kernel lacks nf_tables: iptables is used, which is slower, and ingressPolicy cannot be")
+		e.add(finding.Warning, finding.Do("load nf_tables"), "the kernel lacks nf_tables: iptables is used, which is slower, and ingressPolicy cannot be")
 	default:
-		e.add(Problem, "load nf_tables, or install iptables", "neither nf_tables nor iptables: ipMasq, portmap and firewall cannot work")
+		e.add(finding.Problem, finding.Do("load nf_tables, or install iptables"), "neither nf_tables nor iptables: ipMasq, portmap and firewall cannot work")
 	}
 	e.managers(c)
 	conn, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
-		e.add(Problem, "", "rtnetlink: %v", err)
+		e.add(finding.Problem, nothing, "rtnetlink: %v", err)
 		return
 	}
 	if netns.CookieOf(conn.Fd()) == 0 {
-		e.add(Note, "", "the kernel has no namespace cookies (Linux 5.14): a namespace that took a dead one's number passes for it")
+		e.add(finding.Note, nothing, "the kernel has no namespace cookies (Linux 5.14): a namespace that took a dead one's number passes for it")
 	}
 	_ = conn.Close()
 }
@@ -52,35 +56,47 @@ func (e *exam) kernel() {
 // managers names the others that have firewall rules.
 func (e *exam) managers(c *nft.Conn) {
 	if iptables.LegacyLoaded("nat") || iptables.LegacyLoaded("filter") {
-		e.add(Note, "", "the kernel's old iptables tables are loaded: masquerading and published ports go there, too")
+		e.add(finding.Note, nothing, "the kernel's old iptables tables are loaded: masquerading and published ports go there, too")
 	}
 	if there, err := c.HasTable(nft.Table{Family: nft.Inet, Name: "firewalld"}); err == nil && there {
-		e.add(Note, "docs/reconcile.md has a unit for that", "firewalld is active: its reload removes what is not its own")
+		e.add(finding.Note, finding.Do("docs/reconcile.md has a unit for that"), "firewalld is active: its reload removes what is not its own")
 	}
 	filter := nft.Table{Family: nft.IPv4, Name: "filter"}
 	for chain, manager := range map[string]string{"DOCKER-USER": "Docker", "ufw-before-forward": "ufw", "KUBE-FORWARD": "kube-proxy"} {
 		if info, err := c.GetChain(nft.Chain{Table: filter, Name: chain}); err == nil && info != nil {
-			e.add(Note, "", "%s has rules in ip filter", manager)
+			e.add(finding.Note, nothing, "%s has rules in ip filter", manager)
 		}
 	}
 }
 
 // host looks at sysctls and tools.
 func (e *exam) host() {
-	for _, n := range e.networks {
-		if n.Driver != "bridge" && n.Driver != "ptp" || !n.Masquerade {
-			continue
-		}
-		if v, err := sysctl.Get(nil, "net/ipv4/ip_forward"); err == nil && v == "0" && len(n.Containers) > 0 {
-			e.add(Problem, "sysctl net.ipv4.ip_forward=1", "forwarding is off: the containers of %s reach nobody but the host", n.Name)
-		}
-	}
+	e.forwarding()
 	if v, err := sysctl.Get(nil, "net/bridge/bridge-nf-call-iptables"); err == nil && v == "1" {
-		e.add(Note, "", "bridge-nf-call-iptables is on: the host's rules also meet what stays within a bridge")
+		e.add(finding.Note, nothing, "bridge-nf-call-iptables is on: the host's rules also meet what stays within a bridge")
 	}
 	for _, n := range e.networks {
 		for _, raw := range n.Options {
 			e.tools(n.Name, raw)
+		}
+	}
+}
+
+// forwarding looks whether the host forwards for the networks that need it.
+func (e *exam) forwarding() {
+	for _, f := range []struct{ key, command, what, mark string }{
+		{"net/ipv4/ip_forward", "sysctl -w net.ipv4.ip_forward=1", "forwarding", "."},
+		{"net/ipv6/conf/all/forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1", "forwarding of IPv6", ":"},
+	} {
+		v, err := sysctl.Get(nil, f.key)
+		if err != nil || v != "0" {
+			continue
+		}
+		for _, n := range e.networks {
+			needs := slices.ContainsFunc(n.Containers, func(r show.Row) bool { return strings.Contains(strings.Join(r.Addresses, " "), f.mark) })
+			if n.Masquerade && needs && (n.Driver == "bridge" || n.Driver == "ptp") {
+				e.add(finding.Problem, finding.Run(f.command), "%s is off: the containers of %s reach nobody but the host", f.what, n.Name)
+			}
 		}
 	}
 }
@@ -97,7 +113,7 @@ func (e *exam) tools(network string, raw json.RawMessage) {
 	}
 	for _, tool := range iptables.Both(false) {
 		if !tool.Installed() {
-			e.add(Problem, "install iptables", "network %s wants backend iptables, which is not installed", network)
+			e.add(finding.Problem, finding.Do("install iptables"), "network %s wants backend iptables, which is not installed", network)
 			return
 		}
 	}
@@ -113,11 +129,11 @@ func (e *exam) configuration() {
 			}
 			seen = append(seen, p)
 			if !installed(e.Path, p) {
-				e.add(Problem, "netcleat install DIR", "network %s: no plugin %q in %s", n.Name, p, e.Path)
+				e.add(finding.Problem, finding.Mend{Command: "netcleat install " + finding.Quote(filepath.SplitList(e.Path + ":")[0]), When: "where it is one of this suite's"}, "network %s: no plugin %q in %s", n.Name, p, e.Path)
 			}
 		}
 	}
-	e.add(Fine, "", "networks: %d", len(e.networks))
+	e.add(finding.Fine, nothing, "networks: %d", len(e.networks))
 }
 
 func installed(path, plugin string) bool {
@@ -127,30 +143,57 @@ func installed(path, plugin string) bool {
 	})
 }
 
-// links looks for ports of the networks' bridges that are no attachment's.
-func (e *exam) links() {
+// lint looks at the configurations, each alone and all together.
+func (e *exam) lint() {
+	if _, err := os.Stat(e.NetConf); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	wrong := 0
+	for _, f := range lint.Check(e.NetConf) {
+		if slices.ContainsFunc(e.found, func(o Finding) bool { return strings.HasPrefix(o.What, f.File+": ") }) {
+			continue // it cannot even be read
+		}
+		level := map[lint.Level]finding.Level{lint.Error: finding.Problem, lint.Warning: finding.Warning, lint.Note: finding.Note}[f.Level]
+		mend := finding.Mend{Command: "netcleat lint " + finding.Quote(f.File), When: "until it finds nothing"}
+		e.add(level, mend, "%s: %s", f.Where(), f.Message)
+		wrong++
+	}
+	if wrong == 0 {
+		e.add(finding.Fine, nothing, "configurations in order")
+	}
+}
+
+// ports looks for ends of veth pairs that are no attachment's: ports of the
+// networks' bridges, and what has this suite's alias.
+func (e *exam) ports() {
 	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		e.broken(err)
 		return
 	}
-	all, err := c.Links()
+	e.links, err = c.Links()
 	if err = errors.Join(err, c.Close()); err != nil {
 		e.broken(err)
 		return
 	}
 	names, known := map[int]string{}, map[int]bool{}
-	for _, l := range all {
+	for _, l := range e.links {
 		names[l.Index] = l.Name
 	}
 	for _, r := range e.rows {
 		known[r.HostIndex] = true
 	}
-	for _, l := range all {
+	for _, l := range e.links {
+		if l.Kind != "veth" || known[l.Index] {
+			continue
+		}
+		mend := finding.Mend{Command: "ip link del " + finding.Quote(l.Name), When: "where nobody needs it"}
 		bridge := names[l.Master]
-		ours := slices.ContainsFunc(e.networks, func(n show.Network) bool { return n.Driver == "bridge" && n.Link == bridge })
-		if ours && l.Kind == "veth" && !known[l.Index] {
-			e.add(Warning, "where nobody needs it: ip link del "+l.Name, "%s is a port of %s, but of no attachment that anybody remembers", l.Name, bridge)
+		switch {
+		case slices.ContainsFunc(e.networks, func(n show.Network) bool { return n.Driver == "bridge" && n.Link == bridge }):
+			e.add(finding.Warning, mend, "%s is a port of %s, but of no attachment that anybody remembers", l.Name, bridge)
+		case strings.HasPrefix(l.Alias, "netcleat "):
+			e.add(finding.Warning, mend, "%s was made for %q, which nobody remembers", l.Name, strings.TrimPrefix(l.Alias, "netcleat "))
 		}
 	}
 }

@@ -1,13 +1,19 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/lease"
 )
 
@@ -46,19 +52,49 @@ func (e *exam) leasesOf(ctx context.Context, n show.Network) (err error) {
 		owners[lease.Owner{ContainerID: r.Container, IfName: r.Interface}] = true
 		owners[lease.Owner{ContainerID: r.Container}] = true
 	}
+	e.unleased(n, dir, all)
 	held := 0
 	for _, l := range all {
+		e.holders[l.Owner.ContainerID], e.leased[n.Name] = true, true
 		file := filepath.Join(dir, l.Addr.String())
 		switch {
 		case l.Foreign:
-			e.add(Note, "", "network %s: %s was reserved by hand", n.Name, l.Addr)
+			e.add(finding.Note, nothing, "network %s: %s was reserved by hand", n.Name, l.Addr)
 		case owners[l.Owner]:
 			held++
 		default:
-			e.add(Warning, "where that container is gone: rm "+file,
+			e.add(finding.Warning, finding.Mend{Command: "rm " + finding.Quote(file), When: "where that container is gone"},
 				"network %s: %s is held by container %s %s, which neither the journal nor libcni knows", n.Name, l.Addr, l.Owner.ContainerID, l.Owner.IfName)
 		}
 	}
-	e.add(Fine, "", "network %s: %d of %d leases are attachments'", n.Name, held, len(all))
+	e.add(finding.Fine, nothing, "network %s: %d of %d leases are attachments'", n.Name, held, len(all))
 	return nil
+}
+
+// unleased looks for attachments that live without a lease of their addresses.
+func (e *exam) unleased(n show.Network, dir string, all []lease.Lease) {
+	held := map[string]bool{}
+	for _, l := range all {
+		held[l.Addr.String()] = true
+	}
+	for _, r := range n.Containers {
+		for _, a := range r.Addresses {
+			addr, _, _ := strings.Cut(a, "/")
+			if r.Health != show.Healthy || held[addr] || !leases(r, n.IPAM.DataDir) {
+				continue
+			}
+			e.add(finding.Problem, show.TakeLease(filepath.Join(dir, addr), r), "%s %s %s: has %s without a lease: another container may be given it", n.Name, r.Container, r.Interface, addr)
+		}
+	}
+}
+
+// leases reports whether the attachment's own configuration says that host-local
+// keeps its leases there: the network's may have been changed since.
+func leases(r show.Row, dataDir string) bool {
+	return slices.ContainsFunc(r.Attachment().Records, func(rec journal.Record) bool {
+		var conf struct {
+			IPAM struct{ Type, DataDir string }
+		}
+		return json.Unmarshal(rec.Config, &conf) == nil && conf.IPAM.Type == "host-local" && cmp.Or(conf.IPAM.DataDir, "/var/lib/cni/networks") == dataDir
+	})
 }

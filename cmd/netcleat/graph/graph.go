@@ -15,7 +15,7 @@ import (
 )
 
 // Formats are how a picture is written.
-var Formats = []string{"text", "dot", "mermaid"}
+var Formats = []string{"text", "dot", "mermaid", "svg"}
 
 // node is a network with its link on the host.
 type node struct {
@@ -25,7 +25,7 @@ type node struct {
 
 // Draw draws the networks in the format.
 func Draw(w io.Writer, networks []show.Network, format string) error {
-	draw := map[string]func([]node) string{"text": text, "dot": dot, "mermaid": mermaid}[format]
+	draw := map[string]func([]node) string{"text": text, "dot": dot, "mermaid": mermaid, "svg": svg}[format]
 	if draw == nil {
 		return fmt.Errorf("format %q: want %s", format, strings.Join(Formats, ", "))
 	}

@@ -1,5 +1,5 @@
-// Package reconcile restores the firewall rules of attachments that live, after
-// somebody has flushed them. What they are is in the journal: it needs neither
+// Package reconcile restores the rules of attachments that live, after somebody
+// has flushed them: of the firewall, limits, and routing by source address. What they are is in the journal: it needs neither
 // runtime nor configuration files.
 package reconcile
 
@@ -16,9 +16,11 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
 	"github.com/netcleat/netcleat/plugins/firewall"
 	"github.com/netcleat/netcleat/plugins/portmap"
+	"github.com/netcleat/netcleat/plugins/sbr"
 )
 
 // Options say what to reconcile.
@@ -32,10 +34,12 @@ type Options struct {
 
 // restore are the plugins that make rules.
 var restore = map[string]func(context.Context, gate.Gate, journal.Dir, journal.Record) error{
-	"bridge":   bridge.Reconcile,
-	"ptp":      masq.Reconcile,
-	"firewall": firewall.Reconcile,
-	"portmap":  portmap.Reconcile,
+	"bridge":    bridge.Reconcile,
+	"ptp":       masq.Reconcile,
+	"firewall":  firewall.Reconcile,
+	"portmap":   portmap.Reconcile,
+	"bandwidth": bandwidth.Reconcile,
+	"sbr":       sbr.Reconcile,
 }
 
 // lockWait bounds how long an operation on an attachment is waited for.

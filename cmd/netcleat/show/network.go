@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
 )
@@ -28,6 +29,7 @@ type Network struct {
 	IPAM       IPAM              `json:"ipam"`
 	Masquerade bool              `json:"masquerade"`
 	Containers []Row             `json:"containers"`
+	Rules      []ruleset.Mark    `json:"rules,omitempty"`   // of the firewall; only Inspect looks
 	Options    []json.RawMessage `json:"options,omitempty"` // the plugins' configurations
 }
 
@@ -226,11 +228,22 @@ func Find(all []Network, name string) (Network, error) {
 	return Network{}, fmt.Errorf("network %q: neither configured nor attached to (there are: %s)", name, strings.Join(names, ", "))
 }
 
-// Inspect prints all that is known of the network of that name, as JSON.
-func Inspect(w io.Writer, all []Network, name string) error {
+// Inspect prints all that is known of the network of that name, as JSON, with
+// its firewall rules.
+func Inspect(ctx context.Context, w io.Writer, all []Network, name string) error {
 	n, err := Find(all, name)
 	if err != nil {
 		return err
 	}
-	return printJSON(w, []Network{n})
+	rules, err := ruleset.Read(ctx)
+	if err != nil {
+		return errors.Join(printJSON(w, []Network{n}), err)
+	}
+	marks, err := rules.Marks()
+	var ids []string
+	for _, r := range n.Containers {
+		ids = append(ids, r.Container)
+	}
+	n.Rules = ruleset.Of(marks, n.Name, ids)
+	return errors.Join(printJSON(w, []Network{n}), err)
 }

@@ -5,6 +5,7 @@ package show
 import (
 	"cmp"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/plugins/portmap"
 )
@@ -58,11 +60,16 @@ type Row struct {
 	attached attached.Attachment
 }
 
+// Attachment is what the journal knows of the row; without records where it is
+// another suite's.
+func (r Row) Attachment() attached.Attachment { return r.attached }
+
 // What a Row's Health may be, beside a defect in words.
 const (
 	Healthy = "ok" // as far as can be seen
 	Dead    = "sandbox gone"
 	Unseen  = "sandbox not found" // which proves nothing
+	Leaving = "DEL not finished"
 )
 
 // observer looks at what rows speak of.
@@ -203,22 +210,33 @@ func (o *observer) health(r *Row) string {
 			return Unseen
 		}
 		if slices.ContainsFunc(r.attached.Records, func(rec journal.Record) bool { return o.journal.Leaving(rec.Key) }) {
-			return "DEL not finished"
+			return Leaving
 		}
 	}
-	p, err := nl.Open(r.Netns, nil)
-	if err != nil || p.Sandbox == nil {
-		if p != nil {
-			_ = p.Close()
-		}
+	l, err := inSandbox(r.Netns, r.Interface)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return Unseen
-	}
-	l, err := p.Sandbox.LinkByName(r.Interface)
-	_ = p.Close() // was only read from
-	if err != nil {
+	case err != nil:
 		return "no " + r.Interface
 	}
 	return o.compare(r, l)
+}
+
+// inSandbox looks up a link of the namespace at path. Where that is none, the
+// error satisfies errors.Is(err, fs.ErrNotExist).
+func inSandbox(path, name string) (l *nl.Link, err error) {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return nil, fs.ErrNotExist
+	}
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	c, err := nl.Dial(ns, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, err
+	}
+	l, err = c.LinkByName(name)
+	return l, errors.Join(err, c.Close())
 }
 
 // compare looks at both ends of what leads into the sandbox.

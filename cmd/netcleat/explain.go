@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/explain"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
+)
+
+func explainCommand() *cobra.Command {
+	o := explain.Options{Places: show.Defaults()}
+	var format string
+	c := &cobra.Command{
+		Use:   "explain CONTAINER|NETNS",
+		Short: "Say what is wrong with a container's network, and what mends it",
+		Long: `Say for each attachment of a container what each plugin was to do and what the kernel
+has now, from the interface in the sandbox out to the host's firewall; then the first
+thing that breaks it, and the command that mends that. Nothing is changed.
+
+CONTAINER is an ID or the beginning of one, a pod as NAMESPACE/NAME, or the name of
+libcni's file; NETNS is the path of a network namespace. Of what other suites attached
+libcni's memory is all that is known.
+
+The exit status is 0 where there is no problem; notes are none.`,
+		Example: `  netcleat explain shop/web
+  netcleat explain /run/netns/web -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("output %q: want text or json", format)
+			}
+			if o.Binary == "" {
+				o.Binary = besideOrNone()
+			}
+			reports, err := explain.Container(c.Context(), o, args[0])
+			if len(reports) == 0 {
+				return err
+			}
+			print := explain.Print
+			if format == "json" {
+				print = explain.PrintJSON
+			}
+			err = errors.Join(err, print(c.OutOrStdout(), reports))
+			if n := explain.Broken(reports); n > 0 {
+				err = errors.Join(err, fmt.Errorf("%d of %d attachments do not work", n, len(reports)))
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&format, "output", "o", "text", "text or json")
+	f.StringVar(&o.Binary, "plugins", "", "the plugin binary; by default the file cni beside this command, or what is installed")
+	f.StringVar(&o.Path, "cni-path", cniPath(), "where plugins are installed")
+	return c
+}

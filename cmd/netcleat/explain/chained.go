@@ -1,0 +1,190 @@
+package explain
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/pkg/sysctl"
+	"github.com/netcleat/netcleat/plugins/portmap"
+)
+
+// chained looks at what a plugin after the first was to do. What firewall was to
+// do, forwarded looks at.
+func (x *exam) chained(_ context.Context, c conf, missing []string) error {
+	switch c.Type {
+	case "portmap":
+		return x.published(slices.Contains(missing, c.Type))
+	case "tuning":
+		return x.tuned(c)
+	case "bandwidth", "sbr":
+		want := map[string]string{"bandwidth": "its limits", "sbr": "its rules and routes in the sandbox"}[c.Type]
+		switch {
+		case slices.Contains(missing, c.Type):
+			x.problem(c.Type, want, "they are missing, or others than they were", restore)
+		case x.row.Recorded:
+			x.fine(c.Type, want, "so they are")
+		}
+	}
+	return nil
+}
+
+// published looks at published ports.
+func (x *exam) published(missing bool) error {
+	var ports []portmap.Port
+	for _, r := range x.row.Attachment().Records {
+		if r.Plugin == "portmap" {
+			var err error
+			if ports, err = portmap.Ports(r); err != nil {
+				return err
+			}
+		}
+	}
+	if len(ports) == 0 {
+		if len(x.row.Ports) > 0 && !x.rules.Speaks(x.row.Container) {
+			x.problem("portmap", "published "+strings.Join(x.row.Ports, " "), "no rule speaks of the container", again)
+		}
+		return nil
+	}
+	for _, p := range ports {
+		want := fmt.Sprintf("port %s to the container's %d", p, p.Container)
+		switch {
+		case p.Holder != "":
+			x.problem("portmap", want, "container "+p.Holder+" has it", finding.Mend{
+				Command: "nft delete element " + p.Element + " && netcleat reconcile", When: "takes it away from that container",
+			})
+		case missing:
+			x.problem("portmap", want, "it is missing in the firewall, or what leads to it", restore)
+		default:
+			x.fine("portmap", want, "so it is")
+		}
+		if err := x.sockets(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sockets remarks on who listens on the host and who does not in the sandbox.
+func (x *exam) sockets(p portmap.Port) error {
+	if p.Count > 1 {
+		return nil
+	}
+	proto, known := protocols[p.Protocol]
+	if !known {
+		return nil
+	}
+	outside, err := listeners(nil, proto, p.Host)
+	if err != nil {
+		return err
+	}
+	if len(outside) > 0 {
+		x.note("portmap", fmt.Sprintf("port %s of the host free", p), owner(outside)+" listens there: what comes from others goes to the container, not to it", finding.Mend{})
+	}
+	inside, err := listeners(x.pair.NS, proto, p.Container)
+	if err != nil {
+		return err
+	}
+	if len(inside) == 0 {
+		x.note("portmap", fmt.Sprintf("somebody to answer on port %d/%s in the sandbox", p.Container, p.Protocol), "nobody listens there", finding.Mend{})
+	}
+	return nil
+}
+
+// tuning is what is read of tuning's configuration.
+type tuning struct {
+	Sysctl   map[string]string `json:"sysctl"`
+	MAC      string            `json:"mac"`
+	MTU      int               `json:"mtu"`
+	Promisc  bool              `json:"promisc"`
+	AllMulti *bool             `json:"allmulti"`
+	TxQLen   *int              `json:"txQLen"`
+	Args     struct {
+		CNI *tuning `json:"cni"`
+	} `json:"args"`
+}
+
+// tuned looks at sysctls and attributes of the interface.
+func (x *exam) tuned(c conf) error {
+	var t tuning
+	if err := json.Unmarshal(c.raw, &t); err != nil {
+		return fmt.Errorf("tuning: configuration: %w", err)
+	}
+	keys := make([]string, 0, len(t.Sysctl))
+	for k := range t.Sysctl {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		x.tunedSysctl(k, t.Sysctl[k])
+	}
+	x.tunedLink(t)
+	return nil
+}
+
+// tunedMTU is the MTU that tuning gives the interface, 0 for none.
+func (x *exam) tunedMTU() int {
+	for _, c := range x.confs[1:] {
+		var t tuning
+		if c.Type == "tuning" && json.Unmarshal(c.raw, &t) == nil && t.MTU != 0 {
+			return t.MTU
+		}
+	}
+	return 0
+}
+
+func (x *exam) tunedSysctl(name, value string) {
+	key := name
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
+		key = strings.Map(func(r rune) rune {
+			if r == '.' {
+				return '/'
+			}
+			if r == '/' {
+				return '.'
+			}
+			return r
+		}, key)
+	}
+	key = strings.Replace(key, "IFNAME", x.row.Interface, 1)
+	now, err := sysctl.Get(x.pair.NS, key)
+	have := ""
+	switch {
+	case err != nil:
+		return // it may only be written: tuning's CHECK knows
+	case !sysctl.Equal(now, value):
+		have = "it is " + now
+	}
+	x.judge("tuning", name+" = "+value, have, finding.Run(x.inside(setting(key, value))))
+}
+
+func (x *exam) tunedLink(t tuning) {
+	set := func(want, option string, same bool) {
+		have := ""
+		if !same {
+			have = "it is not"
+		}
+		x.judge("tuning", want+" on "+x.row.Interface, have, finding.Run(x.inside("ip link set "+finding.Quote(x.row.Interface)+" "+option)))
+	}
+	l := x.sandbox
+	const promisc, allMulti = 0x100, 0x200 // IFF_PROMISC, IFF_ALLMULTI
+	if mac, err := net.ParseMAC(t.MAC); err == nil && t.Args.CNI == nil {
+		set("MAC "+mac.String(), "address "+mac.String(), mac.String() == l.MAC.String())
+	}
+	if t.MTU != 0 && t.Args.CNI == nil {
+		set(fmt.Sprintf("MTU %d", t.MTU), fmt.Sprintf("mtu %d", t.MTU), l.MTU == t.MTU)
+	}
+	if t.Promisc {
+		set("promisc", "promisc on", l.Flags&promisc != 0)
+	}
+	if t.AllMulti != nil {
+		set(fmt.Sprintf("allmulti %v", *t.AllMulti), "allmulticast "+map[bool]string{true: "on", false: "off"}[*t.AllMulti], (l.Flags&allMulti != 0) == *t.AllMulti)
+	}
+	if t.TxQLen != nil {
+		set(fmt.Sprintf("txQLen %d", *t.TxQLen), fmt.Sprintf("txqueuelen %d", *t.TxQLen), l.TxQLen == *t.TxQLen)
+	}
+}

@@ -1,0 +1,211 @@
+// Package explain says for each attachment of a container what each plugin of
+// its list was to do and what the kernel has now, and names the first thing that
+// breaks connectivity, with the command that mends it. It changes nothing.
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// Options say where to look.
+type Options struct {
+	show.Places
+	Path   string // CNI_PATH
+	Binary string // the plugin binary of this suite; "" for the installed plugins
+}
+
+// Line is one thing that a plugin was to do.
+type Line struct {
+	Level  finding.Level `json:"level"`
+	Plugin string        `json:"plugin"`
+	Want   string        `json:"want"` // what was to be
+	Have   string        `json:"have"` // what the kernel has now
+	Mend   *finding.Mend `json:"mend,omitempty"`
+}
+
+// Report is what there is to say of one attachment.
+type Report struct {
+	Attachment show.Row `json:"attachment"`
+	Lines      []Line   `json:"lines"`
+	First      *Line    `json:"first,omitempty"` // the first thing that breaks it
+}
+
+// Container explains all attachments of the container that name stands for. What
+// could not be looked at is joined to the error.
+func Container(ctx context.Context, o Options, name string) (reports []Report, err error) {
+	rows, err := show.Rows(o.Places)
+	mine, ferr := find(rows, name)
+	if ferr != nil {
+		return nil, errors.Join(ferr, err)
+	}
+	rules, rerr := ruleset.Read(ctx)
+	if rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	for _, r := range mine {
+		x := &exam{Options: o, row: r, all: rows, container: mine, rules: rules}
+		if xerr := x.examine(ctx); xerr != nil {
+			err = errors.Join(err, fmt.Errorf("%s %s: %w", r.Network, r.Interface, xerr))
+		}
+		reports = append(reports, x.report())
+	}
+	return reports, err
+}
+
+// exam is the look at one attachment.
+type exam struct {
+	Options
+	plan
+	row       show.Row
+	all       []show.Row // of the host
+	container []show.Row // of the container
+	rules     *ruleset.Ruleset
+	pair      *nl.Pair
+	links     map[int]*nl.Link // the host's
+	sandbox   *nl.Link         // the interface
+	host      *nl.Link         // its end on the host, or what it is made from
+	lines     []Line
+}
+
+func (x *exam) report() Report {
+	r := Report{Attachment: x.row, Lines: x.lines}
+	if i := slices.IndexFunc(x.lines, func(l Line) bool { return l.Level == finding.Problem }); i >= 0 {
+		r.First = &x.lines[i]
+	}
+	return r
+}
+
+func (x *exam) add(l Line) { x.lines = append(x.lines, l) }
+
+func (x *exam) fine(plugin, want, have string) {
+	x.add(Line{Level: finding.Fine, Plugin: plugin, Want: want, Have: have})
+}
+
+func (x *exam) problem(plugin, want, have string, m finding.Mend) {
+	x.add(Line{Level: finding.Problem, Plugin: plugin, Want: want, Have: have, Mend: &m})
+}
+
+// note adds a remark; m may say nothing.
+func (x *exam) note(plugin, want, have string, m finding.Mend) {
+	l := Line{Level: finding.Note, Plugin: plugin, Want: want, Have: have}
+	if m != (finding.Mend{}) {
+		l.Mend = &m
+	}
+	x.add(l)
+}
+
+// judge adds a problem where have is not "", and says that all is well
+// otherwise.
+func (x *exam) judge(plugin, want, have string, m finding.Mend) {
+	if have == "" {
+		x.fine(plugin, want, "so it is")
+		return
+	}
+	x.problem(plugin, want, have, m)
+}
+
+// failed reports whether a problem of the plugin has been found.
+func (x *exam) failed(plugin string) bool {
+	return slices.ContainsFunc(x.lines, func(l Line) bool { return l.Level == finding.Problem && l.Plugin == plugin })
+}
+
+// again is for what only a new attachment can bring back.
+var again = finding.Do("only a new attachment brings it back: restart the container")
+
+// examine looks from the inside out, as a packet goes.
+func (x *exam) examine(ctx context.Context) (err error) {
+	if x.plan, err = planOf(x.row); err != nil {
+		return err
+	}
+	switch x.row.Health {
+	case show.Dead:
+		x.problem(x.main(), "a sandbox at "+x.row.Netns, "it is gone", finding.Run("netcleat gc"))
+		return nil
+	case show.Leaving:
+		x.problem(x.main(), "an attachment", "its DEL has begun and not ended", finding.Do("let its runtime detach it"))
+		return nil
+	case show.Unseen:
+		x.problem(x.main(), "a sandbox at "+x.row.Netns, "there is none, which does not prove that it is gone", finding.Do("detach it with its runtime"))
+		return nil
+	}
+	if here, err := x.here(); err != nil || !here {
+		return err
+	}
+	if err := x.open(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.pair.Close()) }()
+	there, err := x.findInterface()
+	if err != nil || !there {
+		return err
+	}
+	errs := []error{x.addresses(), x.routes(), x.insideNeighbours(), x.insideFilter()}
+	errs = append(errs, x.outside()...)
+	errs = append(errs, x.lease())
+	missing, err := x.missingRules(ctx)
+	errs = append(errs, err)
+	x.masquerading(missing)
+	for _, c := range x.confs[1:] {
+		errs = append(errs, x.chained(ctx, c, missing))
+	}
+	x.forwarded(missing)
+	return errors.Join(append(errs, x.checks(ctx))...)
+}
+
+// here reports whether the attachment was made from this network namespace: from
+// another the host's part cannot be seen.
+func (x *exam) here() (bool, error) {
+	judge, err := attached.NewJudge()
+	if err != nil {
+		return false, err
+	}
+	here := judge.Here(x.row.Attachment().Records)
+	if !here {
+		x.note(x.main(), "the network namespace that it was attached from", "this is another: netcleat explain has to run there", finding.Mend{})
+	}
+	return here, judge.Close()
+}
+
+// open opens both namespaces and lists the host's links.
+func (x *exam) open() (err error) {
+	if x.pair, err = nl.Open(x.row.Netns, nil); err != nil {
+		return err
+	}
+	if x.pair.Sandbox == nil {
+		return errors.Join(fmt.Errorf("sandbox %s: %w", x.row.Netns, fs.ErrNotExist), x.pair.Close())
+	}
+	all, err := x.pair.Host.Links()
+	if err != nil {
+		return errors.Join(err, x.pair.Close())
+	}
+	x.links = make(map[int]*nl.Link, len(all))
+	for _, l := range all {
+		x.links[l.Index] = l
+	}
+	return nil
+}
+
+// hostLink returns the host's link of that name, or nil.
+func (x *exam) hostLink(name string) *nl.Link {
+	for _, l := range x.links {
+		if l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// inside is a command that runs in the sandbox.
+func (x *exam) inside(command string) string {
+	return "nsenter --net=" + finding.Quote(x.row.Netns) + " " + command
+}

@@ -1,0 +1,155 @@
+package explain
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
+	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
+	"github.com/netcleat/netcleat/pkg/nl"
+)
+
+// restore is what brings missing rules back.
+var restore = finding.Run("netcleat reconcile")
+
+// missingRules returns the plugins whose rules the journal knows and the kernel
+// lacks.
+func (x *exam) missingRules(ctx context.Context) ([]string, error) {
+	a := x.row.Attachment()
+	if len(a.Records) == 0 {
+		return nil, nil
+	}
+	list, err := reconcile.Missing(ctx, x.Journal, []attached.Attachment{a})
+	return list[a.String()], err
+}
+
+// Addresses that belong to nobody (RFC 5737, 3849): they stand for the world.
+var (
+	world4 = netip.AddrFrom4([4]byte{198, 51, 100, 1})
+	world6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 15: 1})
+)
+
+// leaving is a packet of the container's to the world.
+func (x *exam) leaving(a netip.Addr) ruleset.Packet {
+	p := ruleset.Packet{Src: a, Dst: world4, In: x.gatewayLink()}
+	if a.Is6() {
+		p.Dst = world6
+	}
+	if r, err := x.pair.Host.RouteTo(p.Dst); err == nil && !nl.NoRoute(err) && x.links[r.Index] != nil {
+		p.Out = x.links[r.Index].Name
+	}
+	return p
+}
+
+// entering is the answer to it.
+func (x *exam) entering(a netip.Addr) ruleset.Packet {
+	p := x.leaving(a)
+	return ruleset.Packet{Src: p.Dst, Dst: p.Src, In: p.Out, Out: p.In, Answer: true}
+}
+
+// masquerading looks whether what leaves gets the host's address, where it is to.
+func (x *exam) masquerading(missing []string) {
+	c, plugin := x.confs[0], x.main()
+	ours := slices.Contains(missing, plugin)
+	if !c.IPMasq || !x.routed() {
+		if ours {
+			x.problem(plugin, "its rules (macspoofchk, no masquerading)", "some are missing", restore)
+		}
+		return
+	}
+	for _, h := range x.hops() {
+		subnet := h.addr.Masked()
+		want := "masquerading of " + subnet.String()
+		mend := restore
+		if !x.row.Recorded {
+			mend = finding.Run(rewrite(subnet))
+		}
+		switch {
+		case ours || x.rules.Masqueraded(x.leaving(h.addr.Addr())) == 0:
+			x.problem(plugin, want, "no rule does it: the world has no way to answer", mend)
+		case x.rules.Masqueraded(x.leaving(h.addr.Addr())) == 1:
+			x.note(plugin, want, "there are rules that may do it, which are not understood here", finding.Mend{})
+		default:
+			x.fine(plugin, want, "so it is")
+		}
+	}
+}
+
+// rewrite is a command that masquerades what leaves a subnet.
+func rewrite(subnet netip.Prefix) string {
+	return fmt.Sprintf("%s -t nat -A POSTROUTING -s %s ! -d %s -j MASQUERADE", iptablesOf(subnet.Addr()), subnet, subnet)
+}
+
+func iptablesOf(a netip.Addr) string {
+	if a.Is6() {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
+// forwarded looks whether the firewall lets the container's packets and the
+// answers through.
+func (x *exam) forwarded(missing []string) {
+	if !x.routed() {
+		return
+	}
+	plugin := "firewall"
+	if !x.has(plugin) {
+		plugin = x.main()
+	}
+	lacks := slices.Contains(missing, "firewall")
+	for _, h := range x.hops() {
+		a := h.addr.Addr()
+		want := "the firewall lets " + h.addr.Masked().String() + " through"
+		drops := append(x.rules.Drops("forward", x.leaving(a)), x.rules.Drops("forward", x.entering(a))...)
+		told := map[string]bool{}
+		for _, v := range drops {
+			if told[v.Chain] {
+				continue
+			}
+			told[v.Chain] = true
+			m := finding.Run(admit(v, h.addr.Masked()))
+			if lacks {
+				m = restore
+			}
+			if v.Sure {
+				x.problem(plugin, want, v.Chain+" drops it: "+v.By, m)
+			} else {
+				x.note(plugin, want, v.Chain+" may drop it ("+v.By+"): it has rules that are not understood here", finding.Mend{})
+			}
+		}
+		switch {
+		case len(drops) > 0:
+		case lacks:
+			x.problem(plugin, want, "the rules that see to it are missing, though now nothing drops it", restore)
+		default:
+			x.fine(plugin, want, "so it does")
+		}
+	}
+}
+
+// admit is a command that has a chain let a subnet's packets and the answers
+// through.
+func admit(v ruleset.Verdict, subnet netip.Prefix) string {
+	_, chain, _ := strings.Cut(v.Chain, " ")
+	table, name, _ := strings.Cut(chain, " ")
+	if !v.Native || table == "filter" && name == "FORWARD" {
+		tool := iptablesOf(subnet.Addr())
+		if !v.Native {
+			tool += "-legacy"
+		}
+		return fmt.Sprintf("%s -I FORWARD -s %s -j ACCEPT && %s -I FORWARD -d %s -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT", tool, subnet, tool, subnet)
+	}
+	ip := "ip"
+	if subnet.Addr().Is6() {
+		ip = "ip6"
+	}
+	insert := "nft insert rule " + v.Chain + " "
+	return fmt.Sprintf("%s%s saddr %s accept && %s%s daddr %s ct state established,related accept && %s%s daddr %s ct status dnat accept",
+		insert, ip, subnet, insert, ip, subnet, insert, ip, subnet)
+}

@@ -1,0 +1,318 @@
+package explain
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/sysctl"
+)
+
+// outside looks at what the host has for the attachment.
+func (x *exam) outside() []error {
+	switch x.main() {
+	case "bridge":
+		return x.bridge()
+	case "ptp":
+		if x.host == nil {
+			x.problem("ptp", "an end on the host", "it is not there", again)
+			return nil
+		}
+		x.end()
+		return []error{x.hostRoutes(), x.forwarding(), x.filter()}
+	default:
+		x.parent()
+		return nil
+	}
+}
+
+// parent looks at the link that the sandbox's is made from.
+func (x *exam) parent() {
+	l := x.host
+	if l == nil || x.sandbox.Parent == 0 {
+		return
+	}
+	have := ""
+	if !l.Up() {
+		have = "it is down"
+	}
+	x.judge(x.main(), "its parent "+l.Name+", up", have, finding.Run("ip link set "+finding.Quote(l.Name)+" up"))
+	if x.sandbox.MTU > l.MTU {
+		x.problem(x.main(), fmt.Sprintf("an MTU up to the %d of %s", l.MTU, l.Name), fmt.Sprintf("%s has %d", x.row.Interface, x.sandbox.MTU),
+			finding.Run(x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.row.Interface), l.MTU))))
+	}
+}
+
+// end looks at the host's end of a pair.
+func (x *exam) end() {
+	have := ""
+	if !x.host.Up() {
+		have = "it is down"
+	}
+	x.judge(x.main(), "its end on the host, "+x.host.Name+", up", have, finding.Run("ip link set "+finding.Quote(x.host.Name)+" up"))
+	if x.host.MTU != x.sandbox.MTU && x.tunedMTU() == x.sandbox.MTU {
+		x.note("tuning", "one MTU at both ends", fmt.Sprintf("%s has the %d that it was given and %s has %d: what is larger is lost", x.row.Interface, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Mend{})
+	} else if x.host.MTU != x.sandbox.MTU {
+		low := min(x.host.MTU, x.sandbox.MTU)
+		if x.confs[0].MTU != 0 {
+			low = x.confs[0].MTU
+		}
+		mend := fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.host.Name), low)
+		if x.host.MTU == low {
+			mend = x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.row.Interface), low))
+		}
+		x.problem(x.main(), "one MTU at both ends", fmt.Sprintf("%s has %d and %s has %d: what is larger is lost", x.row.Interface, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Run(mend))
+	}
+}
+
+// bridge looks at the bridge and at the host's end as its port.
+func (x *exam) bridge() (errs []error) {
+	c := x.confs[0]
+	b := x.hostLink(c.Bridge)
+	switch {
+	case b == nil:
+		x.problem("bridge", "bridge "+c.Bridge+", up", "it is missing", finding.Run("ip link add "+finding.Quote(c.Bridge)+" type bridge && ip link set "+finding.Quote(c.Bridge)+" up"))
+	case !b.Up():
+		x.problem("bridge", "bridge "+c.Bridge+", up", "it is down", finding.Run("ip link set "+finding.Quote(c.Bridge)+" up"))
+	default:
+		x.fine("bridge", "bridge "+c.Bridge+", up", "so it is")
+	}
+	if x.host == nil || x.host.Kind != "veth" {
+		x.problem("bridge", "an end on the host", "it is not there", again)
+		return nil
+	}
+	x.end()
+	x.port(b)
+	if b == nil {
+		return nil
+	}
+	x.bridgeMTU(b)
+	errs = append(errs, x.learnt(b))
+	if !c.IsGateway {
+		return errs
+	}
+	return append(errs, x.gateways(), x.hostRoutes(), x.forwarding(), x.filter(), x.outsideNeighbours())
+}
+
+// port looks whether the host's end is the bridge's, as the configuration says.
+func (x *exam) port(b *nl.Link) {
+	c, name := x.confs[0], finding.Quote(x.host.Name)
+	join := "ip link set " + name + " master " + finding.Quote(c.Bridge)
+	if c.VLAN != 0 {
+		join += fmt.Sprintf(" && bridge vlan add vid %d dev %s pvid untagged", c.VLAN, name)
+	}
+	if c.HairpinMode {
+		join += " && bridge link set dev " + name + " hairpin on"
+	}
+	if c.PortIsolation {
+		join += " && bridge link set dev " + name + " isolated on"
+	}
+	have := ""
+	switch {
+	case b == nil || x.host.Master == 0:
+		have = "it is no port of any"
+	case x.host.Master != b.Index:
+		have = "it is a port of something else"
+		if m := x.links[x.host.Master]; m != nil {
+			have = "it is a port of " + m.Name
+		}
+	case c.HairpinMode && !flag(x.host.PortInfo, unix.IFLA_BRPORT_MODE):
+		have = "its hairpin mode is off"
+	case c.PortIsolation && !flag(x.host.PortInfo, unix.IFLA_BRPORT_ISOLATED):
+		have = "its isolation is off"
+	}
+	x.judge("bridge", x.host.Name+" as a port of "+c.Bridge, have, finding.Run(join))
+}
+
+func flag(attrs []byte, want uint16) (on bool) {
+	nl.Attrs(attrs, func(typ uint16, d []byte) { on = on || typ == want && len(d) > 0 && d[0] != 0 })
+	return on
+}
+
+// bridgeMTU looks whether what the container may send fits through the bridge.
+func (x *exam) bridgeMTU(b *nl.Link) {
+	if x.sandbox.MTU <= b.MTU {
+		x.fine("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d", x.row.Interface, x.sandbox.MTU))
+		return
+	}
+	x.problem("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d: larger packets are lost", x.row.Interface, x.sandbox.MTU),
+		finding.Run(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(b.Name), x.sandbox.MTU)))
+}
+
+// learnt looks whether the bridge sends the container's frames to its port.
+func (x *exam) learnt(b *nl.Link) error {
+	all, err := x.pair.Host.Neighs(unix.AF_BRIDGE)
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		port := x.links[n.Index]
+		if n.Bridge != b.Index || port == nil || n.Index == x.host.Index || n.Index == b.Index || !bytes.Equal(n.MAC, x.sandbox.MAC) {
+			continue
+		}
+		x.problem("bridge", fmt.Sprintf("frames to %s over %s", n.MAC, x.host.Name), fmt.Sprintf("%s sends them to %s", b.Name, port.Name),
+			finding.Run(fmt.Sprintf("bridge fdb del %s dev %s master", n.MAC, finding.Quote(port.Name))))
+	}
+	return nil
+}
+
+// gateways looks for the gateways' addresses.
+func (x *exam) gateways() error {
+	name := x.gatewayLink()
+	gw := x.hostLink(name)
+	if gw == nil {
+		x.problem("bridge", "interface "+name+" of the gateway", "it is missing", again)
+		return nil
+	}
+	if name != x.confs[0].Bridge {
+		have := ""
+		if !gw.Up() {
+			have = "it is down"
+		}
+		x.judge("bridge", "interface "+name+" of the gateway, up", have, finding.Run("ip link set "+finding.Quote(name)+" up"))
+	}
+	addrs, err := x.pair.Host.Addrs(gw.Index)
+	if err != nil {
+		return err
+	}
+	var seen []netip.Prefix
+	for _, h := range x.hops() {
+		p := netip.PrefixFrom(h.gateway, h.addr.Bits())
+		if !h.gateway.IsValid() || slices.Contains(seen, p) {
+			continue
+		}
+		seen = append(seen, p)
+		x.gateway(name, p, addrs)
+	}
+	return nil
+}
+
+func (x *exam) gateway(name string, p netip.Prefix, addrs []nl.Addr) {
+	dev := finding.Quote(name)
+	have, mend := "", "ip addr replace "+p.String()+" dev "+dev
+	i := slices.IndexFunc(addrs, func(a nl.Addr) bool { return a.Prefix == p })
+	switch key := "net/ipv6/conf/" + name + "/disable_ipv6"; {
+	case i >= 0 && addrs[i].Flags&unix.IFA_F_DADFAILED != 0:
+		have = "another on the link has it (dadfailed)"
+		mend = "ip addr del " + p.String() + " dev " + dev + " && ip addr add " + p.String() + " dev " + dev
+	case i >= 0:
+	case p.Addr().Is6():
+		have, mend = "it is missing", mend+" nodad"
+		if v, err := sysctl.Get(nil, key); err == nil && v != "0" {
+			have, mend = "it is missing, and IPv6 is off there", setting(key, "0")+" && "+mend
+		}
+	default:
+		have = "it is missing"
+	}
+	x.judge("bridge", "gateway "+p.String()+" on "+name, have, finding.Run(mend))
+}
+
+// hostRoutes looks whether the host sends what is for the container to it.
+func (x *exam) hostRoutes() error {
+	name := x.gatewayLink()
+	gw := x.hostLink(name)
+	if gw == nil || x.failed(x.main()) {
+		return nil // which leads elsewhere
+	}
+	for _, h := range x.hops() {
+		a := h.addr.Addr()
+		r, err := x.pair.Host.RouteTo(a)
+		have := ""
+		switch {
+		case nl.NoRoute(err):
+			have = "there is none"
+		case err != nil:
+			return err
+		case r.Index != gw.Index:
+			have = "it leads elsewhere"
+			if l := x.links[r.Index]; l != nil {
+				have = "it leads to " + l.Name
+			}
+		}
+		mend := fmt.Sprintf("ip route replace %s dev %s", netip.PrefixFrom(a, a.BitLen()), finding.Quote(name))
+		x.judge(x.main(), fmt.Sprintf("the host's route to %s over %s", a, name), have, finding.Run(mend))
+	}
+	return nil
+}
+
+// forwarding looks whether the host forwards the families of the addresses.
+func (x *exam) forwarding() error {
+	for _, f := range []struct {
+		v6        bool
+		name, key string
+	}{{false, "IPv4", "net/ipv4/ip_forward"}, {true, "IPv6", "net/ipv6/conf/all/forwarding"}} {
+		if !slices.ContainsFunc(x.hops(), func(h hop) bool { return h.addr.Addr().Is6() == f.v6 && h.gateway.IsValid() }) {
+			continue
+		}
+		v, err := sysctl.Get(nil, f.key)
+		if err != nil {
+			return err
+		}
+		have := ""
+		if v == "0" {
+			have = "it is off"
+		}
+		x.judge(x.main(), "forwarding of "+f.name, have, finding.Run(setting(f.key, "1")))
+	}
+	return nil
+}
+
+// filter looks whether answers are dropped that come over another of several
+// uplinks than the one they were asked on.
+func (x *exam) filter() error {
+	routes, err := x.pair.Host.Routes(unix.RT_TABLE_MAIN)
+	if err != nil {
+		return err
+	}
+	var uplinks []string
+	for _, r := range routes {
+		if l := x.links[r.Index]; r.Dst.Bits() == 0 && r.Dst.Addr().Is4() && l != nil && !slices.Contains(uplinks, l.Name) {
+			uplinks = append(uplinks, l.Name)
+		}
+	}
+	if len(uplinks) < 2 {
+		return nil
+	}
+	for _, name := range uplinks {
+		strict, err := strictest(x.sysctls(false), name)
+		if err != nil {
+			return err
+		}
+		if strict != "" {
+			x.note(x.main(), fmt.Sprintf("answers over any of the uplinks %v", uplinks), "rp_filter is strict on "+name+": what comes where no answer would go is dropped",
+				finding.Run(setting(strict, "2")))
+		}
+	}
+	return nil
+}
+
+// outsideNeighbours looks at what the host believes of the container.
+func (x *exam) outsideNeighbours() error {
+	gw := x.hostLink(x.gatewayLink())
+	if gw == nil {
+		return nil
+	}
+	for _, h := range x.hops() {
+		n, err := neighbour(x.pair.Host, gw.Index, h.addr.Addr())
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			continue
+		}
+		forget := finding.Run("ip neigh del " + h.addr.Addr().String() + " dev " + finding.Quote(gw.Name))
+		want := h.addr.Addr().String() + " as a neighbour of the host"
+		switch {
+		case len(n.MAC) > 0 && !bytes.Equal(n.MAC, x.sandbox.MAC):
+			x.problem(x.main(), want, fmt.Sprintf("the host takes it to be at %s, and it is at %s", n.MAC, x.sandbox.MAC), forget)
+		case n.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
+			x.note(x.main(), want, "it did not answer when it was last asked", forget)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+package explain
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+)
+
+// Print prints reports for people.
+func Print(w io.Writer, reports []Report) error {
+	var b strings.Builder
+	for i, r := range reports {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		a := r.Attachment
+		who := a.Container
+		if a.Pod != "" {
+			who = a.Pod
+		}
+		fmt.Fprintf(&b, "%s %s %s in %s\n", a.Network, who, a.Interface, a.Netns)
+		for _, l := range r.Lines {
+			fmt.Fprintf(&b, "%-8s %-11s %s: %s\n", l.Level, l.Plugin, l.Want, l.Have)
+			if l.Mend != nil {
+				fmt.Fprintf(&b, "%-8s   -> %s\n", "", l.Mend)
+			}
+		}
+		if r.First == nil {
+			b.WriteString("nothing is wrong with it\n")
+			continue
+		}
+		fmt.Fprintf(&b, "breaks first: %s: %s: %s\n", r.First.Plugin, r.First.Want, r.First.Have)
+		fmt.Fprintf(&b, "mend: %s\n", r.First.Mend)
+	}
+	_, err := io.WriteString(w, strings.Map(printable, b.String()))
+	return err
+}
+
+// printable replaces what a terminal would obey: names of links in a sandbox are
+// the container's choice.
+func printable(r rune) rune {
+	if r != '\n' && !unicode.IsPrint(r) {
+		return '?'
+	}
+	return r
+}
+
+// PrintJSON prints reports for programs.
+func PrintJSON(w io.Writer, reports []Report) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(append([]Report{}, reports...))
+}
+
+// Broken returns how many of the attachments have a problem.
+func Broken(reports []Report) (n int) {
+	for _, r := range reports {
+		if r.First != nil {
+			n++
+		}
+	}
+	return n
+}
