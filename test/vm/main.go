@@ -141,7 +141,7 @@ func (b *bench) machine(k *kernel, n int, tests []job.Test) (*machine, error) {
 		return nil, err
 	}
 	m := &machine{
-		Kernel: k, Accel: b.accel, Initramfs: filepath.Join(b.dir, fmt.Sprintf("initramfs-%d", n)),
+		Kernel: k, Tests: len(tests), Accel: b.accel, Initramfs: filepath.Join(b.dir, fmt.Sprintf("initramfs-%d", n)),
 		Console: b.path(fmt.Sprintf("build/vm/console-%s-%d.log", k.Name, n)),
 	}
 	return m, packInitramfs(m.Initramfs, filepath.Join(b.dir, "init"), j)
@@ -179,18 +179,13 @@ func (b *bench) test(ctx context.Context, name string) error {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.deadline, fmt.Errorf("deadline of %s", b.deadline))
 	defer cancel()
-	reports, errs := make([]*report, len(shares)), make([]error, len(shares))
-	var printing sync.Mutex
-	var all sync.WaitGroup
+	machines := make([]*machine, len(shares))
 	for n, tests := range shares {
-		reports[n] = &report{Out: os.Stdout, Verbose: b.verbose, Skips: b.skips}
-		all.Go(func() { errs[n] = b.testIn(ctx, k, n, tests, reports[n], &printing) })
+		if machines[n], err = b.machine(k, n, tests); err != nil {
+			return err
+		}
 	}
-	all.Wait()
-	total := &report{}
-	for _, r := range reports {
-		total.add(r)
-	}
+	total, err := b.testAll(ctx, machines)
 	for _, fault := range total.Faults {
 		fmt.Println("vm: fault:", fault)
 	}
@@ -198,9 +193,26 @@ func (b *bench) test(ctx context.Context, name string) error {
 	fmt.Println(line)
 	if !ok {
 		fmt.Printf("vm: the kernel's messages are in %s\n", b.path("build/vm/console-"+name+"-*.log"))
-		errs = append(errs, fmt.Errorf("%s: %w", name, errTests))
+		err = errors.Join(err, fmt.Errorf("%s: %w", name, errTests))
 	}
-	return errors.Join(errs...)
+	return err
+}
+
+// testAll runs the machines at once and adds up what they report.
+func (b *bench) testAll(ctx context.Context, machines []*machine) (*report, error) {
+	reports, errs := make([]*report, len(machines)), make([]error, len(machines))
+	var printing sync.Mutex
+	var all sync.WaitGroup
+	for n, m := range machines {
+		reports[n] = &report{Out: os.Stdout, Verbose: b.verbose, Skips: b.skips}
+		all.Go(func() { errs[n] = m.test(ctx, reports[n], &printing) })
+	}
+	all.Wait()
+	total := &report{}
+	for _, r := range reports {
+		total.add(r)
+	}
+	return total, errors.Join(errs...)
 }
 
 // share deals the tests out to the machines in turn: an order that starts with the longest gives each about as much.
@@ -213,12 +225,8 @@ func share(tests []job.Test, machines int) [][]job.Test {
 	return shares
 }
 
-// testIn runs tests in one machine and has r judge them. It prints while it holds printing.
-func (b *bench) testIn(ctx context.Context, k *kernel, n int, tests []job.Test, r *report, printing sync.Locker) error {
-	m, err := b.machine(k, n, tests)
-	if err != nil {
-		return err
-	}
+// test runs the machine's tests and has r judge them. It prints while it holds printing.
+func (m *machine) test(ctx context.Context, r *report, printing sync.Locker) error {
 	ctx, hung := context.WithCancelCause(ctx)
 	defer hung(nil)
 	boot := time.AfterFunc(bootTime, func() { hung(fmt.Errorf("not up after %s", bootTime)) })
@@ -230,7 +238,7 @@ func (b *bench) testIn(ctx context.Context, k *kernel, n int, tests []job.Test, 
 		r.event(e)
 	}
 	if err := m.run(ctx, handle); err != nil {
-		r.fault("machine %d: %v", n, cmp.Or(context.Cause(ctx), err))
+		r.fault("machine of %s: %v", filepath.Base(m.Console), cmp.Or(context.Cause(ctx), err))
 	}
 	console, err := os.ReadFile(m.Console)
 	if err != nil {
@@ -238,7 +246,7 @@ func (b *bench) testIn(ctx context.Context, k *kernel, n int, tests []job.Test, 
 	}
 	printing.Lock()
 	defer printing.Unlock()
-	r.end(len(tests), string(console))
+	r.end(m.Tests, string(console))
 	return nil
 }
 

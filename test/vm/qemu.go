@@ -22,6 +22,7 @@ const emulate = "tcg,thread=single"
 // machine is one boot.
 type machine struct {
 	Kernel    *kernel
+	Tests     int // how many binaries it runs
 	Initramfs string
 	Console   string // the file that receives the kernel's messages
 	Accel     string
