@@ -130,33 +130,22 @@ func (b *Bed) Fails(verb string, c Call, code uint) string {
 
 // NoTrace refuses each change of an ADD in turn and fails the test where an ADD
 // that failed has left anything behind: in host or sandbox, in the journal or
-// among the leases. prepare sets a fresh bed up, always the same.
+// among the leases. prepare sets a fresh bed up.
 func NoTrace(t *testing.T, c Call, prepare func(*Bed)) {
 	t.Helper()
-	n := noTrace{call: c, prepare: prepare}
 	for at, hit := 1, true; hit && !t.Failed(); at++ {
 		hit = false
 		// A subtest has a goroutine of its own, and so a thread that dies with it.
-		t.Run(fmt.Sprintf("refuse change %d", at), func(t *testing.T) { hit = n.refuse(t, at) })
+		t.Run(fmt.Sprintf("refuse change %d", at), func(t *testing.T) { hit = noTraceAt(t, c, prepare, at) })
 	}
 }
 
-// noTrace is what the ADDs of a NoTrace share.
-type noTrace struct {
-	call    Call
-	prepare func(*Bed)
-	before  string // the snapshot of the first bed, as of all before the ADD
-}
-
-func (n *noTrace) refuse(t *testing.T, at int) (hit bool) {
+func noTraceAt(t *testing.T, c Call, prepare func(*Bed), at int) (hit bool) {
 	t.Helper()
 	bed := New(t)
-	n.prepare(bed)
-	if at == 1 {
-		n.before = bed.Snapshot()
-	}
+	prepare(bed)
+	before := bed.Snapshot()
 	faults := &Faults{At: at}
-	c := n.call
 	c.Gate = faults.Gate
 	a := bed.Do(plugin.Add, c)
 	switch {
@@ -167,7 +156,7 @@ func (n *noTrace) refuse(t *testing.T, at int) (hit bool) {
 	case faults.Hit() && a.Exit == 0:
 		t.Errorf("change %d (%s) was refused and nobody noticed", at, faults.What)
 	case faults.Hit():
-		if diff := cmp.Diff(n.before, bed.Snapshot()); diff != "" {
+		if diff := cmp.Diff(before, bed.Snapshot()); diff != "" {
 			t.Errorf("change %d (%s): %s\nleft behind (-before +after):\n%s", at, faults.What, a.Stdout, diff)
 		}
 	}
