@@ -64,9 +64,10 @@ house: ## The rules of the house
 test-root: kernel e2e ## The tests that need root, in this kernel
 
 .PHONY: test-vm
-test-vm: ## What this kernel may lack, in Debian's own, booted in QEMU
-	$(GO) run ./test/vm -kernel linux-image-amd64 ./plugins/ipvlan ./plugins/vlan ./plugins/dummy ./plugins/vrf ./pkg/nl ./pkg/link ./pkg/veth ./test/vm/selftest
-	$(GO) run ./test/vm -kernel linux-image-amd64 -run VLAN ./plugins/bridge
+test-vm: ## All plugins that make an interface, in Debian's kernel, booted in QEMU: no test may skip
+	$(GO) run ./test/vm -kernel linux-image-amd64 \
+		./plugins/ipvlan ./plugins/macvlan ./plugins/vlan ./plugins/host-device ./plugins/ptp ./plugins/tap ./plugins/vrf \
+		./plugins/dummy ./plugins/bridge@VLAN ./pkg/nl ./pkg/link ./pkg/veth ./test/vm/selftest
 
 .PHONY: test-vm-all
 test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)

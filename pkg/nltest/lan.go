@@ -1,15 +1,19 @@
 package nltest
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // Plug makes a veth pair between the host (hostName, a port of bridge unless
@@ -49,10 +53,22 @@ func (b *Bed) Addr(link, addr string) {
 		return
 	}
 	b.IP("addr", "add", addr, "dev", link, "nodad")
-	for deadline := time.Now().Add(5 * time.Second); b.IP("-6", "route", "show", "table", "local", ip.String()) == ""; {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("no route to %s", addr)
-		}
+	b.AwaitLocal(ip)
+}
+
+// AwaitLocal waits for the route to an IPv6 address of the thread's namespace,
+// which the kernel brings a moment after the address.
+func (b *Bed) AwaitLocal(ip net.IP) {
+	b.t.Helper()
+	w, err := nl.NewWatch(nil, unix.RTNLGRP_IPV6_ROUTE)
+	must(b.t, err)
+	route := fmt.Appendf(nil, "%x 80 ", []byte(ip.To16()))
+	err = w.Until(time.Now().Add(30*time.Second), func() (bool, error) {
+		routes, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+		return bytes.Contains(routes, route), err
+	})
+	if err := errors.Join(err, w.Close()); err != nil {
+		b.t.Fatalf("no route to %s: %v", ip, err)
 	}
 }
 
@@ -149,20 +165,91 @@ func (b *Bed) Ask(ns *netns.NS, network, addr string) (answer string) {
 	return answer
 }
 
+// Pings reports whether one echo request from ns to addr is answered in time.
+// It starts no process.
+func (b *Bed) Pings(ns *netns.NS, addr string, wait time.Duration) (answered bool) {
+	b.t.Helper()
+	to, err := netip.ParseAddr(addr)
+	must(b.t, err)
+	b.In(ns, func() { answered = b.ping(to, wait) })
+	return answered
+}
+
+// Reaches fails the test unless an echo request from ns to each address is
+// answered within 2 s.
+func (b *Bed) Reaches(ns *netns.NS, addrs ...string) {
+	b.t.Helper()
+	for _, a := range addrs {
+		if !b.Pings(ns, a, 2*time.Second) {
+			b.t.Fatalf("%s does not answer\n%s", a, b.whereabouts(ns))
+		}
+	}
+}
+
+// whereabouts is what explains that an address is not reached.
+func (b *Bed) whereabouts(ns *netns.NS) (text string) {
+	b.In(ns, func() { text = b.IPBatch("addr\nroute show table all\nneigh\n") })
+	return text
+}
+
+// echo is how one family says ping. The kernel fills in ICMPv6's checksum.
+type echo struct {
+	family, protocol int
+	request          []byte
+	reply            byte // type of the answer
+	header           int  // bytes before the answer's type
+}
+
+// ping sends an echo request from the thread's namespace and awaits the answer.
+func (b *Bed) ping(to netip.Addr, wait time.Duration) bool {
+	b.t.Helper()
+	e, dst := echo{unix.AF_INET6, unix.IPPROTO_ICMPV6, []byte{128, 0, 0, 0, 0, 0, 0, 0}, 129, 0}, unix.Sockaddr(&unix.SockaddrInet6{Addr: to.As16()})
+	if to.Is4() {
+		e, dst = echo{unix.AF_INET, unix.IPPROTO_ICMP, []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}, 0, 20}, &unix.SockaddrInet4{Addr: to.As4()}
+	}
+	fd, err := unix.Socket(e.family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, e.protocol)
+	must(b.t, err)
+	defer func() { _ = unix.Close(fd) }()
+	if unix.Sendto(fd, e.request, 0, dst) != nil {
+		return false // no route, or an address that is tentative
+	}
+	for end := time.Now().Add(wait); ; {
+		left := unix.NsecToTimeval(max(int64(time.Until(end)), int64(time.Microsecond)))
+		must(b.t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left))
+		buf := make([]byte, 1500)
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			return false
+		}
+		if n > e.header && buf[e.header] == e.reply && sender(from) == to {
+			return true
+		}
+	}
+}
+
+// sender is the address of a datagram's sender.
+func sender(from unix.Sockaddr) netip.Addr {
+	switch a := from.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr)
+	}
+	return netip.Addr{}
+}
+
 // NewLAN gives the host a link called name, as a network card is, and returns
 // what is at the other end of the cable: a router with the addresses, which are
 // usable at once.
 func (b *Bed) NewLAN(name string, addrs ...string) *netns.NS {
 	b.t.Helper()
 	lan := b.NewSandbox()
-	b.IP("link", "add", name, "type", "veth", "peer", "name", "lan0", "netns", b.PathOf(lan))
-	b.IP("link", "set", name, "up")
-	b.In(lan, func() {
-		b.IP("link", "set", "lo", "up")
-		b.IP("link", "set", "lan0", "up")
-		for _, a := range addrs {
-			b.IP("addr", "add", a, "dev", "lan0", "nodad")
-		}
-	})
+	b.loUp(lan)
+	b.IPBatch(fmt.Sprintf("link add %s up type veth peer name lan0 netns %s", name, b.PathOf(lan)))
+	commands := "link set lan0 up\n"
+	for _, a := range addrs {
+		commands += "addr add " + a + " dev lan0 nodad\n"
+	}
+	b.In(lan, func() { b.IPBatch(commands) })
 	return lan
 }

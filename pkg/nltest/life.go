@@ -2,7 +2,9 @@ package nltest
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,16 +86,12 @@ func (l Life) prepared(t *testing.T) (*Bed, *netns.NS) {
 	return bed, l.Prepare(bed)
 }
 
-// Test runs all of them. In the VM, which is slow, those of a plugin that the
-// machine at hand tests as well are only the first.
+// Test runs all of them.
 func (l Life) Test(t *testing.T) {
 	if l.Feature != "" {
 		l.Require(t)
 	}
 	t.Run("lifecycle", l.lifecycles)
-	if l.Feature == "" && emulated() {
-		return
-	}
 	t.Run("DEL with parts", l.parts)
 	t.Run("retry", l.retry)
 	t.Run("next container", l.spares)
@@ -104,7 +102,7 @@ func (l Life) Test(t *testing.T) {
 		stub := DualStack()
 		NoTrace(t, l.Call(stub), func(b *Bed) {
 			l.Prepare(b)
-			b.shareForwarding()
+			b.Forward()
 			if stub.Held != 0 {
 				t.Errorf("%d addresses held by failed ADDs", stub.Held)
 			}
@@ -113,19 +111,11 @@ func (l Life) Test(t *testing.T) {
 	})
 }
 
-// emulated reports whether the test runs in the VM.
-func emulated() bool { return os.Getenv("REQUIRE") != "" }
-
 // Require skips the test where the kernel lacks the plugin's feature.
 func (l Life) Require(t *testing.T) {
 	t.Helper()
 	b := New(t)
 	Require(t, l.Feature, b.HasLink(l.Feature))
-}
-
-// shareForwarding turns on what ADD may turn on and leaves on.
-func (b *Bed) shareForwarding() {
-	b.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 }
 
 // lifecycles has every version of the specification, and every choice of
@@ -184,20 +174,33 @@ func (l Life) reach(bed *Bed, neighbour *netns.NS, stub *StubIPAM) {
 // detached fails the test where the sandbox has a link, or an address is held.
 func (b *Bed) detached(stub *StubIPAM) {
 	b.t.Helper()
-	if links := b.SandboxIP("-br", "link"); strings.Count(links, "\n") > 1 {
-		b.t.Errorf("left behind in the sandbox:\n%s", links)
-	}
-	if links := b.IP("-br", "link"); strings.Contains(links, "veth") {
-		b.t.Errorf("left behind:\n%s", links)
+	b.In(b.Sandbox, func() {
+		if links := b.links(); len(links) > 1 {
+			b.t.Errorf("left behind in the sandbox: %q", links)
+		}
+	})
+	if links := b.links(); slices.ContainsFunc(links, func(l string) bool { return strings.HasPrefix(l, "veth") }) {
+		b.t.Errorf("left behind: %q", links)
 	}
 	if stub != nil && stub.Held != 0 {
 		b.t.Errorf("%d addresses held", stub.Held)
 	}
 }
 
+// links returns the names of the links in the thread's namespace.
+func (b *Bed) links() (names []string) {
+	b.t.Helper()
+	all, err := net.Interfaces()
+	must(b.t, err)
+	for _, l := range all {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
 // parts is DEL with whatever part of the attachment gone.
 func (l Life) parts(t *testing.T) {
-	gone := func(b *Bed, _ *Call) { b.Run("rm", "-r", string(b.Journal())) }
+	gone := func(b *Bed, _ *Call) { must(b.t, os.RemoveAll(string(b.Journal()))) }
 	for what, breakIt := range map[string]func(*Bed, *Call){
 		"nothing":              func(*Bed, *Call) {},
 		"no sandbox path":      func(_ *Bed, c *Call) { c.Netns = NoNetns },
@@ -206,8 +209,7 @@ func (l Life) parts(t *testing.T) {
 		"path is the host's":   func(_ *Bed, c *Call) { c.Netns = "/proc/thread-self/ns/net" },
 		"interface gone":       func(b *Bed, _ *Call) { b.SandboxIP("link", "del", "eth0") },
 		"interface renamed": func(b *Bed, _ *Call) {
-			b.SandboxIP("link", "set", "eth0", "down")
-			b.SandboxIP("link", "set", "eth0", "name", "other")
+			b.In(b.Sandbox, func() { b.IPBatch("link set eth0 down\nlink set eth0 name other") })
 		},
 		"MAC address changed": func(b *Bed, _ *Call) {
 			b.tryInSandbox("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
@@ -242,10 +244,7 @@ func (b *Bed) tryInSandbox(name string, args ...string) (ok bool) {
 // retry is the call after an ADD that was killed, or whose clean-up the kernel
 // refused, wherever that was: the next ADD or DEL takes the remains away.
 func (l Life) retry(t *testing.T) {
-	step := 2
-	if emulated() {
-		step = 6
-	}
+	const step = 2
 	verbs := []string{plugin.Add, plugin.Del}
 	for at, left := 1, true; left; at += step {
 		verb := verbs[at/step%2]

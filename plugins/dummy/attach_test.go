@@ -18,10 +18,8 @@ var life = nltest.Life{
 func reach(b *nltest.Bed, _ *netns.NS, stub *nltest.StubIPAM) {
 	for _, a := range stub.Addresses {
 		addr, _, _ := strings.Cut(a, "/")
-		b.In(b.Sandbox, func() {
-			b.IP("link", "set", "lo", "up")
-			b.Run("ping", "-c1", "-W2", addr)
-		})
+		b.SandboxIP("link", "set", "lo", "up")
+		b.Reaches(b.Sandbox, addr)
 	}
 }
 

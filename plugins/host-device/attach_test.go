@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,11 +28,12 @@ const mac = "52:54:00:12:34:56"
 
 func plugIn(t *testing.T, b *nltest.Bed) {
 	t.Helper()
-	b.IP("link", "add", "up1", "address", mac, "mtu", "1450", "type", "veth", "peer", "name", "up1p")
-	b.IP("link", "set", "up1p", "up")
-	b.IP("addr", "add", "10.1.0.1/16", "dev", "up1p")
-	b.IP("addr", "add", "fd00:1::1/64", "dev", "up1p", "nodad")
-	await(t, b, "local fd00:1::1 dev up1p", "-6", "route", "show", "table", "local")
+	b.IPBatch(`
+		link add up1 address ` + mac + ` mtu 1450 type veth peer name up1p
+		link set up1p up
+		addr add 10.1.0.1/16 dev up1p
+		addr add fd00:1::1/64 dev up1p nodad`)
+	b.AwaitLocal(net.ParseIP("fd00:1::1"))
 }
 
 // await waits until ip(8) prints the text.
@@ -111,9 +113,10 @@ func TestAttachLeavesNoTrace(t *testing.T) {
 // use gives the device what a host gives to a device that it uses.
 func use(t *testing.T, b *nltest.Bed) {
 	t.Helper()
-	b.IP("link", "set", "up1", "up", "promisc", "on", "alias", "to the lab")
-	b.IP("addr", "add", "192.0.2.1/24", "dev", "up1")
-	b.IP("route", "add", "198.51.100.0/24", "via", "192.0.2.9", "metric", "7")
+	b.IPBatch(`
+		link set up1 up promisc on alias "to the lab"
+		addr add 192.0.2.1/24 dev up1
+		route add 198.51.100.0/24 via 192.0.2.9 metric 7`)
 }
 
 func TestFailedIPAMGivesTheDeviceBack(t *testing.T) {
@@ -187,14 +190,17 @@ func lifecycle(t *testing.T, bed *nltest.Bed, c nltest.Call, version string) {
 	}
 }
 
+// pings reaches the gateways, of IPv6 once the address is known to be unique.
 func pings(bed *nltest.Bed, result string) {
-	bed.In(bed.Sandbox, func() {
-		for _, gw := range []string{"10.1.0.1", "fd00:1::1"} {
-			if strings.Contains(result, gw) {
-				bed.Run("ping", "-c1", "-w5", gw)
-			}
+	for _, gw := range []string{"10.1.0.1", "fd00:1::1"} {
+		answered := !strings.Contains(result, gw)
+		for end := time.Now().Add(5 * time.Second); !answered && time.Now().Before(end); {
+			answered = bed.Pings(bed.Sandbox, gw, 250*time.Millisecond)
 		}
-	})
+		if !answered {
+			bed.Reaches(bed.Sandbox, gw)
+		}
+	}
 }
 
 // What the container changed is undone.

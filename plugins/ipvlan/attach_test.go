@@ -3,6 +3,7 @@ package ipvlan
 import (
 	"strings"
 	"testing"
+	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -23,8 +24,8 @@ func reach(b *nltest.Bed, lan *netns.NS, stub *nltest.StubIPAM) {
 	for _, a := range stub.Addresses {
 		addr, gw, _ := strings.Cut(a, " ")
 		addr, _, _ = strings.Cut(addr, "/")
-		b.In(b.Sandbox, func() { b.Run("ping", "-c1", "-W2", gw) })
-		b.In(lan, func() { b.Run("ping", "-c1", "-W2", addr) })
+		b.Reaches(b.Sandbox, gw)
+		b.Reaches(lan, addr)
 	}
 }
 
@@ -71,9 +72,7 @@ func TestReach(t *testing.T) {
 				"container to host":      {b, "10.1.0.9", false},
 				"host to container":      {bed.Host, "10.1.0.2", false},
 			} {
-				var ok bool
-				bed.In(c.from, func() { _, ok = bed.Try("ping", "-c1", "-W2", c.to) })
-				if ok != c.want {
+				if ok := bed.Pings(c.from, c.to, 2*time.Second); ok != c.want {
 					t.Errorf("%s: %v, want %v", what, ok, c.want)
 				}
 			}
@@ -153,11 +152,7 @@ func TestAnnounce(t *testing.T) {
 		}
 	})
 	bed.Must(plugin.Add, life.Call(nltest.DualStack()))
-	bed.In(lan, func() {
-		for _, a := range []string{"10.1.0.2", "fd00:1::2"} {
-			bed.Run("ping", "-c1", "-W1", a)
-		}
-	})
+	bed.Reaches(lan, "10.1.0.2", "fd00:1::2")
 }
 
 // Chained, it takes the previous plugin's interface for its master and its
@@ -173,7 +168,7 @@ func TestChained(t *testing.T) {
 	if a.Exit != 0 {
 		t.Fatal(a.Stdout)
 	}
-	bed.In(lan, func() { bed.Run("ping", "-c1", "-W2", "10.1.0.2") })
+	bed.Reaches(lan, "10.1.0.2")
 	r, err := current.NewResult([]byte(a.Stdout))
 	if err != nil {
 		t.Fatal(err)
@@ -203,5 +198,5 @@ func TestDuplicateAddress(t *testing.T) {
 	if !strings.Contains(msg, "another child of it has this address") || stub.Held != 0 {
 		t.Errorf("%s, %d addresses held", msg, stub.Held)
 	}
-	bed.In(lan, func() { bed.Run("ping", "-c1", "-W2", "10.1.0.2") })
+	bed.Reaches(lan, "10.1.0.2")
 }

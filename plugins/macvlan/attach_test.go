@@ -27,8 +27,8 @@ func reach(b *nltest.Bed, lan *netns.NS, stub *nltest.StubIPAM) {
 	for _, a := range stub.Addresses {
 		addr, gw, _ := strings.Cut(a, " ")
 		addr, _, _ = strings.Cut(addr, "/")
-		b.In(b.Sandbox, func() { b.Run("ping", "-c1", "-W2", gw) })
-		b.In(lan, func() { b.Run("ping", "-c1", "-W2", addr) })
+		b.Reaches(b.Sandbox, gw)
+		b.Reaches(lan, addr)
 	}
 }
 
@@ -42,9 +42,8 @@ func add(b *nltest.Bed, id, addr, keys string) *netns.NS {
 }
 
 // pings reports whether a packet to addr comes back.
-func pings(b *nltest.Bed, from *netns.NS, addr string) (ok bool) {
-	b.In(from, func() { _, ok = b.Try("ping", "-c1", "-W1", addr) })
-	return ok
+func pings(b *nltest.Bed, from *netns.NS, addr string) bool {
+	return b.Pings(from, addr, time.Second)
 }
 
 // Who reaches whom is what the README says.

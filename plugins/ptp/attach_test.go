@@ -3,6 +3,7 @@ package ptp
 import (
 	"strings"
 	"testing"
+	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -23,8 +24,8 @@ func reach(b *nltest.Bed, _ *netns.NS, stub *nltest.StubIPAM) {
 	for _, a := range stub.Addresses {
 		addr, gw, _ := strings.Cut(a, " ")
 		addr, _, _ = strings.Cut(addr, "/")
-		b.In(b.Sandbox, func() { b.Run("ping", "-c1", "-W2", gw) })
-		b.Run("ping", "-c1", "-W2", addr)
+		b.Reaches(b.Sandbox, gw)
+		b.Reaches(b.Host, addr)
 	}
 }
 
@@ -99,9 +100,7 @@ func TestReach(t *testing.T) {
 		"container to LAN with ipMasq":            {bed.Sandbox, "192.0.2.1", true},
 		"container to LAN, which knows no return": {other, "192.0.2.1", false},
 	} {
-		var ok bool
-		bed.In(c.from, func() { _, ok = bed.Try("ping", "-c1", "-W1", c.to) })
-		if ok != c.want {
+		if ok := bed.Pings(c.from, c.to, time.Second); ok != c.want {
 			t.Errorf("%s: %v, want %v", what, ok, c.want)
 		}
 	}

@@ -3,6 +3,7 @@ package vlan
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -16,10 +17,10 @@ var life = nltest.Life{
 	Prepare: func(b *nltest.Bed) *netns.NS {
 		lan := b.NewLAN("up0")
 		b.In(lan, func() {
-			b.IP("link", "add", "link", "lan0", "name", "lan0.7", "type", "vlan", "id", "7")
-			b.IP("link", "set", "lan0.7", "up")
-			b.IP("addr", "add", "10.1.0.1/16", "dev", "lan0.7")
-			b.IP("addr", "add", "fd00:1::1/64", "dev", "lan0.7", "nodad")
+			b.IPBatch(`
+				link add link lan0 name lan0.7 up type vlan id 7
+				addr add 10.1.0.1/16 dev lan0.7
+				addr add fd00:1::1/64 dev lan0.7 nodad`)
 		})
 		return lan
 	},
@@ -31,8 +32,8 @@ func reach(b *nltest.Bed, lan *netns.NS, stub *nltest.StubIPAM) {
 	for _, a := range stub.Addresses {
 		addr, gw, _ := strings.Cut(a, " ")
 		addr, _, _ = strings.Cut(addr, "/")
-		b.In(b.Sandbox, func() { b.Run("ping", "-c1", "-W2", gw) })
-		b.In(lan, func() { b.Run("ping", "-c1", "-W2", addr) })
+		b.Reaches(b.Sandbox, gw)
+		b.Reaches(lan, addr)
 	}
 }
 
@@ -95,9 +96,7 @@ func TestReach(t *testing.T) {
 	bed.Must(plugin.Add, c)
 	bed.Must(plugin.Add, life.Call(&nltest.StubIPAM{Addresses: []string{"10.1.0.2/16"}}))
 	for addr, want := range map[string]bool{"10.1.0.1": true, "10.1.0.3": false, "10.1.0.9": false} {
-		var ok bool
-		bed.In(bed.Sandbox, func() { _, ok = bed.Try("ping", "-c1", "-W1", addr) })
-		if ok != want {
+		if ok := bed.Pings(bed.Sandbox, addr, time.Second); ok != want {
 			t.Errorf("%s: %v, want %v", addr, ok, want)
 		}
 	}
@@ -130,9 +129,5 @@ func TestAnnounce(t *testing.T) {
 		}
 	})
 	bed.Must(plugin.Add, life.Call(nltest.DualStack()))
-	bed.In(lan, func() {
-		for _, a := range []string{"10.1.0.2", "fd00:1::2"} {
-			bed.Run("ping", "-c1", "-W1", a)
-		}
-	})
+	bed.Reaches(lan, "10.1.0.2", "fd00:1::2")
 }

@@ -2,7 +2,10 @@ package vrf
 
 import (
 	"fmt"
+	"net"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,39 +37,59 @@ func newBed(t *testing.T) *nltest.Bed {
 }
 
 func prepare(bed *nltest.Bed) {
-	ip := func(words string) { bed.SandboxIP(strings.Fields(words)...) }
 	// The first VRF of a namespace makes rules, which stay when it goes.
 	bed.In(bed.Sandbox, func() {
 		_, _ = bed.Try("ip", "link", "add", "first", "type", "vrf", "table", "10")
 		_, _ = bed.Try("ip", "link", "del", "first")
 	})
-	ip("link set lo up")
-	for _, name := range []string{"eth0", "eth1"} {
-		ip("link add " + name + " type veth peer name " + name + "p")
-		ip("link set " + name + "p up")
-		ip("link set " + name + " up")
-	}
-	ip("addr add 10.0.0.5/24 dev eth0")
-	ip("addr add fd00::5/64 dev eth0 nodad")
-	ip("route add default via 10.0.0.1")
-	ip("route add 172.17.0.0/16 dev eth0")
-	ip("route add 172.18.0.0/16 dev eth0 table 77")
-	ip("-6 route add default via fd00::1")
-	ip("-6 route add fd01::/64 via fe80::1 dev eth0 src fd00::5")
+	bed.In(bed.Sandbox, func() {
+		bed.IPBatch(`
+			link set lo up
+			link add eth0 type veth peer name eth0p
+			link add eth1 type veth peer name eth1p
+			link set eth0p up
+			link set eth0 up
+			link set eth1p up
+			link set eth1 up
+			addr add 10.0.0.5/24 dev eth0
+			addr add fd00::5/64 dev eth0 nodad
+			route add default via 10.0.0.1
+			route add 172.17.0.0/16 dev eth0
+			route add 172.18.0.0/16 dev eth0 table 77
+			route add default via fd00::1
+			route add fd01::/64 via fe80::1 dev eth0 src fd00::5`)
+	})
 	quiet(bed)
 }
 
-// quiet waits until the kernel has added what it adds a little later.
+// quiet waits until the kernel has added what it adds a little later: the
+// address's route, which comes back with the link, and no address is tentative.
 func quiet(bed *nltest.Bed) {
-	for range 500 {
-		local := bed.SandboxIP("-6", "route", "show", "table", "all")
-		tentative := bed.SandboxIP("-6", "addr", "show", "tentative")
-		if strings.Contains(local, "local fd00::5") && !strings.Contains(tentative, "inet6") {
-			return
+	bed.In(bed.Sandbox, func() {
+		bed.AwaitLocal(net.ParseIP("fd00::5"))
+		for end := time.Now().Add(30 * time.Second); tentative(); {
+			if time.Now().After(end) {
+				panic("an address stays tentative")
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Millisecond)
+	})
+}
+
+// tentative reports whether an IPv6 address of the thread's namespace is not
+// proven to be unique yet: field 5 of the kernel's list are its flags.
+func tentative() bool {
+	addrs, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	if err != nil {
+		panic(err)
 	}
-	panic("the kernel did not get there")
+	for line := range strings.Lines(string(addrs)) {
+		flags, err := strconv.ParseUint(strings.Fields(line)[4], 16, 32)
+		if err != nil || flags&unix.IFA_F_TENTATIVE != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func snapshot(bed *nltest.Bed) string {

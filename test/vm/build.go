@@ -7,16 +7,41 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/netcleat/netcleat/test/vm/internal/job"
 )
 
-// buildTests compiles the test binaries of the packages into dir. Packages without tests are left out.
+// buildTests compiles the test binaries of the packages into dir. Packages without tests are left out; the others are in the
+// order of the patterns.
 func buildTests(ctx context.Context, dir string, patterns []string) ([]job.Test, error) {
+	var tests []job.Test
+	for _, p := range patterns {
+		found, err := findTests(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range found {
+			if !slices.ContainsFunc(tests, func(o job.Test) bool { return o.Package == t.Package }) {
+				tests = append(tests, t)
+			}
+		}
+	}
+	for i, batch := range batches(tests) {
+		if err := buildBatch(ctx, filepath.Join(dir, strconv.Itoa(i)), batch); err != nil {
+			return nil, err
+		}
+	}
+	return tests, nil
+}
+
+// findTests finds the packages of a pattern that have tests. After an @ it says which of their tests to run.
+func findTests(ctx context.Context, pattern string) ([]job.Test, error) {
 	const tested = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
-	list, err := output(ctx, ".", append([]string{"go", "list", "-f", tested}, patterns...)...)
+	packages, run, _ := strings.Cut(pattern, "@")
+	list, err := output(ctx, ".", "go", "list", "-f", tested, packages)
 	if err != nil {
 		return nil, err
 	}
@@ -24,12 +49,7 @@ func buildTests(ctx context.Context, dir string, patterns []string) ([]job.Test,
 	for line := range strings.Lines(list) {
 		pkg, source, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if ok {
-			tests = append(tests, job.Test{Package: pkg, Dir: source})
-		}
-	}
-	for i, batch := range batches(tests) {
-		if err := buildBatch(ctx, filepath.Join(dir, strconv.Itoa(i)), batch); err != nil {
-			return nil, err
+			tests = append(tests, job.Test{Package: pkg, Dir: source, Run: run})
 		}
 	}
 	return tests, nil

@@ -2,7 +2,7 @@
 // each kernel of kernels.txt in QEMU with the host's files as its root, read-only, and runs the binaries there. No test may
 // skip, but for the reasons in skips.txt.
 //
-//	go run ./test/vm [-kernel NAME] [-run REGEXP] [-v] [-shell] [package pattern …]
+//	go run ./test/vm [-kernel NAME] [-run REGEXP] [-v] [-shell] [package pattern[@REGEXP] …]
 package main
 
 import (
@@ -14,7 +14,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,12 +27,13 @@ import (
 type options struct {
 	kernel, run, accel string
 	shell, verbose     bool
+	machines           int
 	timeout, deadline  time.Duration
 	patterns           []string
 }
 
 // bootTime is what a guest has to come up.
-const bootTime = 3 * time.Minute
+const bootTime = 5 * time.Minute
 
 // errTests is the error of a run that worked and found failures; they have been printed.
 var errTests = errors.New("tests failed")
@@ -51,7 +54,8 @@ func parseFlags() *options {
 	flag.BoolVar(&o.verbose, "v", false, "print all that the tests print")
 	flag.BoolVar(&o.shell, "shell", false, "boot the first kernel and give a shell in it")
 	flag.StringVar(&o.accel, "accel", emulate, "QEMU accelerator; kvm is much faster where it works")
-	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "of one package's tests")
+	flag.IntVar(&o.machines, "machines", min(2, runtime.NumCPU()), "how many machines share a kernel's packages")
+	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "of one package's tests")
 	flag.DurationVar(&o.deadline, "deadline", time.Hour, "of one kernel's whole run")
 	flag.Parse()
 	o.patterns = flag.Args()
@@ -120,6 +124,9 @@ func (b *bench) build(ctx context.Context) error {
 	if b.tests, err = buildTests(ctx, b.dir, b.patterns); err != nil {
 		return err
 	}
+	for i := range b.tests {
+		b.tests[i].Run = cmp.Or(b.tests[i].Run, b.run)
+	}
 	if len(b.tests) == 0 {
 		return fmt.Errorf("packages %s: no tests", strings.Join(b.patterns, " "))
 	}
@@ -127,17 +134,16 @@ func (b *bench) build(ctx context.Context) error {
 	return nil
 }
 
-// machine prepares the boot of a kernel.
-func (b *bench) machine(ctx context.Context, name string) (*machine, error) {
-	k, err := fetchKernel(ctx, b.path("build/vm"), name)
-	if err != nil {
-		return nil, err
-	}
-	j := &job.Job{ModuleDir: k.Modules, Repo: b.repo, Run: b.run, Timeout: b.timeout, Shell: b.options.shell, Tests: b.tests}
+// machine prepares the boot of a kernel for some of the tests; n tells the machines of one kernel apart.
+func (b *bench) machine(k *kernel, n int, tests []job.Test) (*machine, error) {
+	j := &job.Job{ModuleDir: k.Modules, Repo: b.repo, Timeout: b.timeout, Shell: b.options.shell, Tests: tests}
 	if err := addModules(j); err != nil {
 		return nil, err
 	}
-	m := &machine{Kernel: k, Accel: b.accel, Initramfs: filepath.Join(b.dir, "initramfs"), Console: b.path("build/vm/console-" + name + ".log")}
+	m := &machine{
+		Kernel: k, Tests: len(tests), Accel: b.accel, Initramfs: filepath.Join(b.dir, fmt.Sprintf("initramfs-%d", n)),
+		Console: b.path(fmt.Sprintf("build/vm/console-%s-%d.log", k.Name, n)),
+	}
 	return m, packInitramfs(m.Initramfs, filepath.Join(b.dir, "init"), j)
 }
 
@@ -162,43 +168,94 @@ func addModules(j *job.Job) error {
 	return nil
 }
 
-// test boots a kernel, runs the tests in it and prints the result.
+// test boots machines of a kernel, runs the tests in them and prints the result.
 func (b *bench) test(ctx context.Context, name string) error {
-	m, err := b.machine(ctx, name)
+	k, err := fetchKernel(ctx, b.path("build/vm"), name)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("vm: boot %s (%s)\n", name, filepath.Base(m.Kernel.Modules))
+	shares := share(b.tests, b.machines)
+	fmt.Printf("vm: boot %s (%s), machines: %d\n", name, filepath.Base(k.Modules), len(shares))
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.deadline, fmt.Errorf("deadline of %s", b.deadline))
 	defer cancel()
+	machines := make([]*machine, len(shares))
+	for n, tests := range shares {
+		if machines[n], err = b.machine(k, n, tests); err != nil {
+			return err
+		}
+	}
+	total, err := b.testAll(ctx, machines)
+	for _, fault := range total.Faults {
+		fmt.Println("vm: fault:", fault)
+	}
+	line, ok := total.summary(name, time.Since(start))
+	fmt.Println(line)
+	if !ok {
+		fmt.Printf("vm: the kernel's messages are in %s\n", b.path("build/vm/console-"+name+"-*.log"))
+		err = errors.Join(err, fmt.Errorf("%s: %w", name, errTests))
+	}
+	return err
+}
+
+// testAll runs the machines at once and adds up what they report.
+func (b *bench) testAll(ctx context.Context, machines []*machine) (*report, error) {
+	reports, errs := make([]*report, len(machines)), make([]error, len(machines))
+	var printing sync.Mutex
+	var all sync.WaitGroup
+	for n, m := range machines {
+		reports[n] = &report{Out: os.Stdout, Verbose: b.verbose, Skips: b.skips}
+		all.Go(func() { errs[n] = m.test(ctx, reports[n], &printing) })
+	}
+	all.Wait()
+	total := &report{}
+	for _, r := range reports {
+		total.add(r)
+	}
+	return total, errors.Join(errs...)
+}
+
+// share deals the tests out to the machines in turn: an order that starts with the longest gives each about as much.
+func share(tests []job.Test, machines int) [][]job.Test {
+	shares := make([][]job.Test, max(1, min(machines, len(tests))))
+	for i, t := range tests {
+		n := i % len(shares)
+		shares[n] = append(shares[n], t)
+	}
+	return shares
+}
+
+// test runs the machine's tests and has r judge them. It prints while it holds printing.
+func (m *machine) test(ctx context.Context, r *report, printing sync.Locker) error {
 	ctx, hung := context.WithCancelCause(ctx)
 	defer hung(nil)
 	boot := time.AfterFunc(bootTime, func() { hung(fmt.Errorf("not up after %s", bootTime)) })
 	defer boot.Stop()
-	r := &report{Out: os.Stdout, Verbose: b.verbose, Skips: b.skips, Ready: func() { boot.Stop() }}
-	if err := m.run(ctx, r.event); err != nil {
-		r.fault("machine: %v", cmp.Or(context.Cause(ctx), err))
+	r.Ready = func() { boot.Stop() }
+	handle := func(e job.Event) {
+		printing.Lock()
+		defer printing.Unlock()
+		r.event(e)
+	}
+	if err := m.run(ctx, handle); err != nil {
+		r.fault("machine of %s: %v", filepath.Base(m.Console), cmp.Or(context.Cause(ctx), err))
 	}
 	console, err := os.ReadFile(m.Console)
 	if err != nil {
 		return err
 	}
-	r.end(len(b.tests), string(console))
-	for _, fault := range r.Faults {
-		fmt.Println("vm: fault:", fault)
-	}
-	line, ok := r.summary(name, time.Since(start))
-	fmt.Println(line)
-	if !ok {
-		fmt.Println("vm: the kernel's messages are in", m.Console)
-		return fmt.Errorf("%s: %w", name, errTests)
-	}
+	printing.Lock()
+	defer printing.Unlock()
+	r.end(m.Tests, string(console))
 	return nil
 }
 
 func (b *bench) shell(ctx context.Context, name string) error {
-	m, err := b.machine(ctx, name)
+	k, err := fetchKernel(ctx, b.path("build/vm"), name)
+	if err != nil {
+		return err
+	}
+	m, err := b.machine(k, 0, b.tests)
 	if err != nil {
 		return err
 	}

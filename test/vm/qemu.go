@@ -15,26 +15,28 @@ import (
 	"github.com/netcleat/netcleat/test/vm/internal/job"
 )
 
-// emulate is how a processor is emulated: both on one thread. With a thread each, a processor can execute what the other
-// has just patched away, which is an oops (int3) of a kernel that is right; seen on a busy host.
+// emulate is how a processor is emulated. There is one: of two with a thread each, one can execute what the other has just
+// patched away, which is an oops (int3) of a kernel that is right; two that share a thread wait for each other.
 const emulate = "tcg,thread=single"
 
 // machine is one boot.
 type machine struct {
 	Kernel    *kernel
+	Tests     int // how many binaries it runs
 	Initramfs string
 	Console   string // the file that receives the kernel's messages
 	Accel     string
 }
 
 // commandLine is what the kernel is told. Modules that make a device when they are loaded are told not to; a panic ends the
-// machine. Stall detectors are off: on a busy host the machine's processors stand still without a fault of the kernel.
-const commandLine = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " +
+// machine. Stall detectors are off: on a busy host the machine's processor stands still without a fault of the kernel. What
+// waits for an RCU grace period, as the deletion of a link does, asks for a short one.
+const commandLine = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr nowatchdog rcupdate.rcu_cpu_stall_suppress=1 rcupdate.rcu_expedited=1 " +
 	"apparmor=0 dummy.numdummies=0 ifb.numifbs=0 bonding.max_bonds=0"
 
 func (m *machine) args() []string {
 	return []string{
-		"-accel", m.Accel, "-cpu", "max,la57=off", "-smp", "2", "-m", "2G",
+		"-accel", m.Accel, "-cpu", "max,la57=off", "-smp", "1", "-m", "1536M",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.Kernel.Image, "-initrd", m.Initramfs, "-append", commandLine,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",

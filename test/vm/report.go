@@ -142,6 +142,14 @@ func (r *report) end(want int, console string) {
 	}
 }
 
+// add adds what another report counted.
+func (r *report) add(o *report) {
+	r.Passed += o.Passed
+	r.Failed += o.Failed
+	r.Skipped += o.Skipped
+	r.Faults = append(r.Faults, o.Faults...)
+}
+
 // summary is the last line; ok says whether everything went well.
 func (r *report) summary(kernel string, elapsed time.Duration) (line string, ok bool) {
 	line = fmt.Sprintf("%s: %d passed, %d failed, %d skipped, %d faults in %.1fs",

@@ -103,8 +103,8 @@ func runTest(j *job.Job, t job.Test, events *json.Encoder) *job.Exit {
 	mark(t.Package)
 	start := time.Now()
 	args := []string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + j.Timeout.String()}
-	if j.Run != "" {
-		args = append(args, "-test.run="+j.Run)
+	if t.Run != "" {
+		args = append(args, "-test.run="+t.Run)
 	}
 	// The binary ends itself at its timeout, with a stack of each goroutine; the context is for one that cannot.
 	ctx, cancel := context.WithTimeout(context.Background(), j.Timeout+leftBehind)

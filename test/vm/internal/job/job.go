@@ -29,7 +29,6 @@ type Job struct {
 	Modules   []string      // names of the modules that are loaded before the tests
 	ModuleDir string        // the kernel's module directory, named after its release
 	Repo      string        // the repository
-	Run       string        // -test.run; empty means every test
 	Timeout   time.Duration // of one test binary
 	Shell     bool          // a shell on the serial console instead of the tests
 	Tests     []Test
@@ -40,6 +39,7 @@ type Test struct {
 	Package string // import path
 	Dir     string // the package's directory, in which the binary runs
 	Binary  string
+	Run     string // -test.run; empty means every test
 }
 
 // Event is one line from the guest. Exactly one of Ready, Output, Exit, Fault and Done is set.
