@@ -44,7 +44,7 @@ var compared = []recovery{addAgain, delAll, delGone}
 func compareStorm(t *testing.T, j judged) {
 	t.Helper()
 	s := newStorm(t, j)
-	s.judge, s.total, s.workers = counts, 600, 16
+	s.judge, s.total, s.workers, s.warm = counts, 600, 16, true
 	s.rage(1)
 	t.Log(&s.tally)
 	s.row("side by side: the same storm, 16 workers").write(t, "5-storm-"+j.name)
