@@ -49,7 +49,7 @@ func (b *Bed) Addr(link, addr string) {
 		return
 	}
 	b.IP("addr", "add", addr, "dev", link, "nodad")
-	for deadline := time.Now().Add(5 * time.Second); b.IP("-6", "route", "show", "table", "local", ip.String()) == ""; {
+	for deadline := time.Now().Add(time.Minute); b.IP("-6", "route", "show", "table", "local", ip.String()) == ""; {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("no route to %s", addr)
 		}
