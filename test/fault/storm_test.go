@@ -356,7 +356,7 @@ func (s *storm) rage(seed uint64) {
 func newStorm(t *testing.T, j judged) *storm {
 	t.Helper()
 	s := &storm{
-		T: t, judged: j, workers: 16, total: 1500, judge: fails,
+		T: t, judged: j, workers: 16, total: 1000, judge: fails,
 		owners: map[string]string{}, claims: map[int]int{}, begun: map[int]int{},
 	}
 	if full() {
