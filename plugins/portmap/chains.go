@@ -503,8 +503,8 @@ func (j *job) recordedConflict(c *nft.Conn) error {
 // anyChains reports whether there may be iptables' rules for published ports.
 func anyChains(c *nft.Conn) (bool, error) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		info, err := c.GetChain(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
-		if info != nil || err != nil && !nft.Missing(err) {
+		rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
+		if len(rules) > 0 || err != nil && !nft.Missing(err) {
 			return true, err
 		}
 	}
