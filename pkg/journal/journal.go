@@ -380,12 +380,20 @@ func (r *Record) GetState(v any) error {
 // Read returns the record of an attachment, finished or pending, without
 // locking it. One that does not exist satisfies errors.Is(err, fs.ErrNotExist).
 func (d Dir) Read(k Key) (Record, error) {
-	r, err := read(d.path(k))
-	if errors.Is(err, fs.ErrNotExist) {
-		r, err = read(d.path(k) + pendingSuffix)
-	}
+	r, err := either(d.path(k))
 	if errors.Is(err, errEmpty) {
 		err = fs.ErrNotExist
+	}
+	return r, err
+}
+
+// either reads a record, finished or pending. A pending one may take its final
+// name after the look for that: the third look sees it.
+func either(path string) (r Record, err error) {
+	for _, suffix := range []string{"", pendingSuffix, ""} {
+		if r, err = read(path + suffix); !absent(err) {
+			return r, err
+		}
 	}
 	return r, err
 }
@@ -396,30 +404,30 @@ func absent(err error) bool { return errors.Is(err, errEmpty) || errors.Is(err, 
 // Network returns the records of one network, pending ones included, without
 // locking them. What cannot be read is joined to the error; the rest is
 // returned all the same.
-func (d Dir) Network(name string) ([]Record, error) {
-	files, err := os.ReadDir(d.network(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	errs := []error{err}
-	byKey := map[Key]Record{}
-	for _, f := range files {
-		if strings.HasSuffix(f.Name(), tempSuffix) || strings.HasSuffix(f.Name(), leavingSuffix) {
-			continue
+func (d Dir) Network(name string) (all []Record, err error) {
+	seen := map[string]bool{}
+	var errs []error
+	look := func(file string) bool {
+		base := strings.TrimSuffix(file, pendingSuffix)
+		if seen[base] || strings.HasSuffix(file, tempSuffix) || strings.HasSuffix(file, leavingSuffix) {
+			return false
 		}
-		r, err := read(filepath.Join(d.network(name), f.Name()))
-		if absent(err) {
-			continue
-		}
-		if _, done := byKey[r.Key]; err != nil || done && strings.HasSuffix(f.Name(), pendingSuffix) {
+		r, err := either(filepath.Join(d.network(name), base))
+		switch {
+		case absent(err):
+			return false
+		case err != nil:
 			errs = append(errs, err)
-			continue
+		default:
+			all = append(all, r)
 		}
-		byKey[r.Key] = r
+		seen[base] = true
+		return false
 	}
-	all := make([]Record, 0, len(byKey))
-	for _, r := range byKey {
-		all = append(all, r)
+	for range 2 { // as Any does
+		if err := file.Names(d.network(name), look); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return all, errors.Join(append(errs, fmt.Errorf("journal: %w", err))...)
+		}
 	}
 	return all, errors.Join(errs...)
 }

@@ -342,6 +342,43 @@ func TestSeen(t *testing.T) {
 	must(t, again.Close())
 }
 
+// TestNeverMissed: whoever reads the journal sees each attachment from when it
+// has begun, also while its record takes its final name.
+func TestNeverMissed(t *testing.T) {
+	const many = 400
+	dir := Dir(t.TempDir())
+	begun, look := make(chan Key), make(chan bool)
+	go func() {
+		defer close(begun)
+		for i := range many {
+			k := Key{Network: "n", ContainerID: fmt.Sprintf("a-name-that-fills-the-directory-%d", i), IfName: "eth0", Plugin: "p"}
+			e, err := dir.Open(t.Context(), k)
+			if err == nil {
+				err = e.Begin()
+			}
+			begun <- k
+			if <-look; err == nil {
+				err = errors.Join(e.Done(), e.Close())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	n := 0
+	for k := range begun {
+		n++
+		look <- true // it is Done while these look
+		records, err := dir.Network("n")
+		if err != nil || len(records) < n {
+			t.Errorf("%d records of at least %d, %v", len(records), n, err)
+		}
+		if _, err := dir.Read(k); err != nil {
+			t.Errorf("attachment %d: %v", n, err)
+		}
+	}
+}
+
 // No operation leaves a descriptor open.
 func TestNoDescriptorLeaks(t *testing.T) {
 	d := Dir(t.TempDir())

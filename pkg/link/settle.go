@@ -2,18 +2,19 @@ package link
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
-// settleWait bounds the wait for what the kernel leaves to its workers.
-const settleWait = 10 * time.Second
+// settleWait bounds the wait for what the kernel leaves to its workers, which are
+// seconds behind where many namespaces come and go.
+const settleWait = 30 * time.Second
 
 // settle returns when packets pass, and then announces the addresses: what the
 // kernel sends by itself when the link comes up is lost on a bridge, whose port
@@ -71,7 +72,7 @@ func until(ns *netns.NS, group int, what string, done func() (bool, error)) erro
 	}
 	err = w.Until(time.Now().Add(settleWait), done)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%s: not usable after %v", what, settleWait)
+		err = cnierr.Newf(cnierr.TryAgain, "%s: not usable after %v: the kernel is behind with its work (try again)", what, settleWait)
 	}
 	return errors.Join(err, w.Close())
 }

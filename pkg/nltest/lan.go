@@ -63,7 +63,7 @@ func (b *Bed) AwaitLocal(ip net.IP) {
 	w, err := nl.NewWatch(nil, unix.RTNLGRP_IPV6_ROUTE)
 	must(b.t, err)
 	route := fmt.Appendf(nil, "%x 80 ", []byte(ip.To16()))
-	err = w.Until(time.Now().Add(30*time.Second), func() (bool, error) {
+	err = w.Until(time.Now().Add(time.Minute), func() (bool, error) {
 		routes, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
 		return bytes.Contains(routes, route), err
 	})

@@ -58,12 +58,18 @@ func tagged(lines []iptables.Line, comment string) bool {
 
 // delLegacy is delNative for the kernel's old tables, where those are loaded.
 func (j *job) delLegacy(ctx context.Context, prefixes []netip.Prefix) error {
+	tools := slices.DeleteFunc(iptables.Both(true), func(t iptables.Tool) bool { return !t.Loaded("filter") || !t.Installed() })
+	cleared := false
 	var errs []error
-	for _, tool := range iptables.Both(true) {
-		if !tool.Loaded("filter") || !tool.Installed() {
-			continue
-		}
-		errs = append(errs, tool.Change(ctx, j.gate, "filter", func(lines []iptables.Line) []string { return j.undoScript(lines, prefixes) }))
+	for _, tool := range tools {
+		errs = append(errs, tool.Change(ctx, j.gate, "filter", func(lines []iptables.Line) []string {
+			script := j.undoScript(lines, prefixes)
+			cleared = cleared || slices.Contains(script, "-X "+cniForward)
+			return script
+		}))
+	}
+	if cleared {
+		errs = append(errs, j.delOldStages(ctx, tools))
 	}
 	return errors.Join(errs...)
 }

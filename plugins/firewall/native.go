@@ -157,20 +157,28 @@ func ctState() []inbound {
 // attachment's addresses, and the chains after the last rule. Without prefixes it
 // removes all of the network's.
 func (j *job) delNative(ctx context.Context, c *nft.Conn, prefixes []netip.Prefix) error {
-	for _, v6 := range []bool{false, true} {
-		n, cleared := native{v6}, false
+	var cleared []native
+	for _, n := range []native{{false}, {true}} {
+		last := false
 		err := c.Update(ctx, "withdraw network "+j.key.Network, func(tx *nft.Tx) (err error) {
-			cleared, err = n.withdraw(c, tx, func(r nft.RuleInfo) bool { return j.stale(r, prefixes) })
+			last, err = n.withdraw(c, tx, func(r nft.RuleInfo) bool { return j.stale(r, prefixes) })
 			return err
 		})
-		if err == nil && cleared {
-			err = c.DeleteBare(ctx, n.table())
-		}
 		if err != nil && !nft.Missing(err) {
 			return err
 		}
+		if err == nil && last {
+			cleared = append(cleared, n)
+		}
 	}
-	return nil
+	if len(cleared) == 0 {
+		return nil
+	}
+	errs := []error{j.delStages(ctx, c)}
+	for _, n := range cleared {
+		errs = append(errs, c.DeleteBare(ctx, n.table()))
+	}
+	return errors.Join(errs...)
 }
 
 // withdraw deletes stale rules; cleared means that the chains went with the last.

@@ -135,7 +135,7 @@ func TestReference(t *testing.T) {
 				path = dir + ":" + path
 			}
 			for _, id := range []string{"a1", "a2"} {
-				c := w.attach(id, "")
+				c := w.attach(id, `,"ingressPolicy":"same-bridge"`)
 				cmd := exec.Command(bin + "/firewall")
 				cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + id, "CNI_NETNS=" + w.Path, "CNI_IFNAME=eth0", "CNI_PATH=" + bin, "PATH=" + path}
 				cmd.Stdin = strings.NewReader(c.Conf)
@@ -151,8 +151,11 @@ func TestReference(t *testing.T) {
 					t.Errorf("%s: want %v\n%s", ip, want, out)
 				}
 			}
-			w.Must(plugin.Del, w.attach("a2", ""))
 			w.Must(plugin.Del, w.attach("b1", ""))
+			if out := w.rules(); !strings.Contains(out, `CNI-ISOLATION-STAGE-2`) {
+				t.Errorf("the reference's last container is not isolated any more:\n%s", out)
+			}
+			w.Must(plugin.Del, w.attach("a2", ""))
 			if out := w.rules(); strings.Contains(out, "CNI-") {
 				t.Errorf("left behind:\n%s", out)
 			}

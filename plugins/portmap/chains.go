@@ -88,9 +88,6 @@ func (t *table) lookNative(c *nft.Conn, f nft.Family) error {
 // addChains makes the container's chain and what it needs of the shared ones,
 // one transaction a family.
 func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
-	if err := j.recordedConflict(); err != nil {
-		return err
-	}
 	for _, target := range j.Targets {
 		v6 := target.Addr().Is6()
 		if len(j.pick(v6)) == 0 {
@@ -473,10 +470,17 @@ func (j *job) legacyScript(lines []iptables.Line) []string {
 }
 
 // recordedConflict looks in the journal for another live container that
-// publishes one of the ports by whatever backend.
-func (j *job) recordedConflict() error {
+// publishes one of the ports in rules that would not refuse this one's: the maps
+// of nftables do among themselves. To read all records takes time, so nftables
+// does it only where there may be iptables' rules.
+func (j *job) recordedConflict(c *nft.Conn) error {
 	if j.replace {
 		return nil
+	}
+	if j.Backend != iptables.IPTables {
+		if some, err := anyChains(c); err != nil || !some {
+			return err
+		}
 	}
 	names, err := j.dir.Networks()
 	if err != nil {
@@ -496,9 +500,24 @@ func (j *job) recordedConflict() error {
 	return nil
 }
 
+// anyChains reports whether there may be iptables' rules for published ports.
+func anyChains(c *nft.Conn) (bool, error) {
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
+		if len(rules) > 0 || err != nil && !nft.Missing(err) {
+			return true, err
+		}
+	}
+	old := func(t iptables.Tool) bool { return t.Loaded("nat") }
+	return slices.ContainsFunc(iptables.Both(true), old), nil
+}
+
 func (j *job) conflictWith(r journal.Record) error {
 	other := job{}
 	if r.Plugin != "portmap" || r.ContainerID == j.key.ContainerID || r.GetState(&other.publication) != nil {
+		return nil
+	}
+	if j.Backend != iptables.IPTables && other.Backend != iptables.IPTables {
 		return nil
 	}
 	for _, m := range j.Mappings {

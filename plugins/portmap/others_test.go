@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,52 @@ func TestConflict(t *testing.T) {
 			w.Must(plugin.Del, w.at(who{"first", "net1", "10.1.0.2"}, backend, tcp8080))
 			w.Must(plugin.Check, last) // the first one's DEL took nothing from it
 		})
+	}
+}
+
+// TestConflictOfBackends: a port belongs to one live container, whichever backend
+// published it, and whichever is asked for it.
+func TestConflictOfBackends(t *testing.T) {
+	for first, second := range map[string]string{"nftables": "iptables", "iptables": "nftables"} {
+		t.Run(first+" then "+second, func(t *testing.T) {
+			w := newTown(t)
+			w.Must(plugin.Add, w.at(who{"first", "net1", "10.1.0.2"}, first, tcp8080))
+			before := w.rules()
+			if msg := w.Fails(plugin.Add, w.at(who{"second", "net2", "10.1.0.3"}, second, tcp8080), 101); !strings.Contains(msg, `already published by container "first"`) {
+				t.Errorf("message: %s", msg)
+			}
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+			w.Must(plugin.Del, w.at(who{"first", "net1", "10.1.0.2"}, first, tcp8080))
+			w.Must(plugin.Add, w.at(who{"second", "net2", "10.1.0.3"}, second, tcp8080))
+			w.Must(plugin.Check, w.at(who{"second", "net2", "10.1.0.3"}, second, tcp8080))
+		})
+	}
+}
+
+// TestOneOfMany: of many containers that want a port at the same time one gets it.
+func TestOneOfMany(t *testing.T) {
+	w := newTown(t)
+	var won atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 16 {
+		backend := []string{"nftables", "iptables"}[i%2]
+		c := w.at(who{fmt.Sprintf("c%d", i), fmt.Sprintf("net%d", i%4), fmt.Sprintf("10.1.1.%d", i)}, backend, tcp8080)
+		wg.Go(func() {
+			w.In(w.Host, func() {
+				switch a := w.Do(plugin.Add, c); {
+				case a.Exit == 0:
+					won.Add(1)
+				case !strings.Contains(a.Stdout, "already published"):
+					t.Errorf("%s: %s", c.ContainerID, a.Stdout)
+				}
+			})
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d of 16 containers have the port", won.Load())
 	}
 }
 

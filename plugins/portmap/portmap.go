@@ -134,17 +134,30 @@ func targets(prev *current.Result, ifName string) (list []netip.Prefix, err erro
 	return list, nil
 }
 
-// publish makes the rules, after it has written down in e what they are.
+// publish makes the rules, after it has written down in e what they are. Nobody
+// else publishes between the look for a conflict and that: of two who want the
+// same port one gets it.
 func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
-	if err := j.settle(e); err != nil {
+	if err := errors.Join(j.chooseBackend(), j.findLocalnet()); err != nil {
 		return err
 	}
+	begun := false
 	defer func() {
-		if err != nil {
+		if begun && err != nil {
 			err = errors.Join(err, j.takeBack(ctx))
 		}
 	}()
-	if err := j.locked(ctx, func(c *nft.Conn) error { return j.make(ctx, c) }); err != nil {
+	err = j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.recordedConflict(c); err != nil {
+			return err
+		}
+		if err := j.record(e); err != nil {
+			return err
+		}
+		begun = true
+		return j.make(ctx, c)
+	})
+	if err != nil {
 		return err
 	}
 	if err := j.routeLocalnet(); err != nil {
@@ -174,22 +187,13 @@ func (j *job) make(ctx context.Context, c *nft.Conn) error {
 // try takes about a third of one.
 const expiryTries = 20
 
-// settle decides what is still open, and writes it down before the first change.
-func (j *job) settle(e *journal.Entry) error {
-	if err := j.chooseBackend(); err != nil {
-		return err
-	}
-	if err := j.findLocalnet(); err != nil {
-		return err
-	}
+// record writes down what is published, before the first change.
+func (j *job) record(e *journal.Entry) error {
 	if e == nil {
 		return nil
 	}
 	e.Config = nil // the state says it all; a configuration with thousands of ports is large
-	if err := errors.Join(e.SetState(j.publication), e.Begin()); err != nil {
-		return cnierr.With(cnierr.IOFailure, err)
-	}
-	return nil
+	return cnierr.With(cnierr.IOFailure, errors.Join(e.SetState(j.publication), e.Begin()))
 }
 
 func (j *job) chooseBackend() error {

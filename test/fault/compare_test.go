@@ -1,44 +1,53 @@
 package fault
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 )
 
-// comparison is where the table for the README is written.
-var comparison = filepath.Join(repo, "build/fault/comparison.md")
-
-// The same cases with the reference's plugins. They are counted, not judged.
+// The same cases with our plugins and the reference's, which are counted, not
+// judged. Both are killed at the same fractions of the same calls, and are in the
+// same storm. The reference waits for seconds in many calls: these are samples.
 func TestComparison(t *testing.T) {
 	if !full() {
 		t.Skip("only with FAULTS=all (make test-faults)")
 	}
 	dir, err := filepath.Abs(reference)
 	must(t, err)
-	table := "| plugins | kills | after the first change | leaks | calls that then fail | storm | duplicates | failures | left behind |\n|---|---|---|---|---|---|---|---|---|\n"
 	for _, j := range []judged{suite(t), {"reference", dir}} {
-		var all score
-		for _, l := range lists() {
-			if l.name == "ipt" {
-				continue // iptables(8) makes most changes, for both
-			}
-			for k, after := range []recovery{addAgain, delAll, delGone} {
-				for _, verb := range []string{"ADD", "DEL"} {
-					tr := &trial{T: t, judged: j, list: l, verb: verb, after: after, judge: counts, warm: true}
-					all.add(tr.sweep(1+k, 5))
-				}
+		t.Run(j.name, func(t *testing.T) {
+			t.Run("killed", func(t *testing.T) { compareKills(t, j) })
+			t.Run("storm", func(t *testing.T) { compareStorm(t, j) })
+		})
+	}
+}
+
+func compareKills(t *testing.T, j judged) {
+	t.Helper()
+	var all score
+	for _, l := range lists() {
+		for _, verb := range verbs {
+			for k, after := range compared {
+				tr := &trial{T: t, judged: j, list: l, verb: verb, after: after, judge: counts, warm: true}
+				all.add(tr.sample(6, float64(k)/float64(len(compared))))
 			}
 		}
-		s := newStorm(t, j)
-		s.judge, s.total, s.workers = counts, 1500, 16
-		s.rage(1)
-		table += fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d |\n", j.name, all.Kills, all.Late, all.Leaks, all.Failures,
-			s.total, s.duplicates.Load(), s.failures.Load(), s.leaks.Load())
+		t.Logf("with %s: %v", l.name, all)
 	}
-	must(t, os.WriteFile(comparison, []byte(table), 0o644))
-	t.Log("\n" + table)
+	all.row(j, "side by side: killed at the same parts of ADD and DEL, in all four lists").write(t, "4-killed-"+j.name)
+}
+
+// compared are the recoveries that both know: few of the reference's plugins
+// collect.
+var compared = []recovery{addAgain, delAll, delGone}
+
+func compareStorm(t *testing.T, j judged) {
+	t.Helper()
+	s := newStorm(t, j)
+	s.judge, s.total, s.workers, s.warm = counts, 600, 16, true
+	s.rage(1)
+	t.Log(&s.tally)
+	s.row("side by side: the same storm, 16 workers").write(t, "5-storm-"+j.name)
 }
 
 // counts is the judge of plugins that are only compared.

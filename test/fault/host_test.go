@@ -117,14 +117,16 @@ func residue(before, after []string) (diff []string) {
 	return diff
 }
 
-// reset takes away all that anybody left, as a reboot would.
+// reset takes away all that anybody left, as a reboot would: with the link to the
+// outside goes each macvlan on it, wherever it is, and with a pair's end on the
+// host the other.
 func reset(t testing.TB) {
 	t.Helper()
 	must(t, output("sh", "-c", `
-		for l in $(ip -o link | awk -F '[ :@]+' '$2 != "lo" && $2 !~ /^lan/ {print $2}'); do ip link del $l 2>/dev/null; done
+		for l in $(ip -o link | awk -F '[ :@]+' '$2 != "lo" {print $2}'); do ip link del $l 2>/dev/null; done
 		nft flush ruleset
 		rm -rf /run/netcleat /run/cni /var/lib/cni/*
-		sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`))
+		sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`+lan))
 }
 
 // sandbox is a container's network namespace.

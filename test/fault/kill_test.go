@@ -20,6 +20,8 @@ const (
 	collect  recovery = "GC with an empty list"
 )
 
+var verbs = []string{"ADD", "DEL"}
+
 var recoveries = []recovery{addAgain, delAll, delGone, collect}
 
 // score counts cases, and what went wrong in them.
@@ -32,6 +34,18 @@ func (s *score) add(o score) {
 	s.Late += o.Late
 	s.Leaks += o.Leaks
 	s.Failures += o.Failures
+}
+
+func (s score) String() string {
+	return fmt.Sprintf("%d kills, %d of them after the first change: %d leaks, %d failures", s.Kills, s.Late, s.Leaks, s.Failures)
+}
+
+// row is the score in the table.
+func (s score) row(j judged, what string) row {
+	return row{
+		suite: j.name, what: what, tried: fmt.Sprintf("%d kills, %d of them after the first change", s.Kills, s.Late),
+		leaks: int64(s.Leaks), failures: int64(s.Failures),
+	}
 }
 
 // trial is one attachment whose ADD or DEL is killed.
@@ -63,12 +77,44 @@ func (tr *trial) attachment(id string, port int) (*attachment, *sandbox) {
 func (tr *trial) sweep(first, stride int) (all score) {
 	for n := first; !tr.Failed(); n += stride {
 		s, killed := tr.one(n, (n/stride)%2 == 0)
+		all.add(s)
 		if !killed {
 			break
 		}
-		all.add(s)
 	}
 	return all
+}
+
+// sample kills at so many changes, evenly spread over all that an undisturbed
+// call makes: at the same fractions of it, whoever makes how many. The phase, from
+// 0 to 1, shifts them by a part of the distance between two.
+func (tr *trial) sample(kills int, phase float64) (all score) {
+	changes, last := tr.changes(), 0
+	for i := range kills {
+		n := 1 + int((float64(i)+phase)/float64(kills)*float64(changes))
+		if n == last {
+			continue
+		}
+		s, _ := tr.one(n, i%2 == 0)
+		all.add(s)
+		last = n
+	}
+	return all
+}
+
+// changes counts those of an undisturbed call.
+func (tr *trial) changes() int {
+	reset(tr)
+	a, sb := tr.attachment("whole", 8000)
+	defer sb.remove()
+	st := &stepped{}
+	if tr.verb == "ADD" {
+		must(tr, a.add(st.run))
+		return len(st.changes)
+	}
+	must(tr, a.add(plain))
+	must(tr, a.del(st.run))
+	return len(st.changes)
 }
 
 func (tr *trial) one(n int, cold bool) (s score, killed bool) {
@@ -95,7 +141,8 @@ func (tr *trial) one(n int, cold bool) (s score, killed bool) {
 	}
 	if st.hit == "" {
 		if err != nil {
-			tr.Fatalf("%s was not killed, and failed: %v", tr.verb, err)
+			s.Failures = 1
+			tr.judge(tr.T, fmt.Sprintf("%s was not killed, and failed: %v", tr.verb, err))
 		}
 		return s, false
 	}
@@ -154,26 +201,32 @@ func fails(t *testing.T, bad string) { t.Helper(); t.Error(bad) }
 
 // Wherever an ADD or a DEL is killed, nothing is left of it in the end.
 func TestKilled(t *testing.T) {
-	var all score
 	for i, l := range lists() {
-		for j, verb := range []string{"ADD", "DEL"} {
-			for k, after := range recoveries {
-				t.Run(fmt.Sprintf("%s %s %s", l.name, verb, after), func(t *testing.T) {
-					first, stride := 1, 1
-					if !full() {
-						stride = map[string]int{"nft": 23, "ipt": 67, "macvlan": 9, "ptp": 13}[l.name]
-						first = 1 + (i+j+2*k)%stride
-					}
-					tr := &trial{T: t, judged: suite(t), list: l, verb: verb, after: after, judge: fails}
-					s := tr.sweep(first, stride)
-					if s.Kills == 0 {
-						t.Error("nobody was killed: the stepper misses the changes")
-					}
-					t.Logf("%d kills, %d of them after the first change", s.Kills, s.Late)
-					all.add(s)
-				})
+		t.Run(l.name, func(t *testing.T) {
+			var all score
+			whole := 0
+			for j, verb := range verbs {
+				for k, after := range recoveries {
+					t.Run(fmt.Sprintf("%s %s", verb, after), func(t *testing.T) {
+						first, stride := 1, 1
+						if !full() {
+							stride = map[string]int{"nft": 23, "ipt": 67, "macvlan": 9, "ptp": 13}[l.name]
+							first = 1 + (i+j+2*k)%stride
+						}
+						tr := &trial{T: t, judged: suite(t), list: l, verb: verb, after: after, judge: fails}
+						s := tr.sweep(first, stride)
+						if s.Kills == 0 {
+							t.Error("nobody was killed: the stepper misses the changes")
+						}
+						all.add(s)
+						whole++
+					})
+				}
 			}
-		}
+			t.Log(all)
+			if whole == len(verbs)*len(recoveries) {
+				all.row(suite(t), "killed before each change of ADD and DEL in turn: "+l.title()).write(t, fmt.Sprintf("1-killed-%d", i))
+			}
+		})
 	}
-	t.Logf("%d kills, %d of them after the first change: %d leaks, %d failures", all.Kills, all.Late, all.Leaks, all.Failures)
 }

@@ -22,6 +22,22 @@ type list struct {
 	plugins []object
 }
 
+// title names the plugins.
+func (l list) title() string {
+	var all []string
+	for _, p := range l.plugins {
+		name := p["type"].(string)
+		if p["ipam"] != nil {
+			name += ", host-local"
+		}
+		all = append(all, name)
+	}
+	if b, ok := l.plugins[0]["ipMasqBackend"]; ok {
+		return strings.Join(all, ", ") + fmt.Sprintf(" (%s)", b)
+	}
+	return strings.Join(all, ", ")
+}
+
 func network(name string, n int) object {
 	return object{"type": "bridge", "bridge": fmt.Sprintf("cni%d", n), "isGateway": true, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": pool(name, n)}
 }
@@ -40,19 +56,26 @@ func with(o object, more object) object {
 	return o
 }
 
+// chained is a network with published ports and a firewall, all by one backend.
+func chained(name string, n int, backend string) list {
+	return list{name, []object{
+		with(network(name, n), object{"ipMasqBackend": backend}),
+		{"type": "portmap", "backend": backend, "capabilities": object{"portMappings": true}},
+		firewalls[backend],
+	}}
+}
+
+// firewalls are the configurations of firewall; the reference's has no nftables.
+var firewalls = map[string]object{
+	"nftables": {"type": "firewall"},
+	"iptables": {"type": "firewall", "backend": "iptables"},
+}
+
 // lists are those that are killed at every change.
 func lists() []list {
 	return []list{
-		{"nft", []object{
-			with(network("nft", 1), object{"ipMasqBackend": "nftables"}),
-			{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
-			{"type": "firewall"},
-		}},
-		{"ipt", []object{
-			with(network("ipt", 2), object{"ipMasqBackend": "iptables"}),
-			{"type": "portmap", "backend": "iptables", "capabilities": object{"portMappings": true}},
-			{"type": "firewall", "backend": "iptables"},
-		}},
+		chained("nft", 1, "nftables"),
+		chained("ipt", 2, "iptables"),
 		{"macvlan", []object{{"type": "macvlan", "master": "lan0", "ipam": pool("macvlan", 3)}}},
 		{"ptp", []object{{"type": "ptp", "ipMasq": true, "ipMasqBackend": "nftables", "ipam": pool("ptp", 4)}}},
 	}
@@ -64,11 +87,14 @@ type judged struct {
 	dir  string
 }
 
+// fromOutside are plugins that the tests have not built.
+const fromOutside = "CNI_BIN"
+
 // suite returns the plugins to judge: ours, or those in CNI_BIN.
 func suite(t *testing.T) judged {
 	t.Helper()
 	if dir := os.Getenv("CNI_BIN"); dir != "" {
-		return judged{"CNI_BIN", dir}
+		return judged{fromOutside, dir}
 	}
 	watch(t)
 	dir, err := filepath.Abs(ours)

@@ -3,7 +3,10 @@ package fault
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os/exec"
+	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,11 +29,16 @@ func (p *process) run(c stepper.Command) (o stepper.Outcome, err error) {
 	if err := cmd.Start(); err != nil {
 		return o, err
 	}
+	kill := func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	if p.after > 0 {
-		timer := time.AfterFunc(p.after, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
-		defer timer.Stop()
+		defer time.AfterFunc(p.after, kill).Stop()
 	}
+	var hung atomic.Bool
+	defer time.AfterFunc(stepper.Limit, func() { hung.Store(true); kill() }).Stop()
 	err = cmd.Wait()
+	if hung.Load() {
+		return o, fmt.Errorf("%s: did not end within %v", filepath.Base(c.Path), stepper.Limit)
+	}
 	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
 		err = nil
 	}

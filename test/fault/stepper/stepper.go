@@ -15,7 +15,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -44,10 +46,13 @@ type Outcome struct {
 	Stdout, Stderr string
 }
 
+// Limit is how long a program may run.
+const Limit = 2 * time.Minute
+
 // pipeSize is what fits into a pipe before anyone reads it.
 const pipeSize = 60_000
 
-// Run runs the program to its end.
+// Run runs the program to its end, which it must come to within Limit.
 func Run(c Command, p Plan) (o Outcome, err error) {
 	runtime.LockOSThread() // the tracer is a thread
 	defer runtime.UnlockOSThread()
@@ -67,16 +72,21 @@ func Run(c Command, p Plan) (o Outcome, err error) {
 	}
 	ends[0][1].Close()
 	proc, err := os.StartProcess(c.Path, []string{filepath.Base(c.Path)}, &os.ProcAttr{
-		Env: c.Env, Files: []*os.File{ends[0][0], ends[1][1], ends[2][1]}, Sys: &syscall.SysProcAttr{Ptrace: true},
+		Env: c.Env, Files: []*os.File{ends[0][0], ends[1][1], ends[2][1]}, Sys: &syscall.SysProcAttr{Ptrace: true, Setpgid: true},
 	})
 	if err != nil {
 		return o, err
 	}
+	var hung atomic.Bool
+	defer time.AfterFunc(Limit, func() { hung.Store(true); _ = unix.Kill(-proc.Pid, unix.SIGKILL) }).Stop()
 	s := &stepper{Plan: p, pid: proc.Pid, tasks: map[int]bool{proc.Pid: true}}
 	s.Exit = -1
 	if err := s.run(); err != nil {
 		s.kill()
 		return s.Outcome, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	if hung.Load() {
+		return s.Outcome, fmt.Errorf("%s: did not end within %v", c.Path, Limit)
 	}
 	ends[1][1].Close()
 	ends[2][1].Close()
