@@ -68,6 +68,8 @@ test-vm: ## All plugins that make an interface, in Debian's kernel, booted in QE
 	$(GO) run ./test/vm -kernel linux-image-amd64 \
 		./plugins/ipvlan ./plugins/macvlan ./plugins/vlan ./plugins/host-device ./plugins/ptp ./plugins/tap ./plugins/vrf \
 		./plugins/dummy ./plugins/bridge@VLAN ./pkg/nl ./pkg/link ./pkg/veth ./test/vm/selftest
+	$(GO) run ./test/vm -kernel linux-image-amd64 -append ipv6.disable=1 ./test/vm/odd@IPv6
+	$(GO) run ./test/vm -kernel linux-image-amd64 -without nf_tables ./test/vm/odd@NFTables
 
 .PHONY: test-vm-all
 test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/sysctl"
@@ -31,8 +32,11 @@ func Enable4(g gate.Gate) error {
 // advertisements unless accept_ra is 2, so a link of the host whose routes or
 // addresses came from them gets that first: the host keeps its own way out.
 func Enable6(host *nl.Conn, g gate.Gate) error {
-	if on, err := sysctl.Get(nil, key6); err == nil && on == "1" {
+	switch on, err := sysctl.Get(nil, key6); {
+	case err == nil && on == "1":
 		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return cnierr.Newf(cnierr.UnsupportedField, "IPv6 is asked for, and the host has none (booted with ipv6.disable=1?)")
 	}
 	keep, err := learned(host)
 	if err != nil {

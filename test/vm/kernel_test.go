@@ -60,8 +60,12 @@ func TestModuleOrder(t *testing.T) {
 func TestWantedModules(t *testing.T) {
 	index := parseModuleIndex("kernel/drivers/net/dummy.ko:\nkernel/drivers/net/dummy2.ko:\nkernel/drivers/net/ethernet/e1000.ko:\n" +
 		"kernel/net/sched/sch_tbf.ko.xz:\nkernel/net/sched/sch_teql.ko:\nkernel/net/netfilter/ipvs/ip_vs_rr.ko:\n")
-	if want, got := []string{"dummy", "sch_tbf"}, index.wanted(); !slices.Equal(want, got) {
+	if want, got := []string{"dummy", "sch_tbf"}, index.wanted(nil); !slices.Equal(want, got) {
 		t.Errorf("want %q, got %q", want, got)
+	}
+	index["kernel/net/sched/sch_htb.ko"] = []string{"kernel/net/sched/sch_tbf.ko.xz"}
+	if want, got := []string{"dummy"}, index.wanted([]string{"sch_tbf"}); !slices.Equal(want, got) {
+		t.Errorf("without sch_tbf: want %q, got %q", want, got)
 	}
 }
 

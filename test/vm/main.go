@@ -26,6 +26,8 @@ import (
 // options is the command line.
 type options struct {
 	kernel, run, accel string
+	append             string   // to the kernel's command line
+	without            []string // modules that the kernel is not to have
 	shell, verbose     bool
 	machines           int
 	timeout, deadline  time.Duration
@@ -53,6 +55,8 @@ func parseFlags() *options {
 	flag.StringVar(&o.run, "run", "", "run only the tests that match this expression")
 	flag.BoolVar(&o.verbose, "v", false, "print all that the tests print")
 	flag.BoolVar(&o.shell, "shell", false, "boot the first kernel and give a shell in it")
+	flag.StringVar(&o.append, "append", "", "more of the kernel's command line: ipv6.disable=1")
+	flag.Func("without", "a module that the kernel is to refuse, with what needs it", func(s string) error { o.without = append(o.without, s); return nil })
 	flag.StringVar(&o.accel, "accel", emulate, "QEMU accelerator; kvm is much faster where it works")
 	flag.IntVar(&o.machines, "machines", min(2, runtime.NumCPU()), "how many machines share a kernel's packages")
 	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "of one package's tests")
@@ -137,18 +141,22 @@ func (b *bench) build(ctx context.Context) error {
 // machine prepares the boot of a kernel for some of the tests; n tells the machines of one kernel apart.
 func (b *bench) machine(k *kernel, n int, tests []job.Test) (*machine, error) {
 	j := &job.Job{ModuleDir: k.Modules, Repo: b.repo, Timeout: b.timeout, Shell: b.options.shell, Tests: tests}
-	if err := addModules(j); err != nil {
+	if err := addModules(j, b.without); err != nil {
 		return nil, err
 	}
 	m := &machine{
 		Kernel: k, Tests: len(tests), Accel: b.accel, Initramfs: filepath.Join(b.dir, fmt.Sprintf("initramfs-%d", n)),
-		Console: b.path(fmt.Sprintf("build/vm/console-%s-%d.log", k.Name, n)),
+		Append: b.append, Console: b.path(fmt.Sprintf("build/vm/console-%s-%d.log", k.Name, n)),
+	}
+	if len(b.without) > 0 {
+		m.Append = strings.TrimSpace(m.Append + " module_blacklist=" + strings.Join(b.without, ","))
 	}
 	return m, packInitramfs(m.Initramfs, filepath.Join(b.dir, "init"), j)
 }
 
-// addModules puts the modules of the job's kernel into the job.
-func addModules(j *job.Job) error {
+// addModules puts the modules of the job's kernel into the job, but for those
+// without which it is to do.
+func addModules(j *job.Job, without []string) error {
 	index, err := readModuleIndex(j.ModuleDir)
 	if err != nil {
 		return err
@@ -164,7 +172,7 @@ func addModules(j *job.Job) error {
 	for _, file := range files {
 		j.Early = append(j.Early, filepath.Join(j.ModuleDir, file))
 	}
-	j.Modules = index.wanted()
+	j.Modules = index.wanted(without)
 	return nil
 }
 

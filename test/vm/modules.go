@@ -93,11 +93,16 @@ func (m moduleIndex) order(names, builtin []string) ([]string, error) {
 	return files, nil
 }
 
-// wanted returns the names of the wanted modules that the kernel has, sorted.
-func (m moduleIndex) wanted() []string {
+// wanted returns the names of the wanted modules that the kernel has, sorted, but
+// for those without which it is to do, and what needs them.
+func (m moduleIndex) wanted(without []string) []string {
 	var names []string
-	for file := range m {
+	for file, needs := range m {
 		name := moduleName(file)
+		refused := func(file string) bool { return slices.Contains(without, moduleName(file)) }
+		if refused(file) || slices.ContainsFunc(needs, refused) {
+			continue
+		}
 		if isWanted(file) && !slices.ContainsFunc(unwanted, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			names = append(names, name)
 		}

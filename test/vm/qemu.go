@@ -24,6 +24,7 @@ type machine struct {
 	Kernel    *kernel
 	Tests     int // how many binaries it runs
 	Initramfs string
+	Append    string // to the kernel's command line
 	Console   string // the file that receives the kernel's messages
 	Accel     string
 }
@@ -38,7 +39,7 @@ func (m *machine) args() []string {
 	return []string{
 		"-accel", m.Accel, "-cpu", "max,la57=off", "-smp", "1", "-m", "1536M",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", m.Kernel.Image, "-initrd", m.Initramfs, "-append", commandLine,
+		"-kernel", m.Kernel.Image, "-initrd", m.Initramfs, "-append", strings.TrimSpace(commandLine + " " + m.Append),
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
 		"-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
 		"-device", "virtio-serial-pci",
