@@ -7,8 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deleted says that this process has sent a deletion, which may not be finished.
+// deleted says that this process has sent a deletion, which may not be finished,
+// or that it is part of a DEL.
 var deleted atomic.Bool
+
+// Deleting says that this process is part of a DEL: a moment ago another plugin
+// of the list may have deleted what the kernel has yet to free, and the close of
+// a socket that only asks waits for that, too.
+func (*Conn) Deleting() { deleted.Store(true) }
 
 // closeLater has the kernel close a socket by itself, some time after this
 // process has closed it: the last reference is then an empty io_uring's, which

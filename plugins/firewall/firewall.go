@@ -211,6 +211,7 @@ func del(ctx context.Context, c *plugin.Call, _ config) error {
 // withdraw removes what no other attachment needs.
 func (j *job) withdraw(ctx context.Context) error {
 	return j.locked(ctx, func(c *nft.Conn) error {
+		c.Deleting()
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}

@@ -243,6 +243,7 @@ func (j *job) takeBack(ctx context.Context) error { return j.unpublish(context.W
 // unpublish removes what the publication consists of.
 func (j *job) unpublish(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
+		c.Deleting()
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}

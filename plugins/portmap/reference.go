@@ -19,6 +19,7 @@ import (
 // all elements have to be looked at.
 func (j *job) unpublishReference(ctx context.Context) error {
 	return j.locked(ctx, func(c *nft.Conn) error {
+		c.Deleting()
 		if !c.Available() {
 			return j.delLegacy(ctx)
 		}
