@@ -51,17 +51,8 @@ func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
 }
 
 // locked runs fn with a socket and under the network's lock.
-func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) (err error) {
-	unlock, err := a.Journal.Lock(ctx, "masquerade of "+a.Network)
-	if err != nil {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
-	c, err := nft.Dial(nil, a.Gate)
-	if err != nil {
-		return errors.Join(err, unlock())
-	}
-	err = errors.Join(fn(c), unlock())
-	return errors.Join(err, c.Close()) // which may wait for the kernel: not under the lock
+func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) error {
+	return nft.Locked(ctx, a.Journal, "masquerade of "+a.Network, a.Gate, fn)
 }
 
 // Add masquerades the attachment. undo takes that back.

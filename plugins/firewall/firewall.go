@@ -61,16 +61,7 @@ type job struct {
 
 // locked runs fn with a socket, alone among all that change the firewall.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
-	unlock, err := j.dir.Lock(ctx, "firewall")
-	if err != nil {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
-	c, err := nft.Dial(nil, j.gate)
-	if err != nil {
-		return errors.Join(err, unlock())
-	}
-	err = errors.Join(fn(c), unlock())
-	return errors.Join(err, c.Close())
+	return nft.Locked(ctx, j.dir, "firewall", j.gate, fn)
 }
 
 func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {

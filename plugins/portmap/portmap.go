@@ -65,16 +65,7 @@ func (j *job) tool(v6 bool) iptables.Tool { return iptables.Tool{V6: v6, Legacy:
 
 // locked runs fn with a socket, alone among all that publish ports.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
-	unlock, err := j.dir.Lock(ctx, "published ports")
-	if err != nil {
-		return cnierr.With(cnierr.TryAgain, err)
-	}
-	c, err := nft.Dial(nil, j.gate)
-	if err != nil {
-		return errors.Join(err, unlock())
-	}
-	err = errors.Join(fn(c), unlock())
-	return errors.Join(err, c.Close())
+	return nft.Locked(ctx, j.dir, "published ports", j.gate, fn)
 }
 
 func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
