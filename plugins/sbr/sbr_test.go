@@ -2,6 +2,7 @@ package sbr
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,19 +65,7 @@ func prepare(bed *nltest.Bed) {
 	ip("route add 172.17.0.0/16 dev eth0")
 	ip("-6 route add default via fd00::1")
 	ip("-6 route add fd01::/64 via fe80::1 dev eth0")
-	waitFor(bed, func() bool { // the kernel adds the address's own route a little later
-		return strings.Contains(bed.SandboxIP("-6", "route", "show", "table", "local"), "fd00::5")
-	})
-}
-
-func waitFor(bed *nltest.Bed, done func() bool) {
-	for range 500 {
-		if done() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	panic("the kernel did not get there")
+	bed.In(bed.Sandbox, func() { bed.AwaitLocal(net.ParseIP("fd00::5")) })
 }
 
 // routes returns a table's routes as ip(8) writes them, sorted.

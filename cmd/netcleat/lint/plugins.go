@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -126,7 +127,7 @@ func (l *linter) ipam(n *list, e *entry) {
 	case isPlugin(e.ipamType):
 		l.say(Error, e.document, e.ipam.get("type").at, "ipam %q: hands out no addresses; want host-local, static, dhcp or another's", e.ipamType)
 	default:
-		l.say(Note, e.document, e.ipam.get("type").at, "ipam %q: not one of ours, and not checked%s", e.ipamType, meant(e.ipamType, []string{"dhcp", "host-local", "static"}))
+		l.say(Note, e.document, e.ipam.get("type").at, "ipam %q: not one of ours, and not checked%s", e.ipamType, meant(e.ipamType, slices.Sorted(maps.Keys(ipams))))
 	}
 }
 
