@@ -1,6 +1,7 @@
 package vrf
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -67,11 +69,13 @@ func prepare(bed *nltest.Bed) {
 func quiet(bed *nltest.Bed) {
 	bed.In(bed.Sandbox, func() {
 		bed.AwaitLocal(net.ParseIP("fd00::5"))
-		for end := time.Now().Add(30 * time.Second); tentative(); {
-			if time.Now().After(end) {
-				panic("an address stays tentative")
-			}
-			time.Sleep(10 * time.Millisecond)
+		w, err := nl.NewWatch(nil, unix.RTNLGRP_IPV6_IFADDR)
+		if err == nil {
+			settled := func() (bool, error) { return !tentative(), nil }
+			err = errors.Join(w.Until(time.Now().Add(30*time.Second), settled), w.Close())
+		}
+		if err != nil {
+			panic("an address stays tentative: " + err.Error())
 		}
 	})
 }
