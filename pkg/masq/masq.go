@@ -52,7 +52,7 @@ func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
 
 // locked runs fn with a socket and under the network's lock.
 func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) error {
-	return nft.Locked(ctx, a.Journal, "masquerade of "+a.Network, a.Gate, fn)
+	return nft.Shared{Dir: a.Journal, What: "masquerade of " + a.Network, Gate: a.Gate}.Locked(ctx, fn)
 }
 
 // Add masquerades the attachment. undo takes that back.

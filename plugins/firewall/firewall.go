@@ -61,7 +61,7 @@ type job struct {
 
 // locked runs fn with a socket, alone among all that change the firewall.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
-	return nft.Locked(ctx, j.dir, "firewall", j.gate, fn)
+	return nft.Shared{Dir: j.dir, What: "firewall", Gate: j.gate}.Locked(ctx, fn)
 }
 
 func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {

@@ -65,7 +65,7 @@ func (j *job) tool(v6 bool) iptables.Tool { return iptables.Tool{V6: v6, Legacy:
 
 // locked runs fn with a socket, alone among all that publish ports.
 func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
-	return nft.Locked(ctx, j.dir, "published ports", j.gate, fn)
+	return nft.Shared{Dir: j.dir, What: "published ports", Gate: j.gate}.Locked(ctx, fn)
 }
 
 func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
