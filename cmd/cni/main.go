@@ -3,6 +3,11 @@
 //
 // What is linked in here is paid for at every start of every plugin; the
 // operator's command is another binary for that reason.
+//
+// The number of processors is not watched: the goroutine for that would be started
+// for a call of milliseconds.
+//
+//go:debug updatemaxprocs=0
 package main
 
 import (
@@ -10,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 
+	_ "github.com/netcleat/netcleat/pkg/headroom"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 )

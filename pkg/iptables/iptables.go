@@ -7,7 +7,6 @@ package iptables
 import (
 	"bytes"
 	"context"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/file"
 	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/sha2"
 )
 
 // Tool is one variant of iptables for one family.
@@ -172,7 +172,7 @@ func Quote(s string) string {
 // Hash returns the first n hex digits of the SHA-512 of s, as the names of the
 // reference's chains have them.
 func Hash(n int, s string) string {
-	sum := sha512.Sum512([]byte(s))
+	sum := sha2.Sum512([]byte(s))
 	return hex.EncodeToString(sum[:])[:n]
 }
 

@@ -15,7 +15,6 @@ package journal
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -31,6 +30,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/file"
 	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/sha2"
 )
 
 // Default is where the plugins keep their records. Rootless runtimes leave only
@@ -558,7 +558,7 @@ func Cut(name string, limit int) string {
 	if len(name) <= limit {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
+	sum := sha2.Sum256([]byte(name))
 	return name[:limit-hashed] + "~" + hex.EncodeToString(sum[:8])
 }
 

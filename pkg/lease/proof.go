@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/sha2"
 )
 
 // proof is what a directory looks like when nobody has touched it since: which
@@ -64,7 +64,7 @@ func (p *Place) indexFile() string {
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(dir))
+	sum := sha2.Sum256([]byte(dir))
 	return filepath.Join(p.Index, indexPrefix+journal.Cut(filepath.Base(dir), 100)+"-"+hex.EncodeToString(sum[:8]))
 }
 

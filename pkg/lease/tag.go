@@ -2,10 +2,11 @@ package lease
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/sha2"
 )
 
 // Boot names one boot of one machine. Where part of it is 0, unknown, leases say
@@ -43,7 +44,7 @@ func fingerprint(path string) uint64 {
 	if err != nil || len(text) < 32 {
 		return 0
 	}
-	sum := sha256.Sum256(text)
+	sum := sha2.Sum256(text)
 	return binary.LittleEndian.Uint64(sum[:])
 }
 

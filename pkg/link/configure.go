@@ -3,7 +3,6 @@
 package link
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/sha2"
 	"github.com/netcleat/netcleat/pkg/sysctl"
 )
 
@@ -179,12 +179,13 @@ func linkLocal(s Setup, addrs []nl.Addr) []*nl.Message {
 	if !s.optimistic(addrs) {
 		return nil
 	}
-	sum := sha256.New()
+	var all []byte
 	for _, a := range addrs {
-		sum.Write(a.Prefix.Addr().AsSlice())
+		all = append(all, a.Prefix.Addr().AsSlice()...)
 	}
+	sum := sha2.Sum256(all)
 	ip := [16]byte{0xfe, 0x80}
-	copy(ip[8:], sum.Sum(nil))
+	copy(ip[8:], sum[:])
 	a := nl.Addr{Index: s.Index, Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), 64), Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD}
 	back := nl.SetLink("leave link-local addresses of "+s.Name+" to the kernel", s.Index).Begin(unix.IFLA_AF_SPEC)
 	return []*nl.Message{nl.AddAddr(a), genMode(back, genEUI64).End()}

@@ -2,7 +2,6 @@ package link
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/sha2"
 	"github.com/netcleat/netcleat/pkg/undo"
 )
 
@@ -142,7 +142,7 @@ func takeBack(err error, sandbox *nl.Conn, m *nl.Message) error {
 // asideName is where Remove finds what an ADD left that was killed before the
 // link had its name.
 func asideName(k journal.Key) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{"aside", k.Network, k.ContainerID, k.IfName}, "\x00")))
+	sum := sha2.Sum256([]byte(strings.Join([]string{"aside", k.Network, k.ContainerID, k.IfName}, "\x00")))
 	return "new" + hex.EncodeToString(sum[:5])
 }
 

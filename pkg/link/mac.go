@@ -1,7 +1,6 @@
 package link
 
 import (
-	"crypto/sha256"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sha2"
 )
 
 // ParseMAC reads the hardware address of an Ethernet interface; "" is none.
@@ -38,7 +38,7 @@ func MACOf(a netip.Addr) net.HardwareAddr {
 		b := a.As4()
 		return append(net.HardwareAddr{0x0a, 0x6e}, b[:]...)
 	}
-	sum := sha256.Sum256(a.AsSlice())
+	sum := sha2.Sum256(a.AsSlice())
 	return append(net.HardwareAddr{0x0e}, sum[:5]...)
 }
 
@@ -72,7 +72,7 @@ func (k *MACKeys) Requested(c *plugin.Call) (net.HardwareAddr, error) {
 // DerivedMAC is the address of an attachment's link for which nobody asked for
 // one: the same each time, and known before the link is made.
 func DerivedMAC(k journal.Key) net.HardwareAddr {
-	sum := sha256.Sum256([]byte(strings.Join([]string{"mac", k.Network, k.ContainerID, k.IfName}, "\x00")))
+	sum := sha2.Sum256([]byte(strings.Join([]string{"mac", k.Network, k.ContainerID, k.IfName}, "\x00")))
 	m := net.HardwareAddr(sum[:6])
 	m[0] = m[0]&^1 | 2 // unicast, locally administered
 	return m

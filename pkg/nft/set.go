@@ -6,25 +6,46 @@ import (
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
-// Type is the type of a part of a set's key or data: nft(8)'s number, and the
-// bytes it takes.
-type Type struct{ num, size, order uint32 }
-
-// The byte orders of nft(8), which a set tells it in its user data.
-const (
-	hostOrder = 1
-	bigEndian = 2
-)
+// Type is the type of a part of a set's key or data, by nft(8)'s number.
+type Type uint32
 
 // The types that the suite's sets are made of.
-var (
-	TypeIPv4  = Type{7, 4, bigEndian}
-	TypeIPv6  = Type{8, 16, bigEndian}
-	TypeEther = Type{9, 6, bigEndian}
-	TypeProto = Type{12, 1, bigEndian}
-	TypePort  = Type{13, 2, bigEndian}
-	TypeName  = Type{41, unix.IFNAMSIZ, hostOrder}
+const (
+	TypeIPv4  Type = 7
+	TypeIPv6  Type = 8
+	TypeEther Type = 9
+	TypeProto Type = 12
+	TypePort  Type = 13
+	TypeName  Type = 41
 )
+
+// size returns how many bytes a value takes.
+func (t Type) size() uint32 {
+	switch t {
+	case TypeIPv4:
+		return 4
+	case TypeIPv6:
+		return 16
+	case TypeEther:
+		return 6
+	case TypePort:
+		return 2
+	case TypeName:
+		return unix.IFNAMSIZ
+	default:
+		return 1
+	}
+}
+
+// order returns nft(8)'s number of the byte order, which a set tells it in its
+// user data.
+func (t Type) order() uint32 {
+	const host, bigEndian = 1, 2
+	if t == TypeName {
+		return host
+	}
+	return bigEndian
+}
 
 // Set is a set, or a map where it has Data.
 type Set struct {
@@ -64,11 +85,11 @@ func Parts(parts ...[]byte) []byte {
 
 func concat(types []Type) (num, size uint32) {
 	for _, t := range types {
-		num = num<<6 | t.num
-		size += (t.size + 3) &^ 3
+		num = num<<6 | uint32(t)
+		size += (t.size() + 3) &^ 3
 	}
 	if len(types) == 1 {
-		size = types[0].size
+		size = types[0].size()
 	}
 	return num, size
 }
@@ -98,7 +119,7 @@ func (tx *Tx) EnsureSet(s Set) {
 	}
 	m.Attr(unix.NFTA_SET_FLAGS, be32(flags)).Attr(unix.NFTA_SET_ID, be32(uint32(len(tx.msgs))))
 	if len(s.Key) == 1 {
-		m.Attr(unix.NFTA_SET_USERDATA, append([]byte{keyByteOrder, 4}, Native32(s.Key[0].order)...))
+		m.Attr(unix.NFTA_SET_USERDATA, append([]byte{keyByteOrder, 4}, Native32(s.Key[0].order())...))
 	}
 }
 

@@ -6,7 +6,6 @@
 package veth
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sha2"
 	"github.com/netcleat/netcleat/pkg/undo"
 )
 
@@ -34,7 +34,7 @@ type End struct {
 // identity is the host end of an attachment. Two attachments may have the same
 // 32-bit name; the next salt then gives another.
 func identity(k journal.Key, salt byte) (host, sandbox End) {
-	sum := sha256.Sum256([]byte(strings.Join([]string{k.Network, k.ContainerID, k.IfName, string(rune('0' + salt))}, "\x00")))
+	sum := sha2.Sum256([]byte(strings.Join([]string{k.Network, k.ContainerID, k.IfName, string(rune('0' + salt))}, "\x00")))
 	host = End{Name: "veth" + hex.EncodeToString(sum[:4]), MAC: localMAC(sum[4:10])}
 	sandbox = End{Name: k.IfName, MAC: localMAC(sum[10:16])}
 	return host, sandbox

@@ -3,7 +3,6 @@ package bandwidth
 import (
 	"cmp"
 	"context"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sha2"
 	"github.com/netcleat/netcleat/pkg/undo"
 )
 
@@ -207,7 +207,7 @@ func ifbName(c *plugin.Call) string {
 func referenceIFB(c *plugin.Call) string { return hashedName(c.Conf.Name + c.ContainerID) }
 
 func hashedName(s string) string {
-	sum := sha512.Sum512([]byte(s))
+	sum := sha2.Sum512([]byte(s))
 	return "bwp" + hex.EncodeToString(sum[:6])
 }
 

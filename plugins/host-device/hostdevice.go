@@ -5,6 +5,8 @@ package hostdevice
 import (
 	"context"
 
+	current "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -12,13 +14,15 @@ import (
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:   name,
-	Parse:  parse,
-	Keeps:  func(config) bool { return true },
-	Add:    sys.attach,
-	Del:    sys.detach,
-	Check:  sys.check,
-	Status: sys.status,
+	Name:  name,
+	Parse: parse,
+	Keeps: func(config) bool { return true },
+	Add: func(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+		return sys.attach(ctx, c, conf)
+	},
+	Del:    func(ctx context.Context, c *plugin.Call, conf config) error { return sys.detach(ctx, c, conf) },
+	Check:  func(ctx context.Context, c *plugin.Call, conf config) error { return sys.check(ctx, c, conf) },
+	Status: func(ctx context.Context, c *plugin.Call, conf config) error { return sys.status(ctx, c, conf) },
 	GC:     collect,
 }
 

@@ -164,13 +164,13 @@ func (l layout) ensureMasquerading(tx *nft.Tx) {
 	}})
 }
 
-var loopback = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
+func loopback() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8) }
 
 // ensureGuard drops what speaks to or from 127/8 and does not come from this
 // host: route_localnet has the kernel let it through (CVE-2020-8558).
 func (l layout) ensureGuard(tx *nft.Tx) {
 	for _, side := range []nft.Side{nft.Destination, nft.Source} {
-		e := nft.Join(nft.IfName(unix.NFT_META_IIFNAME, nft.Not, "lo"), nft.Addr(side, nft.Equal, loopback), []nft.Expr{nft.Decide(nft.Drop)})
+		e := nft.Join(nft.IfName(unix.NFT_META_IIFNAME, nft.Not, "lo"), nft.Addr(side, nft.Equal, loopback()), []nft.Expr{nft.Decide(nft.Drop)})
 		tx.Append(nft.Rule{Chain: l.guard(), Exprs: e})
 	}
 }
@@ -240,7 +240,7 @@ func (j *job) wants(l layout, p netip.Prefix) []nft.Rule {
 	}
 	list := []nft.Rule{rule("neighbours in ", nft.Addr(nft.Source, nft.Equal, p), to, masquerade)}
 	if !l.v6 {
-		list = append(list, rule("this host to ", nft.Addr(nft.Source, nft.Equal, loopback), to, masquerade))
+		list = append(list, rule("this host to ", nft.Addr(nft.Source, nft.Equal, loopback()), to, masquerade))
 	}
 	return list
 }

@@ -35,19 +35,21 @@ type changed struct {
 }
 
 // attach answers ADD.
-func attach(allowlist string) func(context.Context, *plugin.Call, config) (*current.Result, error) {
-	return func(_ context.Context, c *plugin.Call, conf config) (*current.Result, error) {
-		if err := chained(c); err != nil {
-			return nil, err
-		}
-		if !conf.changes() {
-			return nil, nil
-		}
-		if err := allow(allowlist, conf.Sysctls); err != nil {
-			return nil, err
-		}
-		return tune(c, conf)
+func attach(_ context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+	return attachWith(allowlist, c, conf)
+}
+
+func attachWith(allowlist string, c *plugin.Call, conf config) (*current.Result, error) {
+	if err := chained(c); err != nil {
+		return nil, err
 	}
+	if !conf.changes() {
+		return nil, nil
+	}
+	if err := allow(allowlist, conf.Sysctls); err != nil {
+		return nil, err
+	}
+	return tune(c, conf)
 }
 
 func tune(c *plugin.Call, conf config) (_ *current.Result, err error) {

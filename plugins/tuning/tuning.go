@@ -13,7 +13,7 @@ const allowlist = "/etc/cni/tuning/allowlist.conf"
 // Plugin is the tuning plugin. A list may have it more than once, hence Again.
 var Plugin = plugin.Spec[config]{
 	Name: "tuning", Parse: parse, Keeps: config.changes, Again: true,
-	Add: attach(allowlist), Del: detach, Check: check,
+	Add: attach, Del: detach, Check: check,
 }
 
 // chained requires the result of the plugin before.

@@ -1,6 +1,7 @@
 package tuning
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
@@ -363,7 +365,9 @@ func TestAttachedByTheReference(t *testing.T) {
 
 func withAllowlist(path string) plugin.Plugin {
 	p := Plugin
-	p.Add = attach(path)
+	p.Add = func(_ context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+		return attachWith(path, c, conf)
+	}
 	return p
 }
 

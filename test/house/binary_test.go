@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,36 @@ func TestPluginBinaryIsSmallAndStatic(t *testing.T) {
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			t.Error("bin/cni is not static")
+		}
+	}
+}
+
+// What code runs before main: of our packages one, which says why, and before all
+// others; and none of what is not used.
+func TestStart(t *testing.T) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), build(t))
+	cmd.Env, cmd.Stderr = []string{"GODEBUG=inittrace=1"}, &stderr
+	_ = cmd.Run() // it fails: cni is no plugin's name
+	var all []string
+	for line := range strings.Lines(stderr.String()) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "init" {
+			all = append(all, f[1])
+		}
+	}
+	const headroom = "github.com/netcleat/netcleat/pkg/headroom"
+	at := slices.Index(all, headroom)
+	if at < 0 {
+		t.Fatalf("%s: not among %v", headroom, all)
+	}
+	for _, p := range all[:at] {
+		if p != "runtime" && !strings.HasPrefix(p, "internal/") {
+			t.Errorf("%s is initialized before %s", p, headroom)
+		}
+	}
+	for _, p := range all[at+1:] {
+		if strings.HasPrefix(p, "github.com/netcleat/") || strings.HasPrefix(p, "crypto") || p == "net/http" {
+			t.Errorf("%s is initialized at every start", p)
 		}
 	}
 }
