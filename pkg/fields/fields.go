@@ -1,5 +1,5 @@
-// Package fields reads a JSON object into structs by their json tags, as
-// encoding/json does, but prepares only what the object has.
+// Package fields reads a JSON object into structs by their json tags, and writes
+// them, as encoding/json does, but prepares only what the object has.
 //
 // encoding/json builds encoders and decoders for every field of a type, and of
 // all types below it, before it reads the first byte. In a process that reads one
@@ -12,16 +12,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 )
 
 // Object is a JSON object, its values not yet read.
 type Object map[string]json.RawMessage
 
-// Parse checks that b is one JSON object and takes it apart.
+// Parse checks that b is one JSON object and takes it apart. The values are parts
+// of b, which is not to be changed after.
 func Parse(b []byte) (Object, error) {
-	var o Object
-	return o, json.Unmarshal(b, &o)
+	if !json.Valid(b) {
+		var o Object
+		return o, json.Unmarshal(b, &o) // says what is wrong
+	}
+	return parse(bytes.TrimSpace(b))
+}
+
+// parse is Parse of valid JSON without space around it.
+func parse(b []byte) (o Object, err error) {
+	if b[0] != '{' {
+		return o, json.Unmarshal(b, &o)
+	}
+	o = Object{}
+	err = each(b, func(key, value []byte) error {
+		name, err := unquote(key)
+		o[name] = value
+		return err
+	})
+	return o, err
 }
 
 // Into sets the fields of the struct that v points to. Keys are matched exactly,
@@ -74,9 +93,13 @@ func (o Object) get(name string) (json.RawMessage, bool) {
 	return nil, false
 }
 
-// set gives the field the value. What has a reading of its own, and what is
-// neither struct nor list of such, is left to encoding/json.
+// set gives the field the value, which is valid JSON. What has a reading of its
+// own, and what is neither plain nor made of structs and lists, is left to
+// encoding/json.
 func set(v reflect.Value, raw json.RawMessage) error {
+	if setPlain(v, raw) {
+		return nil
+	}
 	if readsItself(v) {
 		return json.Unmarshal(raw, v.Addr().Interface())
 	}
@@ -95,17 +118,50 @@ func set(v reflect.Value, raw json.RawMessage) error {
 		if null {
 			return nil
 		}
-		o, err := Parse(raw)
+		o, err := parse(raw)
 		if err != nil {
 			return err
 		}
 		return o.into(v)
 	case reflect.Slice:
-		if composed(v.Type().Elem()) && len(raw) < long {
+		if v.Type().Elem().Kind() != reflect.Uint8 && len(raw) < long {
 			return setList(v, raw)
 		}
 	}
 	return json.Unmarshal(raw, v.Addr().Interface())
+}
+
+// setPlain sets a string, a number or a boolean of a type without methods, and
+// raw JSON. It reports whether it could: whatever else raw may be is left to the
+// others, who say what is wrong.
+func setPlain(v reflect.Value, raw json.RawMessage) bool {
+	t := v.Type()
+	if t == reflect.TypeFor[json.RawMessage]() {
+		v.SetBytes(raw)
+		return true
+	}
+	if t.PkgPath() != "" {
+		return false
+	}
+	switch text := string(raw); v.Kind() {
+	case reflect.String:
+		s, ok := plain(raw)
+		if ok {
+			v.SetString(s)
+		}
+		return ok
+	case reflect.Bool:
+		v.SetBool(text == "true")
+		return text == "true" || text == "false"
+	case reflect.Int:
+		n, err := strconv.Atoi(text)
+		if err == nil {
+			v.SetInt(int64(n))
+		}
+		return err == nil
+	default:
+		return false
+	}
 }
 
 // long is from how many bytes on encoding/json's preparations are paid back: some
@@ -113,33 +169,23 @@ func set(v reflect.Value, raw json.RawMessage) error {
 const long = 16 << 10
 
 func setList(v reflect.Value, raw json.RawMessage) (err error) {
-	var all []json.RawMessage
-	if err := json.Unmarshal(raw, &all); err != nil {
+	if raw[0] != '[' {
+		var all []json.RawMessage
+		err := json.Unmarshal(raw, &all)
+		if err == nil {
+			v.SetZero() // null
+		}
 		return err
 	}
-	if all == nil {
-		v.SetZero()
+	list := reflect.MakeSlice(v.Type(), 0, 0)
+	_ = each(raw, func(_, value []byte) error {
+		e := reflect.New(v.Type().Elem()).Elem()
+		err = first(err, set(e, value))
+		list = reflect.Append(list, e)
 		return nil
-	}
-	list := reflect.MakeSlice(v.Type(), len(all), len(all))
-	for i, raw := range all {
-		err = first(err, set(list.Index(i), raw))
-	}
+	})
 	v.Set(list)
 	return err
-}
-
-// composed reports whether reading a value of the type would have encoding/json
-// prepare a struct.
-func composed(t reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.Struct, reflect.Pointer:
-		return true
-	case reflect.Slice:
-		return composed(t.Elem())
-	default:
-		return false
-	}
 }
 
 func readsItself(v reflect.Value) bool {

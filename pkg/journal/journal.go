@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/file"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/sha2"
@@ -360,11 +361,11 @@ func (e *Entry) Close() error {
 
 // SetState stores the plugin's own part of the record.
 func (e *Entry) SetState(v any) error {
-	b, err := json.Marshal(v)
+	b, err := fields.Text(v)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	e.State = b
+	e.State = json.RawMessage(b)
 	return nil
 }
 
@@ -374,7 +375,11 @@ func (r *Record) GetState(v any) error {
 	if len(r.State) == 0 {
 		return nil
 	}
-	return json.Unmarshal(r.State, v)
+	o, err := fields.Parse(r.State)
+	if err != nil {
+		return err
+	}
+	return o.Into(v)
 }
 
 // Read returns the record of an attachment, finished or pending, without

@@ -150,8 +150,10 @@ func (c *Conn) roundTrip(msgs []*Message, end *Message) error {
 	return errors.Join(errs...)
 }
 
-// encode numbers the messages and asks for an acknowledgement of the last.
-func (c *Conn) encode(msgs []*Message) (out []byte) {
+// encode numbers the messages and asks for an acknowledgement of the last. What
+// it returns may lie in the buffer that the answers will.
+func (c *Conn) encode(msgs []*Message) []byte {
+	out := c.buf[:0]
 	for i, m := range msgs {
 		c.seq++
 		var flags uint16

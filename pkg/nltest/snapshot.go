@@ -1,6 +1,7 @@
 package nltest
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"net"
@@ -61,9 +62,27 @@ func (b *Bed) qdiscs() string {
 	for _, body := range b.dump(unix.NETLINK_ROUTE, nl.NewMessage("list qdiscs", unix.RTM_GETQDISC, 0, make([]byte, sizeofTcMsg)...)) {
 		q, err := nl.ParseTC(body)
 		must(b.t, err)
-		fmt.Fprintf(&out, "qdisc %s %x dev %s parent %x info %d options %x\n", q.Kind, q.Handle, b.nameOf(q.Index), q.Parent, q.Info, q.Options)
+		fmt.Fprintf(&out, "qdisc %s %x dev %s parent %x info %d options %x\n", q.Kind, q.Handle, b.nameOf(q.Index), q.Parent, q.Info, settings(q))
 	}
 	return out.String()
+}
+
+// settings returns the qdisc's options without HTB's count of the packets that no
+// class took (struct tc_htb_glob), which the kernel tells among them.
+func settings(q *nl.TC) []byte {
+	const (
+		htbInit    = 2 // TCA_HTB_INIT
+		sizeofGlob = 20
+	)
+	options := bytes.Clone(q.Options)
+	if q.Kind == "htb" {
+		nl.Attrs(options, func(typ uint16, glob []byte) {
+			if typ == htbInit && len(glob) == sizeofGlob {
+				clear(glob[16:])
+			}
+		})
+	}
+	return options
 }
 
 // nameOf returns the name of the link with the index.

@@ -176,6 +176,9 @@ func (c *Call) PrevResult() (*current.Result, error) {
 		return nil, nil
 	}
 	v := prevVersion(c)
+	if res, ok := decodePlain(c.Conf.PrevResult, v); ok {
+		return res, nil
+	}
 	r, err := create.Create(v, c.Conf.PrevResult)
 	if err != nil {
 		return nil, cnierr.Decode(fmt.Errorf("could not parse prevResult: %w", err))

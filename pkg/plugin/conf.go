@@ -3,12 +3,12 @@ package plugin
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/fields"
+	"github.com/netcleat/netcleat/pkg/jsontext"
 )
 
 // Conf is what the configuration of every plugin has.
@@ -103,17 +103,16 @@ func (c *Conf) valid() (list []Attachment, known bool, err error) {
 	return list, true, nil
 }
 
-// withoutPrevResult returns the configuration as reconcile needs it. Where it
-// cannot be taken apart it is kept whole.
+// withoutPrevResult returns the configuration as reconcile needs it.
 func (c *Call) withoutPrevResult() json.RawMessage {
 	if len(c.Conf.PrevResult) == 0 {
 		return c.Stdin
 	}
-	rest := maps.Clone(c.fields)
-	delete(rest, "prevResult")
-	b, err := json.Marshal(rest)
-	if err != nil {
-		return c.Stdin
+	rest := make([]jsontext.Field, 0, len(c.fields))
+	for k, raw := range c.fields {
+		if k != "prevResult" {
+			rest = append(rest, jsontext.Field{Key: k, Value: jsontext.Value(raw)})
+		}
 	}
-	return b
+	return json.RawMessage(jsontext.Sorted(rest...))
 }

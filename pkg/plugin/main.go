@@ -3,6 +3,7 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -156,15 +157,18 @@ func (p Process) answer(ctx context.Context, plug Plugin, c *Call) (err error) {
 // maxStdin bounds the configuration, in bytes.
 const maxStdin = 16 << 20
 
+// usual is room for a configuration with its prevResult, in bytes.
+const usual = 8 << 10
+
 func readAll(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxStdin+1))
-	if err != nil {
+	b := bytes.NewBuffer(make([]byte, 0, usual))
+	if _, err := b.ReadFrom(io.LimitReader(r, maxStdin+1)); err != nil {
 		return nil, cnierr.With(cnierr.IOFailure, fmt.Errorf("error reading from stdin: %w", err))
 	}
-	if len(b) > maxStdin {
+	if b.Len() > maxStdin {
 		return nil, cnierr.Decode(fmt.Errorf("configuration: more than %d bytes", maxStdin))
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // environment reads and checks the variables of the specification.

@@ -55,8 +55,8 @@ func encodeResult(c *Call, res *current.Result) ([]byte, error) {
 }
 
 func indented(b []byte) ([]byte, error) {
-	var out bytes.Buffer
-	err := json.Indent(&out, b, "", indent)
+	out := bytes.NewBuffer(make([]byte, 0, 2*len(b)))
+	err := json.Indent(out, b, "", indent)
 	return out.Bytes(), err
 }
 
