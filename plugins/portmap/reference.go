@@ -134,7 +134,8 @@ func sweepSet(c *nft.Conn, tx *nft.Tx, set nft.Set, stale func(owner) bool) erro
 		return nil
 	}
 	for _, e := range elems {
-		if stale(ownerOf(e.Comment)) {
+		// One that expires may be gone when the transaction comes, which would then fail.
+		if !e.Expires && stale(ownerOf(e.Comment)) {
 			tx.Remove(set, nft.Elem{Key: e.Key})
 		}
 	}
