@@ -158,7 +158,7 @@ var causes = []struct{ name, breaks, says string }{
 	{"MTU of the bridge", "ip link set br-shop mtu 1280", `an MTU up to the 1280 of br-shop: eth0 has 1500: larger packets are lost$`},
 	{"neighbour wrong in the sandbox", "ip -n web neigh replace 10.90.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent", `gateway 10\.90\.0\.1 as a neighbour: the sandbox takes it to be at 02:00:00:00:00:99`},
 	{"neighbour wrong on the host", "ip neigh replace 10.90.0.2 lladdr 02:00:00:00:00:99 dev br-shop nud permanent", `10\.90\.0\.2 as a neighbour of the host: .* 02:00:00:00:00:99`},
-	{"bridge has learnt another port", "bridge fdb replace $MAC dev $OTHER master static", `frames to \S+ over veth\w+: br-shop sends them to veth\w+$`},
+	{"bridge has learnt another port", "bridge fdb replace $MAC dev $OTHER master static sticky", `frames to \S+ over veth\w+: br-shop sends them to veth\w+$`},
 	{"lease gone", "rm /var/lib/cni/networks/shop/10.90.0.2", `^host-local: a lease of 10\.90\.0\.2: there is none`},
 	{"sysctl changed", "ip netns exec web sysctl -qw net.core.somaxconn=100", `^tuning: net\.core\.somaxconn = 500: it is 100$`},
 	{"queue changed", "ip -n web link set eth0 txqueuelen 7", `^tuning: txQLen 500 on eth0: it is not$`},
