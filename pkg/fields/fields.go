@@ -19,8 +19,8 @@ import (
 // Object is a JSON object, its values not yet read.
 type Object map[string]json.RawMessage
 
-// Parse checks that b is one JSON object and takes it apart. The values are parts
-// of b, which is not to be changed after.
+// Parse checks that b is one JSON object and takes it apart. The values, and what
+// Into makes json.RawMessage of, are parts of b: neither is to be changed after.
 func Parse(b []byte) (Object, error) {
 	if !json.Valid(b) {
 		var o Object
@@ -80,17 +80,19 @@ func first(a, b error) error {
 	return b
 }
 
-// get returns the value of the key, spelt exactly or else in any case.
+// get returns the value of the key, spelt exactly or else in any case: of several
+// the first in the order of bytes.
 func (o Object) get(name string) (json.RawMessage, bool) {
 	if raw, ok := o[name]; ok {
 		return raw, true
 	}
-	for k, raw := range o {
-		if strings.EqualFold(k, name) {
-			return raw, true
+	found, ok := "", false
+	for k := range o {
+		if strings.EqualFold(k, name) && (!ok || k < found) {
+			found, ok = k, true
 		}
 	}
-	return nil, false
+	return o[found], ok
 }
 
 // set gives the field the value, which is valid JSON. What has a reading of its
@@ -151,8 +153,11 @@ func setPlain(v reflect.Value, raw json.RawMessage) bool {
 		}
 		return ok
 	case reflect.Bool:
-		v.SetBool(text == "true")
-		return text == "true" || text == "false"
+		if text == "true" || text == "false" {
+			v.SetBool(text == "true")
+			return true
+		}
+		return false
 	case reflect.Int:
 		n, err := strconv.Atoi(text)
 		if err == nil {
@@ -170,12 +175,7 @@ const long = 16 << 10
 
 func setList(v reflect.Value, raw json.RawMessage) (err error) {
 	if raw[0] != '[' {
-		var all []json.RawMessage
-		err := json.Unmarshal(raw, &all)
-		if err == nil {
-			v.SetZero() // null
-		}
-		return err
+		return json.Unmarshal(raw, v.Addr().Interface()) // null, or what is wrong
 	}
 	list := reflect.MakeSlice(v.Type(), 0, 0)
 	_ = each(raw, func(_, value []byte) error {

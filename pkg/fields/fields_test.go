@@ -65,7 +65,22 @@ func compare(t *testing.T, s string) {
 	if (werr == nil) != (err == nil) {
 		t.Fatalf("%s: error %v, encoding/json says %v", s, err, werr)
 	}
-	if err == nil && !reflect.DeepEqual(want, got) {
+	if err == nil {
+		// What a value does not set stays as it was.
+		preset := func() outer { n := 7; return outer{S: "s", B: true, N: &n, P: &inner{A: 7}, Bare: 7} }
+		want, got := preset(), preset()
+		_ = json.Unmarshal([]byte(s), &want)
+		_ = o.Into(&got)
+		diff(t, s, want, got)
+	}
+	if err == nil {
+		diff(t, s, want, got)
+	}
+}
+
+func diff(t *testing.T, s string, want, got outer) {
+	t.Helper()
+	if !reflect.DeepEqual(want, got) {
 		t.Errorf("%s (-encoding/json +fields):\n%s", s, cmp.Diff(want, got, cmp.AllowUnexported(outer{}, embedded{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })))
 	}
 }

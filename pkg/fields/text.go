@@ -12,7 +12,8 @@ import (
 
 // Text writes the struct v as encoding/json does, by its json tags. Maps,
 // interfaces, bytes, most kinds of numbers and what has a writing of its own are
-// left to encoding/json.
+// left to encoding/json. Fields of an embedded struct must not have the names of
+// others.
 func Text(v any) (jsontext.Value, error) { return text(reflect.ValueOf(v)) }
 
 func text(v reflect.Value) (jsontext.Value, error) {
@@ -100,22 +101,28 @@ func list(v reflect.Value) (_ jsontext.Value, err error) {
 
 // omits reports whether the tag's options leave v out.
 func omits(options string, v reflect.Value) bool {
-	switch options {
-	case "omitempty":
-		switch v.Kind() {
-		case reflect.Slice, reflect.Map, reflect.Array:
-			return v.Len() == 0
-		case reflect.Struct:
-			return false
-		default:
-			return v.IsZero()
+	for o := range strings.SplitSeq(options, ",") {
+		if o == "omitempty" && isEmpty(v) || o == "omitzero" && isZero(v) {
+			return true
 		}
-	case "omitzero":
-		if z, ok := v.Interface().(interface{ IsZero() bool }); ok {
-			return z.IsZero()
-		}
-		return v.IsZero()
-	default:
-		return false
 	}
+	return false
+}
+
+func isEmpty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Map, reflect.Array:
+		return v.Len() == 0
+	case reflect.Struct:
+		return false
+	default:
+		return v.IsZero()
+	}
+}
+
+func isZero(v reflect.Value) bool {
+	if z, ok := v.Interface().(interface{ IsZero() bool }); ok {
+		return z.IsZero()
+	}
+	return v.IsZero()
 }

@@ -32,6 +32,7 @@ type written struct {
 	Nets  []netip.Prefix    `json:"nets"`
 	IP    net.IP            `json:"ip"`
 	T     time.Time         `json:"t,omitzero"`
+	Both  []string          `json:"both,omitempty,omitzero"`
 	Own   shouting          `json:"own"`
 	Owns  []pointing        `json:"owns"`
 	Kind  kind              `json:"kind,omitempty"`

@@ -67,7 +67,7 @@ func identify(fd int, path string) (ID, error) {
 		return ID{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	if sfs.Type != unix.NSFS_MAGIC {
-		return ID{}, &notNamespace{path, sfs.Type}
+		return ID{}, &notNamespace{path, uint32(sfs.Type)}
 	}
 	if t, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err == nil && t != unix.CLONE_NEWNET {
 		return ID{}, fmt.Errorf("%s: not a network namespace (namespace type %#x)", path, t)
@@ -92,7 +92,7 @@ func askCookie(fd int) (id uint64) {
 // mount is gone, or in another mount namespace.
 type notNamespace struct {
 	path  string
-	magic int64
+	magic uint32
 }
 
 func (e *notNamespace) Error() string {

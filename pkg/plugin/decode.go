@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"encoding/json"
 	"net"
 	"slices"
 
@@ -20,9 +21,10 @@ type plainResult struct {
 }
 
 type plainIP struct {
-	Interface *int   `json:"interface"`
-	Address   string `json:"address"`
-	Gateway   string `json:"gateway"`
+	Version   json.RawMessage `json:"version"` // a string before 1.0.0, which has none
+	Interface *int            `json:"interface"`
+	Address   string          `json:"address"`
+	Gateway   string          `json:"gateway"`
 }
 
 type plainRoute struct {
@@ -56,6 +58,7 @@ func decodePlain(b []byte, version string) (res *current.Result, ok bool) {
 	res = &current.Result{CNIVersion: newestSpec, Interfaces: p.Interfaces, DNS: p.DNS}
 	ok = true
 	for _, ip := range p.IPs {
+		ok = ok && (atLeast(version, "1.0.0") || len(ip.Version) == 0 || ip.Version[0] == '"')
 		c := &current.IPConfig{Interface: ip.Interface}
 		ok = setNet(&c.Address, ip.Address) && setIP(&c.Gateway, ip.Gateway) && ok
 		res.IPs = append(res.IPs, c)

@@ -70,6 +70,8 @@ func FuzzDecodeAsTypesPackage(f *testing.F) {
 		`{"cniVersion":"1.1.0","ips":[null],"interfaces":null,"routes":[{}],"dns":null}`,
 		`{"cniVersion":"0.3.1","ips":[{"address":"10.0.0.1","gateway":"x"}]}`,
 		`{"cniVersion":"9.0.0"}`,
+		`{"cniVersion":"0.4.0","ips":[{"version":4,"address":"10.0.0.1/8"}]}`,
+		`{"cniVersion":"1.0.0","ips":[{"version":4,"address":"10.0.0.1/8"}],"dns":{"search":5}}`,
 	} {
 		f.Add([]byte(s))
 	}
