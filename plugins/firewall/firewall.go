@@ -318,14 +318,15 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 	return Collect(ctx, c.Gate, c.Journal, c.Conf.Name)
 }
 
-// Collect removes the rules of a network where no record needs them.
+// Collect removes the rules of a network where no record needs them. It looks for
+// one under the lock: an ADD that comes meanwhile has its record before its rules.
 func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
 	j := &job{key: journal.Key{Network: network, Plugin: "firewall"}, dir: dir, gate: g}
-	some, err := j.needed(func(needs) bool { return true })
-	if err != nil || some {
-		return err
-	}
 	return j.locked(ctx, func(n *nft.Conn) error {
+		some, err := j.needed(func(needs) bool { return true })
+		if err != nil || some {
+			return err
+		}
 		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil), j.gcIsolation(ctx, n))
 	})
 }

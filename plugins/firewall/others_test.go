@@ -2,7 +2,9 @@ package firewall_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,6 +117,43 @@ func TestGC(t *testing.T) {
 	if diff := cmp.Diff(before, w.rules()); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
 	}
+}
+
+// waiter is a context that has a caller's first wait end by what meanwhile does.
+type waiter struct {
+	context.Context
+	meanwhile func()
+}
+
+func (w waiter) Done() <-chan struct{} {
+	w.meanwhile()
+	return w.Context.Done()
+}
+
+// TestGCBesideADD: GC leaves the rules of a container that came while it waited
+// for its turn.
+func TestGCBesideADD(t *testing.T) {
+	w := newTown(t)
+	c := w.attach("a1", "")
+	w.Must(plugin.Add, c)
+	record := w.Dir + "/journal/net0/a1:eth0:firewall"
+	unlock, err := w.Journal().Lock(t.Context(), "firewall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Rename(record, w.Dir+"/record"))
+	come := sync.OnceFunc(func() { must(errors.Join(os.Rename(w.Dir+"/record", record), unlock())) })
+	must(firewall.Collect(waiter{t.Context(), come}, nil, w.Journal(), "net0"))
+	if _, err := os.Stat(record); err != nil {
+		t.Fatalf("GC did not wait for its turn: %v", err)
+	}
+	w.Must(plugin.Check, c)
 }
 
 // TestReference: DEL removes the rules that the reference made of an address,
