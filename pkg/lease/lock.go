@@ -121,7 +121,8 @@ func holder(fd int) string {
 		return "another process"
 	}
 	defer func() { _ = f.Close() }()
-	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	dev := uint64(st.Dev) //nolint:unconvert // 32 bits on MIPS
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(dev), unix.Minor(dev), st.Ino)
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		// 1: FLOCK  ADVISORY  WRITE 708 00:13:10485 0 EOF; a waiter's has "->".

@@ -26,7 +26,8 @@ func proofOf(dirfd int) (proof, error) {
 		return proof{}, err
 	}
 	return proof{
-		st.Dev, st.Ino, uint64(st.Mtim.Sec), uint64(st.Mtim.Nsec), uint64(st.Ctim.Sec), uint64(st.Ctim.Nsec),
+		uint64(st.Dev), st.Ino, //nolint:unconvert // 32 bits on MIPS
+		uint64(st.Mtim.Sec), uint64(st.Mtim.Nsec), uint64(st.Ctim.Sec), uint64(st.Ctim.Nsec),
 	}, nil
 }
 

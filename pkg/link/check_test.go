@@ -14,7 +14,7 @@ func TestHasRoute(t *testing.T) {
 	want := nl.Route{Dst: dst, Gateway: gw, Index: 5}
 	for _, tc := range []struct {
 		name  string
-		table int
+		table uint32
 		have  nl.Route
 		ok    bool
 	}{

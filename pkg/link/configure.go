@@ -250,7 +250,7 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 			return nil, fmt.Errorf("route to %s: %w", dst, err)
 		}
 		n := nl.Route{
-			Dst: dst.Masked(), Index: index, Gateway: gw6, Priority: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS,
+			Dst: dst.Masked(), Index: index, Gateway: gw6, Priority: uint32(r.Priority), MTU: r.MTU, AdvMSS: r.AdvMSS,
 		}
 		if dst.Addr().Is4() {
 			n.Gateway = gw4
@@ -259,7 +259,7 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 			n.Gateway = AddrOf(r.GW)
 		}
 		if r.Table != nil {
-			n.Table = *r.Table
+			n.Table = uint32(*r.Table)
 		}
 		if r.Scope != nil {
 			n.Scope = uint8(*r.Scope)
@@ -274,8 +274,8 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 
 // sound refuses what the kernel's numbers would cut to something else.
 func sound(r *types.Route, dst netip.Prefix) error {
-	within := func(what string, n, most int) error {
-		if n < 0 || n > most {
+	within := func(what string, n int, most int64) error {
+		if n < 0 || int64(n) > most {
 			return fmt.Errorf("%s %d: not from 0 to %d", what, n, most)
 		}
 		return nil

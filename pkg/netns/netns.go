@@ -76,7 +76,7 @@ func identify(fd int, path string) (ID, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return ID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return ID{Dev: st.Dev, Ino: st.Ino, Cookie: askCookie(fd)}, nil
+	return ID{Dev: uint64(st.Dev), Ino: st.Ino, Cookie: askCookie(fd)}, nil //nolint:unconvert // 32 bits on MIPS
 }
 
 // askCookie asks the namespace itself for its cookie: Linux 6.18 tells it, as the

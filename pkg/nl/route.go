@@ -17,8 +17,8 @@ type Route struct {
 	Gateway  netip.Addr // invalid: directly on the link
 	Source   netip.Addr // preferred source address; invalid: none
 	Index    int        // of the outgoing link
-	Table    int        // 0 is main (254)
-	Priority int
+	Table    uint32     // 0 is main (254)
+	Priority uint32
 	Scope    uint8
 	Protocol uint8 // 0 is boot (3)
 	Type     uint8 // 0 is unicast (1)
@@ -52,10 +52,10 @@ func (r Route) message(what string, typ, flags uint16) *Message {
 		m.Uint32(unix.RTA_OIF, uint32(r.Index))
 	}
 	if r.Priority != 0 {
-		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
+		m.Uint32(unix.RTA_PRIORITY, r.Priority)
 	}
 	if table >= 256 {
-		m.Uint32(unix.RTA_TABLE, uint32(table))
+		m.Uint32(unix.RTA_TABLE, table)
 	}
 	if r.MTU != 0 || r.AdvMSS != 0 {
 		r.metrics(m)
@@ -129,7 +129,7 @@ func DelRoute(r Route) *Message {
 
 // Routes returns the routes of one table in both families, or of all tables for
 // table 0. Its cost grows with the namespace's routes.
-func (c *Conn) Routes(table int) ([]Route, error) {
+func (c *Conn) Routes(table uint32) ([]Route, error) {
 	var all []Route
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		var some []Route
@@ -178,7 +178,7 @@ func ParseRoute(b []byte) ([]Route, error) {
 	if binary.NativeEndian.Uint32(b[8:])&unix.RTM_F_CLONED != 0 {
 		return nil, nil
 	}
-	r := Route{Table: int(b[4]), Protocol: b[5], Scope: b[6], Type: b[7]}
+	r := Route{Table: uint32(b[4]), Protocol: b[5], Scope: b[6], Type: b[7]}
 	r.OnLink = binary.NativeEndian.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
 	if b[0] == unix.AF_INET6 {
@@ -211,9 +211,9 @@ func (r *Route) attr(typ uint16, d []byte) {
 	case unix.RTA_OIF:
 		r.Index = int(u32(d))
 	case unix.RTA_PRIORITY:
-		r.Priority = int(u32(d))
+		r.Priority = u32(d)
 	case unix.RTA_TABLE:
-		r.Table = int(u32(d))
+		r.Table = u32(d)
 	case unix.RTA_METRICS:
 		Attrs(d, func(typ uint16, d []byte) {
 			switch typ {

@@ -12,13 +12,13 @@ import (
 // Rule is a policy routing rule that sends what comes from Src to Table.
 type Rule struct {
 	Src      netip.Prefix // invalid: from anywhere
-	Table    int
-	Priority int // 0 when adding: before all others but the local table's
+	Table    uint32
+	Priority uint32 // 0 when adding: before all others but the local table's
 	IPv6     bool
 }
 
 // From returns the rule that looks up table for what comes from the address.
-func From(src netip.Addr, table int) Rule {
+func From(src netip.Addr, table uint32) Rule {
 	return Rule{Src: netip.PrefixFrom(src, src.BitLen()), Table: table, IPv6: src.Is6()}
 }
 
@@ -50,9 +50,9 @@ func (r Rule) message(what string, typ, flags uint16) *Message {
 	if r.Src.IsValid() {
 		m.IP(unix.FRA_SRC, r.Src.Addr())
 	}
-	m.Uint32(unix.FRA_TABLE, uint32(r.Table))
+	m.Uint32(unix.FRA_TABLE, r.Table)
 	if r.Priority != 0 {
-		m.Uint32(unix.FRA_PRIORITY, uint32(r.Priority))
+		m.Uint32(unix.FRA_PRIORITY, r.Priority)
 	}
 	return m
 }
@@ -102,16 +102,16 @@ func ParseRule(b []byte) (Rule, error) {
 	if len(b) < unix.SizeofRtMsg {
 		return Rule{}, errors.New("rule message cut short")
 	}
-	r := Rule{Table: int(b[4]), IPv6: b[0] == unix.AF_INET6}
+	r := Rule{Table: uint32(b[4]), IPv6: b[0] == unix.AF_INET6}
 	Attrs(b[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
 		switch typ {
 		case unix.FRA_SRC:
 			a, _ := netip.AddrFromSlice(d)
 			r.Src = netip.PrefixFrom(a, int(b[2]))
 		case unix.FRA_TABLE:
-			r.Table = cmp.Or(int(u32(d)), r.Table)
+			r.Table = cmp.Or(u32(d), r.Table)
 		case unix.FRA_PRIORITY:
-			r.Priority = int(u32(d))
+			r.Priority = u32(d)
 		}
 	})
 	return r, nil

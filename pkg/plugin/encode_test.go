@@ -46,7 +46,7 @@ func randomResult(rnd *rand.Rand) *current.Result {
 		if rnd.IntN(2) == 0 {
 			return nil
 		}
-		return current.Int(rnd.IntN(5000000000))
+		return current.Int(int(rnd.Int64N(5000000000)))
 	}
 	ip := func() net.IP {
 		return net.ParseIP(some("10.1.2.3", "fd00::1", "192.0.2.1", "::ffff:10.0.0.1"))

@@ -11,7 +11,7 @@ import (
 
 type config struct {
 	// Table is the user's own, where set: only the rules are added.
-	Table int
+	Table uint32
 	// Gateway4 and Gateway6 go before those of prevResult.
 	Gateway4, Gateway6 netip.Addr
 	// SourceHints leaves routes to the link's subnets in the main table, each
@@ -33,7 +33,7 @@ func parse(c *plugin.Call) (config, error) {
 		if *t < 1 || *t > math.MaxUint32 {
 			return conf, cnierr.Config("table %d: not the number of a routing table", *t)
 		}
-		conf.Table = int(*t)
+		conf.Table = uint32(*t)
 	}
 	return conf, conf.setGateways(doc.Gateways)
 }

@@ -26,13 +26,13 @@ const firstTable = 100
 
 // tables hands out numbers of tables that nothing uses.
 type tables struct {
-	used map[int]bool
-	next int
+	used map[uint32]bool
+	next uint32
 }
 
 // usedTables are those with a route or a rule in either family.
 func usedTables(rules []nl.Rule, routes []nl.Route) *tables {
-	t := &tables{used: map[int]bool{}, next: firstTable}
+	t := &tables{used: map[uint32]bool{}, next: firstTable}
 	for _, r := range rules {
 		t.used[r.Table] = true
 	}
@@ -42,7 +42,7 @@ func usedTables(rules []nl.Rule, routes []nl.Route) *tables {
 	return t
 }
 
-func (t *tables) take() int {
+func (t *tables) take() uint32 {
 	for t.used[t.next] {
 		t.next++
 	}
@@ -51,7 +51,7 @@ func (t *tables) take() int {
 }
 
 // withTable plans for a table that the user looks after.
-func withTable(index, table int, addrs []address) state {
+func withTable(index int, table uint32, addrs []address) state {
 	st := state{Index: index}
 	for _, a := range addrs {
 		st.Rules = append(st.Rules, nl.From(a.Prefix.Addr(), table))

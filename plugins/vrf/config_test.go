@@ -76,7 +76,7 @@ func TestFreeTable(t *testing.T) {
 		t.Errorf("table %d, want 4: 1 is a VRF's, 2 a rule's, 3 a route's", got)
 	}
 	var routes []nl.Route
-	for table := 1; table <= 99; table++ {
+	for table := uint32(1); table <= 99; table++ {
 		routes = append(routes, nl.Route{Table: table})
 	}
 	if got := freeTable(nil, nil, routes); got != 1000 {

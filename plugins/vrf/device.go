@@ -81,10 +81,10 @@ func freeTable(links []*nl.Link, rules []nl.Rule, routes []nl.Route) uint32 {
 		}
 	}
 	for _, r := range rules {
-		used[uint32(r.Table)] = true
+		used[r.Table] = true
 	}
 	for _, r := range routes {
-		used[uint32(r.Table)] = true
+		used[r.Table] = true
 	}
 	const sbrFrom, sbrUntil = 100, 1000
 	table := uint32(1)

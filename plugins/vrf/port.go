@@ -48,7 +48,7 @@ func lasting(a nl.Addr) bool {
 func carried(routes []nl.Route, index int, vrfTable uint32) []nl.Route {
 	var all []nl.Route
 	for _, r := range routes {
-		own := r.Protocol == unix.RTPROT_KERNEL || r.Table == unix.RT_TABLE_LOCAL || r.Table == int(vrfTable)
+		own := r.Protocol == unix.RTPROT_KERNEL || r.Table == unix.RT_TABLE_LOCAL || r.Table == vrfTable
 		if r.Index == index && r.Type == unix.RTN_UNICAST && !own {
 			all = append(all, r)
 		}
@@ -70,7 +70,7 @@ func (st state) inside() []nl.Route {
 	all := slices.Clone(st.Routes)
 	for i := range all {
 		if all[i].Table == unix.RT_TABLE_MAIN {
-			all[i].Table = int(st.Table)
+			all[i].Table = st.Table
 		}
 	}
 	return all

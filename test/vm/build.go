@@ -14,9 +14,9 @@ import (
 	"github.com/netcleat/netcleat/test/vm/internal/job"
 )
 
-// buildTests compiles the test binaries of the packages into dir. Packages without tests are left out; the others are in the
+// buildTests compiles the test binaries of the packages for arch into dir. Packages without tests are left out; the others are in the
 // order of the patterns.
-func buildTests(ctx context.Context, dir string, patterns []string) ([]job.Test, error) {
+func buildTests(ctx context.Context, arch, dir string, patterns []string) ([]job.Test, error) {
 	var tests []job.Test
 	for _, p := range patterns {
 		found, err := findTests(ctx, p)
@@ -30,7 +30,7 @@ func buildTests(ctx context.Context, dir string, patterns []string) ([]job.Test,
 		}
 	}
 	for i, batch := range batches(tests) {
-		if err := buildBatch(ctx, filepath.Join(dir, strconv.Itoa(i)), batch); err != nil {
+		if err := buildBatch(ctx, arch, filepath.Join(dir, strconv.Itoa(i)), batch); err != nil {
 			return nil, err
 		}
 	}
@@ -73,13 +73,13 @@ func batches(tests []job.Test) [][]*job.Test {
 }
 
 // buildBatch compiles the tests into dir and notes where each binary is.
-func buildBatch(ctx context.Context, dir string, tests []*job.Test) error {
+func buildBatch(ctx context.Context, arch, dir string, tests []*job.Test) error {
 	argv := []string{"test", "-c", "-o", dir + "/"}
 	for _, t := range tests {
 		argv = append(argv, t.Package)
 		t.Binary = filepath.Join(dir, path.Base(t.Package)+".test")
 	}
-	if err := static(ctx, argv...); err != nil {
+	if err := static(ctx, arch, argv...); err != nil {
 		return fmt.Errorf("test binaries: %w", err)
 	}
 	for _, t := range tests {
@@ -90,10 +90,10 @@ func buildBatch(ctx context.Context, dir string, tests []*job.Test) error {
 	return nil
 }
 
-// static runs go so that what it builds needs no library.
-func static(ctx context.Context, argv ...string) error {
+// static runs go so that what it builds for arch needs no library.
+func static(ctx context.Context, arch string, argv ...string) error {
 	cmd := exec.CommandContext(ctx, "go", argv...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	cmd.Stderr = os.Stderr
 	return cmd.Run()
 }

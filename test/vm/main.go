@@ -26,6 +26,7 @@ import (
 // options is the command line.
 type options struct {
 	kernel, run, accel string
+	arch               string   // that the tests are built for
 	append             string   // to the kernel's command line
 	without            []string // modules that the kernel is not to have
 	shell, verbose     bool
@@ -55,6 +56,7 @@ func parseFlags() *options {
 	flag.StringVar(&o.run, "run", "", "run only the tests that match this expression")
 	flag.BoolVar(&o.verbose, "v", false, "print all that the tests print")
 	flag.BoolVar(&o.shell, "shell", false, "boot the first kernel and give a shell in it")
+	flag.StringVar(&o.arch, "arch", "amd64", "what the tests are built for; the kernel runs 386, too")
 	flag.StringVar(&o.append, "append", "", "more of the kernel's command line: ipv6.disable=1")
 	flag.Func("without", "a module that the kernel is to refuse, with what needs it", func(s string) error { o.without = append(o.without, s); return nil })
 	flag.StringVar(&o.accel, "accel", emulate, "QEMU accelerator; kvm is much faster where it works")
@@ -120,12 +122,12 @@ func (b *bench) path(name string) string { return filepath.Join(b.repo, name) }
 
 // build compiles what runs in the guest.
 func (b *bench) build(ctx context.Context) error {
-	if err := static(ctx, "build", "-o", filepath.Join(b.dir, "init"), "github.com/netcleat/netcleat/test/vm/guest"); err != nil {
+	if err := static(ctx, "amd64", "build", "-o", filepath.Join(b.dir, "init"), "github.com/netcleat/netcleat/test/vm/guest"); err != nil {
 		return fmt.Errorf("guest: %w", err)
 	}
 	start := time.Now()
 	var err error
-	if b.tests, err = buildTests(ctx, b.dir, b.patterns); err != nil {
+	if b.tests, err = buildTests(ctx, b.arch, b.dir, b.patterns); err != nil {
 		return err
 	}
 	for i := range b.tests {

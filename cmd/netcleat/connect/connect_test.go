@@ -64,7 +64,7 @@ func list(t *testing.T, text string) *libcni.NetworkConfigList {
 	return l
 }
 
-func route(dst string, priority int) nl.Route {
+func route(dst string, priority uint32) nl.Route {
 	return nl.Route{Dst: netip.MustParsePrefix(dst), Priority: priority, Index: 2}
 }
 

@@ -88,7 +88,7 @@ func (d *document) keepDefaults(st *state) {
 			addRoutes(p, ipam, has)
 		}
 		if ipam != nil && ipam["type"] == "dhcp" && has.v4 {
-			deferRoutes(ipam, v4.Priority)
+			deferRoutes(ipam, int64(v4.Priority))
 		}
 	}
 }
@@ -151,9 +151,9 @@ func addRoutes(plugin, ipam map[string]any, has families) {
 }
 
 // deferRoutes has the routes of a DHCP server come after the container's own.
-func deferRoutes(ipam map[string]any, after int) {
+func deferRoutes(ipam map[string]any, after int64) {
 	n, _ := ipam["priority"].(json.Number)
-	if p, err := n.Int64(); err != nil || p <= int64(after) {
+	if p, err := n.Int64(); err != nil || p <= after {
 		ipam["priority"] = after + 1
 	}
 }

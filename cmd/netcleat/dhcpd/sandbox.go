@@ -113,7 +113,7 @@ func (s *sandbox) change(old, next *binding, priority int) error {
 }
 
 func (s *sandbox) route(r route, priority int) nl.Route {
-	out := nl.Route{Dst: r.Dst, Gateway: r.Gateway, Index: s.link.Index, Priority: priority}
+	out := nl.Route{Dst: r.Dst, Gateway: r.Gateway, Index: s.link.Index, Priority: uint32(priority)}
 	if !r.Gateway.IsValid() || r.Gateway == (netip.Addr{}) {
 		out.Scope = unix.RT_SCOPE_LINK
 	}

@@ -48,7 +48,7 @@ func TestCrioStartAndRestart(t *testing.T) {
 	l := h.List(strings.Replace(crioList, `"1.0.0"`, `"1.1.0"`, 1))
 	rt := h.Container("c1")
 	rt.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", "web"}, {"K8S_POD_INFRA_CONTAINER_ID", "c1"}, {"K8S_POD_UID", "u1"}}
-	rt.CapabilityArgs["bandwidth"] = map[string]any{"ingressRate": 8e6, "ingressBurst": 34359738360}
+	rt.CapabilityArgs["bandwidth"] = map[string]any{"ingressRate": 8e6, "ingressBurst": int64(34359738360)}
 	h.Add(l, rt)
 	h.Check(l, rt)
 	for range 10 {
