@@ -109,7 +109,12 @@ func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 	}
 	undo = func() error { return Del(context.WithoutCancel(ctx), a) }
 	return undo, a.locked(ctx, func(c *nft.Conn) error {
-		return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error { return a.exempt(c, tx, a.Addrs) })
+		return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error {
+			if info, err := c.GetChain(a.chain()); err != nil || info == nil { // the last that needed it went meanwhile
+				return err
+			}
+			return a.exempt(c, tx, a.Addrs)
+		})
 	})
 }
 

@@ -220,6 +220,31 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestExemptBesideTheLast: an attachment is exempt from a rule that goes, with the
+// last that needed it, just before its turn.
+func TestExemptBesideTheLast(t *testing.T) {
+	h := newHost(t)
+	before := h.rules()
+	on, off := h.attach("on", `{"ipMasq":true}`, "10.1.0.3/16"), h.attach("off", `{}`, "10.1.0.2/16")
+	h.add(on)
+	unlock, err := h.Journal().Lock(t.Context(), "masquerade of net1")
+	h.must(err)
+	waited := false
+	ctx := nltest.Meanwhile(t.Context(), func() {
+		waited = true
+		h.must(unlock())
+		h.must(masq.Del(t.Context(), on))
+	})
+	_, err = masq.Exempt(ctx, off)
+	h.must(err)
+	if !waited {
+		t.Error("did not wait for its turn")
+	}
+	if diff := cmp.Diff(before, h.rules()); diff != "" {
+		t.Errorf("made for nobody (-before +after):\n%s", diff)
+	}
+}
+
 // TestOwnPrefix: where each container has a prefix, its rule goes with it.
 func TestOwnPrefix(t *testing.T) {
 	h := newHost(t)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -131,7 +132,8 @@ func (p Port) del(c *nft.Conn, tx *nft.Tx) error {
 	if err != nil {
 		return err
 	}
-	if len(all) == 1 {
+	// A set that shrinks just then may tell of an element twice.
+	if !slices.ContainsFunc(all, func(e nft.Elem) bool { return !slices.Equal(e.Key, nft.PadName(p.Name)) }) {
 		tx.DeleteTable(table)
 	}
 	return nil

@@ -2,7 +2,6 @@ package firewall_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -119,17 +118,6 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// waiter is a context that has a caller's first wait end by what meanwhile does.
-type waiter struct {
-	context.Context
-	meanwhile func()
-}
-
-func (w waiter) Done() <-chan struct{} {
-	w.meanwhile()
-	return w.Context.Done()
-}
-
 // TestGCBesideADD: GC leaves the rules of a container that came while it waited
 // for its turn.
 func TestGCBesideADD(t *testing.T) {
@@ -148,8 +136,8 @@ func TestGCBesideADD(t *testing.T) {
 		}
 	}
 	must(os.Rename(record, w.Dir+"/record"))
-	come := sync.OnceFunc(func() { must(errors.Join(os.Rename(w.Dir+"/record", record), unlock())) })
-	must(firewall.Collect(waiter{t.Context(), come}, nil, w.Journal(), "net0"))
+	ctx := nltest.Meanwhile(t.Context(), func() { must(errors.Join(os.Rename(w.Dir+"/record", record), unlock())) })
+	must(firewall.Collect(ctx, nil, w.Journal(), "net0"))
 	if _, err := os.Stat(record); err != nil {
 		t.Fatalf("GC did not wait for its turn: %v", err)
 	}
