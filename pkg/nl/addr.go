@@ -75,6 +75,23 @@ func (c *Conn) Addrs(index int) ([]Addr, error) {
 	return all, c.Dump(m, func() { all = nil })
 }
 
+// HasAddr reports whether a link of the namespace has the address, also one that
+// is not usable yet (see IsLocal).
+func (c *Conn) HasAddr(a netip.Addr) (has bool, err error) {
+	if a.Is4() {
+		return c.IsLocal(a)
+	}
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	h[0] = family(a)
+	m := NewMessage("look for address "+a.String(), unix.RTM_GETADDR, 0, h...).IP(unix.IFA_ADDRESS, a)
+	m.Forgive = []unix.Errno{unix.EADDRNOTAVAIL, unix.EOPNOTSUPP}
+	m.Reply = func([]byte) error {
+		has = true
+		return nil
+	}
+	return has, c.Do(m)
+}
+
 // ParseAddr reads the body of an RTM_NEWADDR message.
 func ParseAddr(b []byte) (Addr, error) {
 	if len(b) < unix.SizeofIfAddrmsg {

@@ -309,11 +309,16 @@ func TestIsLocal(t *testing.T) {
 	_, c, index := dial(t)
 	for _, a := range []string{"10.1.0.2/16", "fd00::2/64"} {
 		p := prefix(a)
-		if local, err := c.IsLocal(p.Addr()); local || err != nil {
-			t.Errorf("%s before: %v %v", a, local, err)
+		for name, ask := range map[string]func(netip.Addr) (bool, error){"IsLocal": c.IsLocal, "HasAddr": c.HasAddr} {
+			if is, err := ask(p.Addr()); is || err != nil {
+				t.Errorf("%s before: %s %v %v", a, name, is, err)
+			}
 		}
 		if err := c.Do(nl.AddAddr(nl.Addr{Index: index, Prefix: p, Flags: unix.IFA_F_NODAD})); err != nil {
 			t.Fatal(err)
+		}
+		if has, err := c.HasAddr(p.Addr()); !has || err != nil {
+			t.Errorf("%s after: has it: %v %v", a, has, err)
 		}
 		for try := 0; ; try++ {
 			local, err := c.IsLocal(p.Addr())

@@ -21,6 +21,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
 )
 
 // Plugin is firewall.
@@ -39,7 +40,7 @@ var Plugin = plugin.Spec[config]{
 // needs is what an attachment needs of the firewall: the state of its record.
 type needs struct {
 	Backend    backend        `json:"backend,omitempty"`
-	Prefixes   []netip.Prefix `json:"prefixes,omitempty"` // of the network
+	Prefixes   []netip.Prefix `json:"prefixes,omitempty"` // what is let through (see scopes)
 	AdminChain string         `json:"adminChain,omitempty"`
 	Zone       string         `json:"zone,omitempty"` // firewalld's, where it is used
 	Policy     policy         `json:"policy,omitempty"`
@@ -79,11 +80,10 @@ func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, e
 	if err := errors.Join(c.Entry.SetState(j.needs), c.Entry.Begin()); err != nil {
 		return nil, cnierr.With(cnierr.IOFailure, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, j.restorePort(), j.withdraw(context.WithoutCancel(ctx)))
-		}
-	}()
+	var steps undo.Stack
+	defer steps.OnError(&err)
+	steps.Push("withdraw from the firewall", func() error { return j.withdraw(context.WithoutCancel(ctx)) })
+	steps.Push("restore the port", j.restorePort)
 	return nil, j.locked(ctx, func(n *nft.Conn) error { return j.make(ctx, n) })
 }
 
@@ -91,14 +91,9 @@ func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, e
 func newJob(c *plugin.Call, conf config, prev *current.Result) (*job, error) {
 	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
 	j.needs = needs{Backend: conf.Backend, AdminChain: conf.AdminChain, Policy: conf.Policy}
-	for _, ip := range prev.IPs {
-		p, err := netip.ParsePrefix(ip.Address.String())
-		if err != nil {
-			return nil, cnierr.Decode(fmt.Errorf("prevResult: address %s: %w", ip.Address.String(), err))
-		}
-		if p = p.Masked(); !slices.Contains(j.Prefixes, p) {
-			j.Prefixes = append(j.Prefixes, p)
-		}
+	var err error
+	if j.Prefixes, err = scopes(prev); err != nil {
+		return nil, err
 	}
 	if err := j.findLink(prev); err != nil {
 		return nil, err

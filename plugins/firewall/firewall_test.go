@@ -61,8 +61,8 @@ func (w *town) attach(id, more string) nltest.Call {
 	}
 	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"%s","type":"firewall"%s,"prevResult":{"cniVersion":"1.0.0",
 	 "interfaces":[{"name":"br%d"},{"name":"%s"},{"name":"eth0","sandbox":"%s"}],
-	 "ips":[{"interface":2,"address":"10.%d.0.%d/16"},{"interface":2,"address":"fd0%d::%d/64"}]}}`,
-		net, more, bridge, port, path, bridge+1, ip, bridge+1, ip)
+	 "ips":[{"interface":2,"address":"10.%[6]d.0.%[7]d/16","gateway":"10.%[6]d.0.1"},{"interface":2,"address":"fd0%[6]d::%[7]d/64","gateway":"fd0%[6]d::1"}]}}`,
+		net, more, bridge, port, path, bridge+1, ip)
 	return nltest.Call{Table: plugin.Table{"firewall": firewall.Plugin}, Plugin: "firewall", ContainerID: id, Netns: path, Conf: conf}
 }
 

@@ -144,6 +144,69 @@ func TestGCBesideADD(t *testing.T) {
 	w.Must(plugin.Check, c)
 }
 
+// TestStrangers: where the prefix is a LAN's, only the container's own address is
+// let through: no machine gets through the host for having a neighbour's address.
+func TestStrangers(t *testing.T) {
+	const ips = `"ips":[{"interface":%d,"address":"192.0.2.77/24","gateway":"%s"},{"interface":%[1]d,"address":"2001:db8::77/64","gateway":"%s"}]}}`
+	for name, prev := range map[string]string{
+		"macvlan":               `"interfaces":[{"name":"eth0","sandbox":"/x"}],` + fmt.Sprintf(ips, 0, "192.0.2.1", "2001:db8::1"),
+		"bridge, not a gateway": `"interfaces":[{"name":"br0"},{"name":"veth0"},{"name":"eth0","sandbox":"/x"}],` + fmt.Sprintf(ips, 2, "192.0.2.254", "2001:db8::254"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTown(t)
+			w.Run("iptables", "-P", "FORWARD", "DROP")
+			w.Run("ip6tables", "-P", "FORWARD", "DROP")
+			w.serve()
+			before := w.rules()
+			c := w.attach("a1", "")
+			c.Conf = `{"cniVersion":"1.0.0","name":"net0","type":"firewall","prevResult":{"cniVersion":"1.0.0",` + prev
+			w.Must(plugin.Add, c)
+			w.Must(plugin.Check, c)
+			for _, to := range []string{"10.1.0.2:80", "[fd01::2]:80"} {
+				if w.Ask(w.lan, "tcp", to) != "" {
+					t.Errorf("a machine of the LAN reaches %s:\n%s", to, w.rules())
+				}
+			}
+			w.In(w.lan, func() {
+				w.IP("addr", "del", "192.0.2.9/24", "dev", "eth0")
+				w.IP("addr", "add", "192.0.2.77/24", "dev", "eth0")
+				w.IP("route", "replace", "default", "via", "192.0.2.1")
+			})
+			if w.Ask(w.lan, "tcp", "10.1.0.2:80") == "" {
+				t.Errorf("the container's own address is not let through:\n%s", w.rules())
+			}
+			w.Must(plugin.Del, c)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestUndoFails: what a failed ADD could not take back has a record, by which DEL
+// finds it.
+func TestUndoFails(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	c := w.attach("a1", `,"ingressPolicy":"same-bridge"`)
+	changes := 0
+	c.Gate = func(string) error {
+		if changes++; changes > 1 {
+			return errors.New("refused")
+		}
+		return nil
+	}
+	w.Fails(plugin.Add, c, 999)
+	if w.rules() == before {
+		t.Fatal("nothing was left to be found")
+	}
+	c.Gate = nil
+	w.Must(plugin.Del, c)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
 // TestReference: DEL removes the rules that the reference made of an address,
 // and leaves those of others.
 func TestReference(t *testing.T) {
