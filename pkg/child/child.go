@@ -6,6 +6,7 @@ package child
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -54,7 +55,9 @@ type Spec struct {
 	// Shared says that the kernel gives the master's traffic to one kind of
 	// child, or to a bridge or bond, but not to two of them.
 	Shared bool
-	// Refuse says why the plugin cannot use the master; nil has no objections.
+	// Refuse says why the plugin cannot use the master; nil has no objections. No
+	// other attachment of the kind gets the master meanwhile, and whoever has it
+	// has a record that says so.
 	Refuse func(master *nl.Link) error
 	// Prev is the result to build upon, where the plugin is chained; nil is none.
 	Prev *current.Result
@@ -71,7 +74,7 @@ func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err
 	var steps undo.Stack
 	defer steps.OnError(&err)
 
-	m, err := s.prepare(p, c)
+	m, err := s.prepare(ctx, p, c)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +101,7 @@ func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err
 
 // prepare finds the master, looks whether it can have the child, and writes into
 // the attachment's record what is about to be made.
-func (s *Spec) prepare(p *nl.Pair, c *plugin.Call) (*nl.Link, error) {
+func (s *Spec) prepare(ctx context.Context, p *nl.Pair, c *plugin.Call) (_ *nl.Link, err error) {
 	m, err := s.master(p)
 	if err != nil {
 		return nil, err
@@ -107,6 +110,11 @@ func (s *Spec) prepare(p *nl.Pair, c *plugin.Call) (*nl.Link, error) {
 		return nil, err
 	}
 	if s.Refuse != nil {
+		unlock, lerr := c.Journal.Lock(ctx, fmt.Sprintf("%s of link %d", s.Kind, m.Index))
+		if lerr != nil {
+			return nil, cnierr.With(cnierr.TryAgain, lerr)
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
 		if err := s.Refuse(m); err != nil {
 			return nil, err
 		}

@@ -473,8 +473,8 @@ func (d Dir) Knows(k Key) (found bool) {
 // any reports whether a name that was not seen before satisfies match.
 func (d Dir) any(network string, seen map[string]bool, match func(name string) bool) (found bool, err error) {
 	err = file.Names(d.network(network), func(name string) bool {
-		name = strings.TrimSuffix(name, tempSuffix)
-		found = !seen[name] && match(name)
+		base := strings.TrimSuffix(name, tempSuffix)
+		found = !seen[base] && match(base)
 		seen[name] = true
 		return found
 	})

@@ -44,7 +44,8 @@ func (s *Store) enter(ctx context.Context) error {
 		if err == nil && s.isCurrent() {
 			return nil
 		}
-		if cerr := s.leave(); err != nil || cerr != nil {
+		removed := s.isRemoved(err)
+		if cerr := s.leave(); err != nil && !removed || cerr != nil {
 			return errors.Join(err, cerr)
 		}
 	}
@@ -99,6 +100,13 @@ func (s *Store) isCurrent() bool {
 		return true
 	}
 	return unix.Fstat(s.lockfd, &st) == nil && st.Nlink > 0
+}
+
+// isRemoved reports whether err is of a directory that was removed since it was
+// opened.
+func (s *Store) isRemoved(err error) bool {
+	var st unix.Stat_t
+	return errors.Is(err, fs.ErrNotExist) && unix.Fstat(s.dirfd, &st) == nil && st.Nlink == 0
 }
 
 // leave closes directory and lock, which lets the next in.

@@ -2,7 +2,8 @@
 // speak to the world beyond it.
 //
 // With nftables there is one rule for a network and each of its prefixes, in the
-// reference's table. It is made with the network's first container and removed
+// reference's table, or for each address where the host is not the prefix's
+// gateway. It is made with the network's first container and removed
 // with the last, so that all others cost a look. A container of the network that
 // is attached with ipMasq off is exempt from it (Exempt). With iptables there is
 // one chain a container, named and commented as the reference's.
@@ -33,6 +34,9 @@ type Attachment struct {
 	IfName      string
 	Addrs       []netip.Prefix // addresses with the network's prefix length; Del needs none
 	Backend     *string        // ipMasqBackend: "nftables", "iptables", or nil
+	// Single masquerades only the addresses themselves: the host is not the
+	// prefix's gateway, so that machines that are no containers may have it, too.
+	Single bool
 }
 
 // CheckBackend returns the error for an ipMasqBackend that is none, for parsers.
@@ -78,7 +82,20 @@ func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	return c.Update(ctx, "masquerade "+a.Network, func(tx *nft.Tx) error { return a.addRules(c, tx) })
+	if err := c.Update(ctx, "masquerade "+a.Network, func(tx *nft.Tx) error { return a.addRules(c, tx) }); err != nil {
+		return err
+	}
+	return a.exemptLate(ctx, c)
+}
+
+// exemptLate exempts those who were attached with ipMasq off while the network's
+// first rules were made: Exempt saw no rule yet, and addRules not their record.
+func (a Attachment) exemptLate(ctx context.Context, c *nft.Conn) error {
+	off, err := a.unmasqueraded()
+	if err != nil || len(off) == 0 {
+		return err
+	}
+	return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error { return a.exemptAll(c, tx, off, a.Addrs) })
 }
 
 // Del removes what Add or the reference made for the attachment, with either
@@ -138,11 +155,16 @@ func Check(ctx context.Context, a Attachment) (err error) {
 	return nil
 }
 
-// GC removes what is left of the network's attachments that are not valid: what
-// the reference made, and the rules of a network that nobody uses.
-func GC(ctx context.Context, a Attachment, valid []plugin.Attachment) error {
+// GC removes what is left of the network's attachments that do not live: chains,
+// what the reference made, and the rules of a network that nobody uses. living is
+// asked under the lock.
+func GC(ctx context.Context, a Attachment, living func() ([]plugin.Attachment, error)) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
-		return errors.Join(a.gcRules(ctx, c, valid), a.gcLegacy(ctx, valid))
+		list, err := living()
+		if err != nil {
+			return err
+		}
+		return errors.Join(a.gcRules(ctx, c, list), a.gcLegacy(ctx, list))
 	})
 }
 
@@ -150,7 +172,7 @@ func GC(ctx context.Context, a Attachment, valid []plugin.Attachment) error {
 func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
 	conf := confOf(r)
 	a := Attachment{
-		Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Addrs: r.IPs, Backend: conf.Backend,
+		Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Addrs: r.IPs, Backend: conf.Backend, Single: isSingle(r),
 	}
 	if !conf.IPMasq {
 		_, err := Exempt(ctx, a)
@@ -169,13 +191,22 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 
 // conf is what bridge's and ptp's configurations say of masquerading.
 type conf struct {
-	IPMasq  bool    `json:"ipMasq"`
-	Backend *string `json:"ipMasqBackend"`
+	IPMasq           bool    `json:"ipMasq"`
+	Backend          *string `json:"ipMasqBackend"`
+	IsGateway        bool    `json:"isGateway"`
+	IsDefaultGateway bool    `json:"isDefaultGateway"`
 }
 
 func confOf(r journal.Record) (c conf) {
 	_ = json.Unmarshal(r.Config, &c) // what is of another type says nothing
 	return c
+}
+
+// isSingle reports whether the record's attachment is masqueraded by its addresses
+// (Attachment.Single). With ptp the host always is the gateway.
+func isSingle(r journal.Record) bool {
+	c := confOf(r)
+	return r.Plugin == "bridge" && !c.IsGateway && !c.IsDefaultGateway
 }
 
 // masquerades says which plugins' records may need the network's rules.
@@ -216,6 +247,12 @@ func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, er
 		return nil, fmt.Errorf("network %s: %w", a.Network, err)
 	}
 	return some, nil
+}
+
+// unmasqueraded returns the records of the network's other attachments that have
+// ipMasq off.
+func (a Attachment) unmasqueraded() ([]journal.Record, error) {
+	return a.others(func(r journal.Record) bool { return !confOf(r).IPMasq })
 }
 
 // siblings returns the masqueraded addresses of the container's other

@@ -117,10 +117,10 @@ var backends = []struct {
 	name, conf string
 	prepare    func(*host)
 }{
-	{"default", `{"ipMasq":true}`, func(*host) {}},
-	{"nftables", `{"ipMasq":true,"ipMasqBackend":"nftables"}`, func(*host) {}},
-	{"iptables", `{"ipMasq":true,"ipMasqBackend":"iptables"}`, func(*host) {}},
-	{"legacy", `{"ipMasq":true}`, func(h *host) {
+	{"default", `{"isGateway":true,"ipMasq":true}`, func(*host) {}},
+	{"nftables", `{"isGateway":true,"ipMasq":true,"ipMasqBackend":"nftables"}`, func(*host) {}},
+	{"iptables", `{"isGateway":true,"ipMasq":true,"ipMasqBackend":"iptables"}`, func(*host) {}},
+	{"legacy", `{"isGateway":true,"ipMasq":true}`, func(h *host) {
 		h.Run("iptables-legacy", "-t", "nat", "-L", "-n")
 		h.Run("ip6tables-legacy", "-t", "nat", "-L", "-n")
 	}},
@@ -165,7 +165,7 @@ func TestNetwork(t *testing.T) {
 	h.Serve(h.lan, "tcp", "192.0.2.9:80")
 	before := h.rules()
 	off := h.attach("off", `{}`, "10.1.0.2/16")
-	on := h.attach("on", `{"ipMasq":true}`, "10.1.0.3/16")
+	on := h.attach("on", `{"isGateway":true,"ipMasq":true}`, "10.1.0.3/16")
 	h.add(on)
 	want := `table inet cni_plugins_masquerade {
 	comment "Masquerading for CNI plugins"
@@ -194,7 +194,7 @@ func TestNetwork(t *testing.T) {
 	if diff := cmp.Diff(want, h.rules()); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
-	more := h.attach("more", `{"ipMasq":true}`, "10.1.0.4/16")
+	more := h.attach("more", `{"isGateway":true,"ipMasq":true}`, "10.1.0.4/16")
 	more.Gate = func(what string) error { return fmt.Errorf("asked for %q", what) }
 	h.add(more)
 	h.must(masq.Del(t.Context(), more))
@@ -225,7 +225,7 @@ func TestNetwork(t *testing.T) {
 func TestExemptBesideTheLast(t *testing.T) {
 	h := newHost(t)
 	before := h.rules()
-	on, off := h.attach("on", `{"ipMasq":true}`, "10.1.0.3/16"), h.attach("off", `{}`, "10.1.0.2/16")
+	on, off := h.attach("on", `{"isGateway":true,"ipMasq":true}`, "10.1.0.3/16"), h.attach("off", `{}`, "10.1.0.2/16")
 	h.add(on)
 	unlock, err := h.Journal().Lock(t.Context(), "masquerade of net1")
 	h.must(err)
@@ -245,17 +245,66 @@ func TestExemptBesideTheLast(t *testing.T) {
 	}
 }
 
+// TestExemptBesideTheFirst: an attachment with ipMasq off comes while the network's
+// first rules are on their way, and sees none.
+func TestExemptBesideTheFirst(t *testing.T) {
+	h := newHost(t)
+	on := h.attach("on", `{"isGateway":true,"ipMasq":true}`, "10.1.0.3/16")
+	attach := sync.OnceFunc(func() {
+		_, err := masq.Exempt(t.Context(), h.attach("off", `{}`, "10.1.0.2/16"))
+		h.must(err)
+	})
+	on.Gate = func(string) error { attach(); return nil }
+	h.add(on)
+	if !strings.Contains(h.rules(), "10.1.0.2 ") {
+		t.Errorf("is not exempt:\n%s", h.rules())
+	}
+}
+
 // TestOwnPrefix: where each container has a prefix, its rule goes with it.
 func TestOwnPrefix(t *testing.T) {
 	h := newHost(t)
-	a := h.attach("a", `{"ipMasq":true}`, "10.9.0.1/32")
-	b := h.attach("b", `{"ipMasq":true}`, "10.9.0.2/32")
+	a := h.attach("a", `{"isGateway":true,"ipMasq":true}`, "10.9.0.1/32")
+	b := h.attach("b", `{"isGateway":true,"ipMasq":true}`, "10.9.0.2/32")
 	h.add(a)
 	h.add(b)
 	h.must(masq.Del(t.Context(), a))
 	h.detach(a)
 	if out := h.rules(); strings.Contains(out, "10.9.0.1") || !strings.Contains(out, "10.9.0.2") {
 		t.Errorf("rules:\n%s", out)
+	}
+}
+
+// TestSingle: where the host is not the gateway only the containers' own addresses
+// are masqueraded, not those of other machines with the prefix.
+func TestSingle(t *testing.T) {
+	h := newHost(t)
+	h.Serve(h.lan, "tcp", "192.0.2.9:80")
+	stranger := h.NewSandbox()
+	h.Plug(stranger, "veth9", "br0", "10.1.0.9/16")
+	h.In(stranger, func() { h.IP("route", "add", "default", "via", "10.1.0.1") })
+	h.In(h.lan, func() { h.IP("route", "add", "10.1.0.0/16", "via", "192.0.2.1") })
+	before := h.rules()
+	a, b := h.attach("a", `{"ipMasq":true}`, "10.1.0.2/16"), h.attach("b", `{"ipMasq":true}`, "10.1.0.3/16")
+	a.Single, b.Single = true, true
+	h.add(a)
+	h.add(b)
+	if got := h.seen("192.0.2.9:80"); got != "192.0.2.1" {
+		t.Errorf("the container is seen as %q", got)
+	}
+	if got := h.Ask(stranger, "tcp", "192.0.2.9:80"); got != "10.1.0.9" {
+		t.Errorf("the other machine is seen as %q", got)
+	}
+	h.must(masq.Check(t.Context(), a))
+	h.must(masq.Del(t.Context(), a))
+	h.detach(a)
+	if out := h.rules(); strings.Contains(out, "10.1.0.2") || !strings.Contains(out, "10.1.0.3") {
+		t.Errorf("after the first went:\n%s", out)
+	}
+	h.must(masq.Del(t.Context(), b))
+	h.detach(b)
+	if diff := cmp.Diff(before, h.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
 	}
 }
 
@@ -293,7 +342,7 @@ func TestFlushed(t *testing.T) {
 func TestSecondInterface(t *testing.T) {
 	h := newHost(t)
 	h.Serve(h.lan, "tcp", "192.0.2.9:80")
-	conf := `{"ipMasq":true,"ipMasqBackend":"iptables"}`
+	conf := `{"isGateway":true,"ipMasq":true,"ipMasqBackend":"iptables"}`
 	first := h.attach("c1", conf, "10.1.0.2/16")
 	h.add(first)
 	second := first
@@ -317,6 +366,11 @@ func (h *host) reference(verb, id, conf string) {
 	}
 }
 
+// living is GC's list.
+func living(list ...plugin.Attachment) func() ([]plugin.Attachment, error) {
+	return func() ([]plugin.Attachment, error) { return list, nil }
+}
+
 // TestReference: Del and GC remove what the reference made, and only that.
 func TestReference(t *testing.T) {
 	for _, backend := range []string{"nftables", "iptables"} {
@@ -334,11 +388,11 @@ func TestReference(t *testing.T) {
 			if out := h.rules(); strings.Contains(out, "10.6.0") || !strings.Contains(out, "10.7.0.2") {
 				t.Errorf("after DEL of one of two:\n%s", out)
 			}
-			h.must(masq.GC(t.Context(), two, []plugin.Attachment{{ContainerID: "c2", IfName: "eth5"}}))
+			h.must(masq.GC(t.Context(), two, living(plugin.Attachment{ContainerID: "c2", IfName: "eth5"})))
 			if out := h.rules(); !strings.Contains(out, "10.7.0.2") {
 				t.Errorf("GC removed what is valid:\n%s", out)
 			}
-			h.must(masq.GC(t.Context(), two, nil))
+			h.must(masq.GC(t.Context(), two, living()))
 			if out := h.rules(); strings.Contains(out, "10.7.0") {
 				t.Errorf("GC left:\n%s", out)
 			}
@@ -355,7 +409,7 @@ func TestConcurrent(t *testing.T) {
 			var list []masq.Attachment
 			for i := range 64 {
 				h.net = fmt.Sprintf("net%d", i%4)
-				list = append(list, h.attach(fmt.Sprintf("c%d", i), fmt.Sprintf(`{"ipMasq":true,"ipMasqBackend":%q}`, backend), fmt.Sprintf("10.1.1.%d/16", i)))
+				list = append(list, h.attach(fmt.Sprintf("c%d", i), fmt.Sprintf(`{"isGateway":true,"ipMasq":true,"ipMasqBackend":%q}`, backend), fmt.Sprintf("10.1.1.%d/16", i)))
 			}
 			each := func(do func(masq.Attachment) error) {
 				var wg sync.WaitGroup

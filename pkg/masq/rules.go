@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,10 +39,18 @@ func (a Attachment) exempts(v6 bool) nft.Set {
 
 func (a Attachment) sets() []nft.Set { return []nft.Set{a.exempts(false), a.exempts(true)} }
 
-// tag begins the comment of a prefix's rule, by which it is found.
-func tag(p netip.Prefix) string { return p.Masked().String() + " of " }
+// tag begins the comment of the rule for a source, by which it is found.
+func tag(source netip.Prefix) string { return source.String() + " of " }
 
-// missing returns those of a's prefixes that have no rule.
+// source is what is masqueraded for one of a's addresses.
+func (a Attachment) source(p netip.Prefix) netip.Prefix {
+	if a.Single {
+		return netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+	}
+	return p.Masked()
+}
+
+// missing returns those of a's addresses that no rule is for.
 func (a Attachment) missing(c *nft.Conn) ([]netip.Prefix, error) {
 	rules, err := c.Rules(a.chain())
 	if err != nil {
@@ -49,7 +58,7 @@ func (a Attachment) missing(c *nft.Conn) ([]netip.Prefix, error) {
 	}
 	var list []netip.Prefix
 	for _, p := range a.Addrs {
-		if !hasRule(rules, tag(p)) {
+		if !hasRule(rules, tag(a.source(p))) {
 			list = append(list, p)
 		}
 	}
@@ -84,19 +93,27 @@ func (a Attachment) addRules(c *nft.Conn, tx *nft.Tx) error {
 		return err
 	}
 	for i, p := range missing {
-		if !hasPrefix(missing[:i], p) {
+		if !slices.ContainsFunc(missing[:i], func(q netip.Prefix) bool { return a.source(q) == a.source(p) }) {
 			tx.Append(a.rule(p))
 		}
 	}
-	off, err := a.others(func(r journal.Record) bool { return !confOf(r).IPMasq })
+	off, err := a.unmasqueraded()
+	if err != nil {
+		return err
+	}
+	return a.exemptAll(c, tx, off, missing)
+}
+
+// exemptAll exempts the records' addresses in the prefixes.
+func (a Attachment) exemptAll(c *nft.Conn, tx *nft.Tx, off []journal.Record, prefixes []netip.Prefix) error {
 	for _, r := range off {
-		if err == nil {
-			other := a
-			other.ContainerID = r.ContainerID
-			err = other.exempt(c, tx, within(r.IPs, missing))
+		other := a
+		other.ContainerID = r.ContainerID
+		if err := other.exempt(c, tx, within(r.IPs, prefixes)); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 func hasPrefix(list []netip.Prefix, p netip.Prefix) bool {
@@ -117,12 +134,12 @@ func within(ips, nets []netip.Prefix) (some []netip.Prefix) {
 	return some
 }
 
-// rule masquerades what a prefix's containers send to others.
+// rule masquerades what is sent from an address's source to other prefixes.
 func (a Attachment) rule(p netip.Prefix) nft.Rule {
 	return nft.Rule{
 		Chain:   a.chain(),
-		Exprs:   nft.Join(nft.Proto(p.Addr().Is6()), nft.Addr(nft.Source, nft.Equal, p), nft.Addr(nft.Destination, nft.Not, p), []nft.Expr{nft.Masquerade()}),
-		Comment: journal.Cut(tag(p)+"net: "+a.Network, 120),
+		Exprs:   nft.Join(nft.Proto(p.Addr().Is6()), nft.Addr(nft.Source, nft.Equal, a.source(p)), nft.Addr(nft.Destination, nft.Not, p), []nft.Expr{nft.Masquerade()}),
+		Comment: journal.Cut(tag(a.source(p))+"net: "+a.Network, 120),
 	}
 }
 
@@ -230,7 +247,7 @@ func (a Attachment) sweep(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool
 		tx.DeleteTable(table)
 		return nil
 	case needed:
-		return errors.Join(a.unexempt(c, tx), a.delPrefixes(c, tx))
+		return errors.Join(a.unexempt(c, tx), a.delSources(c, tx))
 	default:
 		return a.delNetwork(c, tx)
 	}
@@ -253,12 +270,14 @@ func (a Attachment) unexempt(c *nft.Conn, tx *nft.Tx) error {
 	return nil
 }
 
-// delPrefixes deletes the rules of a's prefixes that no other attachment of the
-// network is in: those of networks that give each container a prefix of its own.
-func (a Attachment) delPrefixes(c *nft.Conn, tx *nft.Tx) error {
+// delSources deletes the rules of a's sources that no other attachment of the
+// network has: single addresses, and where each container has a prefix of its own.
+func (a Attachment) delSources(c *nft.Conn, tx *nft.Tx) error {
 	for _, p := range a.Addrs {
 		needed, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
-			return !a.owns(r) && confOf(r).IPMasq && (len(r.IPs) == 0 || hasPrefix(r.IPs, p))
+			other := Attachment{Single: isSingle(r)}
+			same := func(q netip.Prefix) bool { return other.source(q) == a.source(p) }
+			return !a.owns(r) && confOf(r).IPMasq && (len(r.IPs) == 0 || slices.ContainsFunc(r.IPs, same))
 		})
 		if err != nil {
 			return err
@@ -271,7 +290,7 @@ func (a Attachment) delPrefixes(c *nft.Conn, tx *nft.Tx) error {
 			return err
 		}
 		for _, r := range rules {
-			if strings.HasPrefix(r.Comment, tag(p)) {
+			if strings.HasPrefix(r.Comment, tag(a.source(p))) {
 				tx.DeleteRule(a.chain(), r.Handle)
 			}
 		}

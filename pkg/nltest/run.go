@@ -33,6 +33,7 @@ type Call struct {
 	Args        string
 	Override    bool
 	Gate        gate.Gate
+	Waits       func() // what happens when the call first waits (Meanwhile); nil is nothing
 }
 
 // NoNetns stands for an empty CNI_NETNS.
@@ -75,7 +76,11 @@ func (b *Bed) Do(verb string, c Call) Answer {
 		Stdin:  strings.NewReader(strings.ReplaceAll(c.Conf, "DATADIR", b.Dir)),
 		Stdout: &out, Stderr: &errs, Journal: b.Journal(), Gate: c.Gate,
 	}
-	exit := p.Run(context.Background(), c.Table)
+	ctx := context.Background()
+	if c.Waits != nil {
+		ctx = Meanwhile(ctx, c.Waits)
+	}
+	exit := p.Run(ctx, c.Table)
 	if os.Getenv("CNI_DEBUG") != "" {
 		b.t.Logf("%s %s:\n%s", c.Plugin, verb, errs.String())
 	}

@@ -60,7 +60,6 @@ type Call struct {
 	override bool          // CNI_NETNS_OVERRIDE: the sandbox may be the host
 	gone     bool          // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
-	isValid  map[Attachment]bool
 }
 
 // Key names the attachment in the journal of the plugin called name.
@@ -242,19 +241,20 @@ func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
 	return false, nil
 }
 
-// Valid reports whether GC's list names the attachment.
-func (c *Call) Valid(containerID, ifName string) bool {
-	if c.isValid == nil {
-		c.isValid = make(map[Attachment]bool, len(c.valid))
-		for _, a := range c.valid {
-			c.isValid[a] = true
+// Living returns what GC must leave alone: the attachments of its list, and those
+// that the configuration's plugin has a record of by now. Ask under the lock of
+// what is collected: an ADD has its record before it makes anything, so one that
+// came after the list was made is among them.
+func (c *Call) Living() ([]Attachment, error) {
+	living := slices.Clone(c.valid)
+	records, err := c.Journal.Network(c.Conf.Name)
+	for _, r := range records {
+		if r.Plugin == c.Conf.Type && r.Network == c.Conf.Name {
+			living = append(living, Attachment{ContainerID: r.ContainerID, IfName: r.IfName})
 		}
 	}
-	return c.isValid[Attachment{ContainerID: containerID, IfName: ifName}]
+	return living, cnierr.With(cnierr.IOFailure, err)
 }
-
-// ValidAttachments returns GC's list.
-func (c *Call) ValidAttachments() []Attachment { return c.valid }
 
 // Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), or "". Keys are
 // compared as they are.
@@ -284,7 +284,7 @@ func (c *Call) CheckArgs(known ...string) error {
 		switch {
 		case k == "IgnoreUnknown":
 			ignore = v == "1" || strings.EqualFold(v, "true")
-		case !contains(known, k):
+		case !slices.Contains(known, k):
 			unknown = append(unknown, pair)
 		}
 	}
@@ -292,15 +292,6 @@ func (c *Call) CheckArgs(known ...string) error {
 		return cnierr.Env("ARGS: unknown args %q", unknown)
 	}
 	return nil
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Decode reads the plugin's own keys from the configuration into v. For DEL and

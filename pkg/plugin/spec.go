@@ -41,8 +41,8 @@ type Spec[C any] struct {
 	Check func(context.Context, *Call, C) error
 	// Status says whether an ADD could work.
 	Status func(context.Context, *Call, C) error
-	// GC removes what belongs to the network, is not valid (Call.Valid) and has
-	// no record in the journal; attachments with one were removed by Del before.
+	// GC removes what belongs to the network and to none of Call.Living;
+	// attachments that are not valid and have a record were removed by Del before.
 	GC func(context.Context, *Call, C) error
 }
 
@@ -283,7 +283,7 @@ func (s Spec[C]) gc(ctx context.Context, c *Call, conf C) error {
 		c.Note("%s: GC without cni.dev/valid-attachments: nothing removed", s.Name)
 		return nil
 	}
-	c.valid, c.isValid = list, nil
+	c.valid = list
 	var errs []error
 	if s.Keeps != nil {
 		errs = append(errs, s.gcRecords(ctx, c, conf))
@@ -294,8 +294,12 @@ func (s Spec[C]) gc(ctx context.Context, c *Call, conf C) error {
 func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
 	records, err := c.Journal.Network(c.Conf.Name)
 	errs := []error{err}
+	valid := make(map[Attachment]bool, len(c.valid))
+	for _, a := range c.valid {
+		valid[a] = true
+	}
 	for _, r := range records {
-		if r.Plugin != s.Name || r.Network != c.Conf.Name || c.Valid(r.ContainerID, r.IfName) {
+		if r.Plugin != s.Name || r.Network != c.Conf.Name || valid[Attachment{ContainerID: r.ContainerID, IfName: r.IfName}] {
 			continue
 		}
 		d := *c

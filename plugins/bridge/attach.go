@@ -43,12 +43,13 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	if err != nil {
 		return nil, err
 	}
-	steps.Push("delete "+a.host.Name, func() error { return veth.DeleteEnd(p.Host, a.host) })
+	remove := func() error { return veth.DeleteEnd(p.Host, a.host) }
+	steps.Push("delete "+a.host.Name, remove)
 	if conf.layer3 {
 		if a.res, err = ipam.Add(ctx, c); err != nil {
 			return nil, err
 		}
-		steps.Push("release addresses", func() error { return ipam.Del(ctx, c) })
+		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
 		if conf.mac == nil {
 			a.sandbox.MAC = link.MACOf(link.AddrOf(a.res.IPs[0].Address.IP))
 		}

@@ -242,6 +242,37 @@ func TestTwoInterfacesTwoNetworks(t *testing.T) {
 }
 
 // GC removes what is not listed, of this network alone.
+// A failed ADD gives the addresses back when nothing answers at them any more, and
+// not at all where the link cannot be removed.
+func TestAddressOutlivesTheLink(t *testing.T) {
+	for name, stuck := range map[string]bool{"link goes": false, "link stays": true} {
+		t.Run(name, func(t *testing.T) {
+			bed := nltest.New(t)
+			stub := &nltest.StubIPAM{Addresses: []string{"10.1.0.2/16 10.1.0.1"}}
+			c, failed, deleted := call(stub, `"isGateway":true`), false, false
+			c.Gate = func(what string) error {
+				deletes := strings.HasPrefix(what, "delete veth")
+				if deletes && stub.Held == 0 && !deleted {
+					t.Errorf("%s: after its address was given back", what)
+				}
+				deleted = deleted || deletes
+				if !failed && strings.HasPrefix(what, "announce") || deletes && stuck {
+					failed = true
+					return errors.New("refused")
+				}
+				return nil
+			}
+			bed.Fails(plugin.Add, c, cnierr.Internal)
+			if !failed {
+				t.Fatal("nothing was refused")
+			}
+			if held := stub.Held == 1; held != stuck {
+				t.Errorf("holds its address: %v", held)
+			}
+		})
+	}
+}
+
 func TestGC(t *testing.T) {
 	for list, want := range map[string]string{
 		`"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]`: "c1",

@@ -52,10 +52,11 @@ func TestResults(t *testing.T) {
 
 func TestRulesets(t *testing.T) {
 	for name, keys := range map[string]string{
-		"ipmasq-nftables": `"ipMasq":true,"ipMasqBackend":"nftables"`,
-		"ipmasq-iptables": `"ipMasq":true,"ipMasqBackend":"iptables"`,
-		"macspoofchk":     `"macspoofchk":true`,
-		"all":             `"ipMasq":true,"macspoofchk":true`,
+		"ipmasq-nftables":   `"isGateway":true,"ipMasq":true,"ipMasqBackend":"nftables"`,
+		"ipmasq-no-gateway": `"ipMasq":true,"ipMasqBackend":"nftables"`,
+		"ipmasq-iptables":   `"ipMasq":true,"ipMasqBackend":"iptables"`,
+		"macspoofchk":       `"macspoofchk":true`,
+		"all":               `"isGateway":true,"ipMasq":true,"macspoofchk":true`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			bed := nltest.New(t)

@@ -7,6 +7,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/forward"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
@@ -122,7 +123,7 @@ func (a *attachment) remember() error {
 			a.Entry.IPs = append(a.Entry.IPs, p)
 		}
 	}
-	return a.Entry.Begin()
+	return cnierr.With(cnierr.IOFailure, a.Entry.Begin())
 }
 
 // The places of the interfaces in the result, which callers rely on.

@@ -41,7 +41,7 @@ func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
 func (c *config) masquerading(call *plugin.Call) masq.Attachment {
 	a := masq.Attachment{
 		Gate: call.Gate, Journal: call.Journal, Network: call.Conf.Name,
-		ContainerID: call.ContainerID, IfName: call.IfName, Backend: c.IPMasqBackend,
+		ContainerID: call.ContainerID, IfName: call.IfName, Backend: c.IPMasqBackend, Single: !c.IsGateway,
 	}
 	if call.Entry != nil {
 		a.Addrs = call.Entry.IPs

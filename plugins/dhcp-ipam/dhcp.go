@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -159,12 +160,16 @@ func status(_ context.Context, _ *plugin.Call, conf Config) error {
 	return conn.Close()
 }
 
-// gc releases the network's leases that belong to no valid attachment. It knows
+// gc releases the network's leases that belong to no living attachment. It knows
 // those of our daemon, which has them on disk.
 func gc(ctx context.Context, c *plugin.Call, conf Config) error {
 	all, err := LeasesOf(conf.Socket()).holders(c.Conf.Name)
+	living, lerr := c.Living() // after the leases: whoever has one has a record by now
+	if lerr != nil {
+		return errors.Join(err, lerr)
+	}
 	for _, h := range all {
-		if !c.Valid(h.ContainerID, h.IfName) {
+		if !slices.Contains(living, plugin.Attachment{ContainerID: h.ContainerID, IfName: h.IfName}) {
 			release(ctx, c, conf, CmdArgs{ContainerID: h.ContainerID, IfName: h.IfName, Netns: h.Netns, StdinData: c.Stdin})
 		}
 	}

@@ -260,6 +260,21 @@ func TestGCOfMany(t *testing.T) {
 	}
 }
 
+// TestGCBesideADD: a container that was attached after GC's list was made is not in
+// it, but has its main plugin's record.
+func TestGCBesideADD(t *testing.T) {
+	bed := nltest.New(t)
+	for _, id := range []string{"gone", "new"} {
+		bed.Must(plugin.Add, call(id, small))
+	}
+	attached(t, bed, journal.Record{Key: key("new", "bridge")})
+	gc := call("", small)
+	gc.Conf = strings.TrimSuffix(gc.Conf, "}") + `,"cni.dev/valid-attachments":[]}`
+	bed.Must(plugin.GC, gc)
+	bed.Must(plugin.Check, call("new", small))
+	bed.Fails(plugin.Check, call("gone", small), 102)
+}
+
 // TestLeaseOfTheReferenceIsRead covers what only old leases have: a legacy file
 // belongs to all interfaces of its container, and goes last.
 func TestLegacyLease(t *testing.T) {

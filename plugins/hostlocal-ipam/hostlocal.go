@@ -113,13 +113,16 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 }
 
 func gc(ctx context.Context, c *plugin.Call, conf config) error {
-	list := c.ValidAttachments()
-	valid := make([]lease.Owner, len(list))
-	for i, a := range list {
-		valid[i] = lease.Owner{ContainerID: a.ContainerID, IfName: a.IfName}
-	}
 	err := with(ctx, lease.Open, place(c, conf), func(s *lease.Store) error {
-		n, err := s.GiveUnless(valid)
+		living, err := c.Living()
+		if err != nil {
+			return err
+		}
+		owners := make([]lease.Owner, len(living))
+		for i, a := range living {
+			owners[i] = lease.Owner{ContainerID: a.ContainerID, IfName: a.IfName}
+		}
+		n, err := s.GiveUnless(owners)
 		if n > 0 {
 			c.Note("%s: gave back %d leases", conf.dir, n)
 		}

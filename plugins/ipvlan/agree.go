@@ -12,8 +12,8 @@ import (
 // agrees refuses a mode or flag that another network's containers on the same
 // master do not have: the kernel would change theirs, too, without a word.
 //
-// The containers of one network have one configuration, so one record of each
-// network is looked at.
+// The containers of one network have one configuration, so of each network one
+// record that names a master is looked at.
 func (c *config) agrees(call *plugin.Call, master *nl.Link) error {
 	if c.LinkInContainer {
 		return nil // the master is this sandbox's own
@@ -40,12 +40,12 @@ func (c *config) agrees(call *plugin.Call, master *nl.Link) error {
 // networkNameLimit is where the journal cuts the names of networks.
 const networkNameLimit = 200
 
-// first returns one record of an ipvlan attachment of the network, or the zero
-// Record.
+// first returns one record of an ipvlan attachment of the network that has got as
+// far as its master, or the zero Record.
 func first(dir journal.Dir, network string) (one journal.Record, err error) {
 	_, err = dir.Any(network, func(name string) bool { return name == kind }, func(r journal.Record) bool {
 		one = r
-		return true
+		return len(r.Links) > 0
 	})
 	return one, err
 }

@@ -1,13 +1,16 @@
 package ipvlan
 
 import (
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -128,6 +131,56 @@ func TestModeOfTheMaster(t *testing.T) {
 	}
 	other.Conf = strings.Replace(other.Conf, `"l3"`, `"l2"`, 1)
 	bed.Must(plugin.Add, other)
+}
+
+// Nor does an ADD that has got no further than its record hide what master its
+// network is on.
+func TestModeBesideAnADD(t *testing.T) {
+	life.Require(t)
+	bed := nltest.New(t)
+	life.Prepare(bed)
+	add(bed, "a", "10.1.0.2/16", `"mode":"l2"`)
+	for i := range 8 {
+		e, err := bed.Journal().Open(t.Context(), journal.Key{Network: "net", ContainerID: fmt.Sprint("n", i), IfName: "eth0", Plugin: "ipvlan"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Config = []byte(`{"mode":"l2"}`)
+		if err := e.Begin(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = e.Close() }()
+	}
+	other := life.Call(&nltest.StubIPAM{Addresses: []string{"10.2.0.2/16"}}, `"mode":"l3"`).As("b", bed.PathOf(bed.NewSandbox()))
+	other.Conf = strings.Replace(other.Conf, `"net"`, `"other"`, 1)
+	bed.Fails(plugin.Add, other, cnierr.InvalidConfig)
+}
+
+// Of two networks that want other modes of one master at once, one gets it.
+func TestModesAtOnce(t *testing.T) {
+	life.Require(t)
+	bed := nltest.New(t)
+	life.Prepare(bed)
+	for round := range 20 {
+		var exits [2]int
+		var calls [2]nltest.Call
+		for i, mode := range []string{"l2", "l3"} {
+			stub := &nltest.StubIPAM{Addresses: []string{fmt.Sprintf("10.1.0.%d/16", 2+i)}}
+			calls[i] = life.Call(stub, `"mode":"`+mode+`"`).As("c"+mode, bed.PathOf(bed.NewSandbox()))
+			calls[i].Conf = strings.Replace(calls[i].Conf, `"net"`, `"net`+mode+`"`, 1)
+		}
+		var wg sync.WaitGroup
+		for i, c := range calls {
+			wg.Go(func() { bed.In(bed.Host, func() { exits[i] = bed.Do(plugin.Add, c).Exit }) })
+		}
+		wg.Wait()
+		if (exits[0] == 0) == (exits[1] == 0) {
+			t.Fatalf("round %d: exits %v", round, exits)
+		}
+		for _, c := range calls {
+			bed.Must(plugin.Del, c)
+		}
+	}
 }
 
 // A master that macvlan uses is refused with the name of who does.

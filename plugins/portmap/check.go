@@ -36,6 +36,9 @@ func (j *job) check(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := j.checkLocalnet(); err != nil {
+		return err
+	}
 	if j.Backend == iptables.IPTables {
 		return j.checkChains(ctx, c)
 	}

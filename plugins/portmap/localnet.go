@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/sysctl"
 )
@@ -67,6 +68,21 @@ func (j *job) routeLocalnet() error {
 		return nil
 	}
 	return sysctl.Set(nil, j.gate, sysctl.Setting{Key: key, Value: "1"})
+}
+
+// checkLocalnet compares the setting with what routeLocalnet makes.
+func (j *job) checkLocalnet() error {
+	if j.Localnet == "" {
+		return nil
+	}
+	v, err := sysctl.Get(nil, localnetKey(j.Localnet))
+	if errors.Is(err, unix.ENOENT) || err == nil && v == "1" { // without the interface there are no ports to reach
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return cnierr.Check("published ports: %s is %s, so that they do not answer at 127.0.0.1 (netcleat reconcile restores it)", localnetKey(j.Localnet), v)
 }
 
 // unrouteLocalnet is called before the guard goes. The interface may be gone.

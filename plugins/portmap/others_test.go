@@ -1,6 +1,7 @@
 package portmap_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -325,6 +326,79 @@ func TestGC(t *testing.T) {
 				t.Errorf("left behind (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestGCBesideADD: GC leaves the ports of a container that came while it waited for
+// its turn, and is not in its list.
+func TestGCBesideADD(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			c := w.at(who{"new", "net1", "10.1.0.2"}, backend, tcp8080)
+			w.Must(plugin.Add, c)
+			w.Must(plugin.Add, w.at(who{"old", "net1", "10.1.0.3"}, backend, `[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`))
+			record, aside := w.Dir+"/journal/net1/new:eth0:portmap", w.Dir+"/record"
+			unlock, err := w.Journal().Lock(t.Context(), "published ports")
+			if err = errors.Join(err, os.Rename(record, aside)); err != nil {
+				t.Fatal(err)
+			}
+			gc := call(`{"cniVersion":"1.1.0","name":"net1","type":"portmap","cni.dev/valid-attachments":[{"containerID":"old","ifname":"eth0"}]}`)
+			gc.Waits = func() {
+				if err := errors.Join(os.Rename(aside, record), unlock()); err != nil {
+					t.Error(err)
+				}
+			}
+			w.Must(plugin.GC, gc)
+			w.Must(plugin.Check, c)
+		})
+	}
+}
+
+// TestTwoNetworksOneBridge: the last port of one network leaves those of another on
+// the same bridge at 127.0.0.1.
+func TestTwoNetworksOneBridge(t *testing.T) {
+	w := newTown(t)
+	localnet := func() string { return strings.TrimSpace(w.Run("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet")) }
+	a := w.at(who{"a", "net1", "10.1.0.2"}, "", tcp8080)
+	b := w.at(who{"b", "net2", "10.1.0.3"}, "", strings.Replace(tcp8080, "8080", "8081", 1))
+	w.Must(plugin.Add, a)
+	w.Must(plugin.Add, b)
+	w.Must(plugin.Del, a)
+	if got := localnet(); got != "1" {
+		t.Errorf("route_localnet is %s while net2 needs it", got)
+	}
+	w.Must(plugin.Check, b)
+	w.Run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/br0/route_localnet")
+	w.Fails(plugin.Check, b, 102)
+	w.Must(plugin.Del, b)
+	if got := localnet(); got != "0" {
+		t.Errorf("route_localnet is %s after the last", got)
+	}
+}
+
+// TestUndoFails: what a failed ADD could not take back has a record, by which DEL
+// finds it.
+func TestUndoFails(t *testing.T) {
+	w := newTown(t)
+	w.Must(plugin.Add, w.at(who{"other", "net1", "10.1.0.3"}, "nftables", `[{"hostPort":8081,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`))
+	before := w.rules()
+	c := w.at(who{"a", "net1", "10.1.0.2"}, "nftables", tcp8080)
+	changes := 0
+	c.Gate = func(string) error {
+		if changes++; changes > 1 {
+			return errors.New("refused")
+		}
+		return nil
+	}
+	w.Fails(plugin.Add, c, 999)
+	if w.rules() == before {
+		t.Fatal("nothing was left to be found")
+	}
+	c.Gate = nil
+	w.Must(plugin.Del, c)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
 	}
 }
 

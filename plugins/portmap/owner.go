@@ -74,9 +74,32 @@ func (o owner) search(dir journal.Dir) (journal.Record, error) {
 
 // networkNeeded reports whether another attachment of the network publishes.
 func (j *job) networkNeeded() (bool, error) {
-	return j.dir.Any(j.key.Network, func(p string) bool { return p == "portmap" }, func(r journal.Record) bool {
-		return r.Key != j.key
-	})
+	return j.dir.Any(j.key.Network, publishes, func(r journal.Record) bool { return r.Key != j.key })
+}
+
+func publishes(plugin string) bool { return plugin == "portmap" }
+
+// localnetNeeded reports whether another attachment needs route_localnet where
+// this one does: of its own network, or of another one on the same bridge. The
+// containers of one network are on one bridge, so of each other network one that
+// needs it anywhere is looked at.
+func (j *job) localnetNeeded() (bool, error) {
+	needed, err := j.networkNeeded()
+	if needed || err != nil || j.Localnet == "" {
+		return needed, err
+	}
+	names, err := j.dir.Networks()
+	for _, n := range names {
+		if needed || err != nil {
+			break
+		}
+		p := publication{}
+		needed, err = j.dir.Any(n, publishes, func(r journal.Record) bool {
+			return r.Key != j.key && (r.GetState(&p) != nil || p.Localnet != "")
+		})
+		needed = needed && (p.Localnet == "" || p.Localnet == j.Localnet)
+	}
+	return needed, err
 }
 
 // String returns the mapping's host side as people write it.

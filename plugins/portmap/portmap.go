@@ -22,6 +22,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
 )
 
 // Plugin is portmap.
@@ -132,12 +133,8 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 	if err := errors.Join(j.chooseBackend(), j.findLocalnet()); err != nil {
 		return err
 	}
-	begun := false
-	defer func() {
-		if begun && err != nil {
-			err = errors.Join(err, j.takeBack(ctx))
-		}
-	}()
+	var steps undo.Stack
+	defer steps.OnError(&err)
 	err = j.locked(ctx, func(c *nft.Conn) error {
 		if err := j.recordedConflict(c); err != nil {
 			return err
@@ -145,7 +142,7 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 		if err := j.record(e); err != nil {
 			return err
 		}
-		begun = true
+		steps.Push("unpublish ports", func() error { return j.unpublish(context.WithoutCancel(ctx)) })
 		return j.make(ctx, c)
 	})
 	if err != nil {
@@ -228,9 +225,6 @@ func del(ctx context.Context, c *plugin.Call, _ config) error {
 	return j.unpublishReference(ctx)
 }
 
-// takeBack undoes what publish did.
-func (j *job) takeBack(ctx context.Context) error { return j.unpublish(context.WithoutCancel(ctx)) }
-
 // unpublish removes what the publication consists of.
 func (j *job) unpublish(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
@@ -238,7 +232,7 @@ func (j *job) unpublish(ctx context.Context) error {
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}
-		needed, err := j.networkNeeded()
+		needed, err := j.localnetNeeded()
 		if err == nil && !needed {
 			err = j.unrouteLocalnet() // before the guard goes
 		}

@@ -142,19 +142,23 @@ func sweepSet(c *nft.Conn, tx *nft.Tx, set nft.Set, stale func(owner) bool) erro
 	return nil
 }
 
-// gc removes what is left of the network's attachments that are not valid and
-// have no record: stray elements, and the reference's chains.
+// gc removes what is left of the network's attachments that do not live: stray
+// elements, and the reference's chains.
 func gc(ctx context.Context, c *plugin.Call, _ config) error {
 	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "portmap"}, dir: c.Journal, gate: c.Gate, note: c.Note}
 	return j.locked(ctx, func(n *nft.Conn) error {
+		living, err := c.Living()
+		if err != nil {
+			return err
+		}
 		var errs []error
 		if n.Available() {
-			errs = append(errs, j.gcElements(ctx, n, c))
+			errs = append(errs, j.gcElements(ctx, n, living))
 		}
 		ids, err := j.commented(ctx, n)
 		errs = append(errs, err)
 		for _, id := range ids {
-			if slices.ContainsFunc(c.ValidAttachments(), func(a plugin.Attachment) bool { return a.ContainerID == id }) {
+			if slices.ContainsFunc(living, func(a plugin.Attachment) bool { return a.ContainerID == id }) {
 				continue
 			}
 			dead := *j
@@ -181,9 +185,9 @@ func (j *job) gcShared(ctx context.Context, n *nft.Conn) error {
 	return errors.Join(errs...)
 }
 
-func (j *job) gcElements(ctx context.Context, n *nft.Conn, c *plugin.Call) error {
+func (j *job) gcElements(ctx context.Context, n *nft.Conn, living []plugin.Attachment) error {
 	alive := map[owner]bool{}
-	for _, a := range c.ValidAttachments() {
+	for _, a := range living {
 		alive[ownerOf(comment(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName}))] = true
 	}
 	for _, v6 := range []bool{false, true} {

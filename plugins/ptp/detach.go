@@ -29,7 +29,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 
 // collect removes what of the network is not valid and has no record.
 func collect(ctx context.Context, c *plugin.Call, conf config) error {
-	rules := masq.GC(ctx, conf.masquerading(c), c.ValidAttachments())
+	rules := masq.GC(ctx, conf.masquerading(c), c.Living)
 	if c.Conf.IPAM.Type == "" {
 		return rules
 	}

@@ -52,7 +52,7 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 		if res, err = ipam.Add(ctx, c); err != nil {
 			return nil, err
 		}
-		steps.Push("release addresses", func() error { return release(ctx, c, remove) })
+		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
 	}
 	if err := link.Configure(p, conf.setup(l, res)); err != nil {
 		return nil, err

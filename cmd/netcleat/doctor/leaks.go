@@ -29,8 +29,8 @@ import (
 
 // What is left of an attachment is proven to be a leak where nothing remembers
 // the container (no record, no entry of libcni's cache, no lease), and the link
-// is not there that its end on the host would be. The mending looks at the
-// journal again: what is being attached just now has its record first.
+// is not there that its end on the host would be. The mending looks at the journal
+// or at the link again: what is being attached just now has those first.
 
 // remembers reports whether anything knows the container, whose ID a comment may
 // have cut.
@@ -236,7 +236,7 @@ func (e *exam) leakOf(m ruleset.Mark) (who string, _ *leak) {
 			return "", nil
 		}
 		return "container " + id, &leak{proven: true, fix: func(ctx context.Context) error {
-			return spoof.Del(ctx, nil, spoof.Port{Name: port})
+			return spoof.Collect(ctx, nil, port)
 		}}
 	case id != "" || network == "" || e.inUse(network):
 		return "", nil
