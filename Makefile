@@ -80,8 +80,8 @@ test-faults: install-deps ## Every kill, every refusal, the long storm, and the 
 	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
 
 .PHONY: bench
-bench: build ## Side by side with the reference (root)
-	$(GO) run ./test/bench
+bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only (root)
+	$(GO) run ./test/bench $(if $(BENCH),-bench '$(BENCH)')
 
 .PHONY: golden
 golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)
