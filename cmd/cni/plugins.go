@@ -22,8 +22,9 @@ import (
 	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
-// plugins is the one table of plugins, by the names they are run under. Pointers,
-// for each copy would be an allocation at every start.
+// plugins are all plugins, by the names they are run under; CONTRIBUTING.md has the
+// tables of the operator's command. Pointers, for each copy would be an allocation
+// at every start.
 var plugins = plugin.Table{
 	"bandwidth":   &bandwidth.Plugin,
 	"bridge":      &bridge.Plugin,
