@@ -1,5 +1,5 @@
 // Command netcleat is what an operator types: it installs the plugins, and
-// tells about them. Each subcommand has a file of its own.
+// tells about them. Its files have the subcommands' flags; packages do the work.
 package main
 
 import (

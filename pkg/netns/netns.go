@@ -145,8 +145,9 @@ func (n *NS) Fd() int { return n.fd }
 func (n *NS) Close() error { return unix.Close(n.fd) }
 
 // Do runs fn on a thread inside n and brings the thread back. Only packages nl
-// and netns (to open a socket) and sysctl (to reach /proc/sys/net) may call it: code that
-// runs in fn must not start goroutines, which would run outside.
+// and netns (to open a socket or a file, or to run a process) and sysctl (to reach
+// /proc/sys/net) may call it: code that runs in fn must not start goroutines, which
+// would run outside.
 func (n *NS) Do(fn func() error) (err error) {
 	runtime.LockOSThread()
 	back, err := unix.Open(Own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
