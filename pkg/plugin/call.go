@@ -268,8 +268,8 @@ func (c *Call) Arg(key string) string {
 }
 
 // CheckArgs enforces the grammar of CNI_ARGS: pairs, and no key but known and
-// IgnoreUnknown unless that is set. Plugins that read CNI_ARGS call it on ADD,
-// as the reference's do.
+// IgnoreUnknown unless that is set. Plugins call it whose reference does: bridge,
+// macvlan, tap and host-local for ADD, static and tuning for every verb.
 func (c *Call) CheckArgs(known ...string) error {
 	if c.Args == "" {
 		return nil

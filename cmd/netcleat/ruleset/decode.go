@@ -212,7 +212,7 @@ func ifIndex(name string) bits {
 	return known(binary.NativeEndian.AppendUint32(nil, uint32(i.Index)))
 }
 
-// The states of a connection, and that its destination was changed.
+// The states of a connection.
 const (
 	stateEstablished = 1 << 1
 	stateNew         = 1 << 3
