@@ -125,6 +125,20 @@ func Identify(path string) (ID, error) {
 	return n.ID, n.Close()
 }
 
+// Is reports whether path names the namespace with that identity. The cookie decides
+// where it can be had: the kernel gives the inode number of a dead namespace to the
+// next one. Without it the namespace passes for the same, since nothing may be taken
+// from an attachment that lives.
+func Is(path string, id ID) bool {
+	n, err := Open(path)
+	if err != nil {
+		return false
+	}
+	same := n.ID.Same(id) && (n.Cookie() != nil || n.ID.Same(id))
+	_ = n.Close()
+	return same
+}
+
 // Same reports whether two paths name the same file, and so, where both are
 // namespaces, the same namespace. It opens neither.
 func Same(a, b string) (bool, error) {

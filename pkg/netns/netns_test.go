@@ -115,6 +115,36 @@ func TestSameByCookie(t *testing.T) {
 	}
 }
 
+// Is tells a namespace from a later one with its inode number, and from none.
+func TestIs(t *testing.T) {
+	w := nltest.New(t)
+	n, err := netns.Open(w.Path)
+	if err == nil {
+		err = n.Cookie()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Close() }()
+	later := n.ID
+	later.Cookie++
+	for _, c := range []struct {
+		path string
+		id   netns.ID
+		is   bool
+	}{
+		{w.Path, n.ID, true},
+		{w.Path, netns.ID{Dev: n.ID.Dev, Ino: n.ID.Ino}, true},
+		{w.Path, later, n.ID.Cookie == 0},
+		{w.Path, netns.ID{}, false},
+		{"/nonexistent", n.ID, false},
+	} {
+		if got := netns.Is(c.path, c.id); got != c.is {
+			t.Errorf("%s is %v: %v", c.path, c.id, got)
+		}
+	}
+}
+
 // Do comes back, also when fn fails or panics.
 func TestDo(t *testing.T) {
 	bed := nltest.New(t)

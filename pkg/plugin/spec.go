@@ -157,26 +157,7 @@ func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 // lives reports whether the sandbox that r was made for still exists, at the
 // path that it was made with or at the one that the call names.
 func lives(r journal.Record, path string) bool {
-	for _, p := range []string{r.Netns, path} {
-		n, err := netns.Open(p)
-		if err != nil {
-			continue
-		}
-		same := isSame(n, r.NetnsID)
-		_ = n.Close()
-		if same {
-			return true
-		}
-	}
-	return false
-}
-
-// isSame reports whether n is the namespace with that identity. The cookie
-// decides where it can be had: the kernel gives the inode number of a dead
-// namespace to the next one. Without it n passes for the same, since nothing may
-// be taken from an attachment that lives.
-func isSame(n *netns.NS, id netns.ID) bool {
-	return n.ID.Same(id) && (n.Cookie() != nil || n.ID.Same(id))
+	return netns.Is(r.Netns, r.NetnsID) || netns.Is(path, r.NetnsID)
 }
 
 // abort ends a failed ADD: the record goes with what it spoke of, unless

@@ -202,7 +202,7 @@ func (t target) owner(c *plugin.Call) string {
 			if r.Plugin != name || r.GetState(&d) != nil || !t.means(&d) {
 				continue
 			}
-			if id, err := netns.Identify(r.Netns); err == nil && id.Same(r.NetnsID) {
+			if netns.Is(r.Netns, r.NetnsID) {
 				return fmt.Sprintf("container %q interface %q on network %q", r.ContainerID, r.IfName, r.Network)
 			}
 		}

@@ -42,8 +42,7 @@ func (o owner) find(dir journal.Dir) (journal.Record, bool) {
 	if err != nil {
 		return r, false
 	}
-	id, err := netns.Identify(r.Netns)
-	return r, err == nil && id.Same(r.NetnsID)
+	return r, netns.Is(r.Netns, r.NetnsID)
 }
 
 // recorded reports whether the owner has a record.
