@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
@@ -47,11 +48,30 @@ func CheckBackend(name *string) error {
 	return cnierr.Config("unknown ipmasq backend %q", *name)
 }
 
+// backend is the configured one, or the host's. Where iptables' POSTROUTING has
+// rules that keep packets from what comes after them, such as from masquerading
+// what goes through a tunnel, that is iptables: they do not bind other chains.
 func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
-	if a.Backend == nil || CheckBackend(a.Backend) != nil {
-		return iptables.Default(c, "nat")
+	if a.Backend != nil && CheckBackend(a.Backend) == nil {
+		return iptables.Backend(*a.Backend), iptables.Tool{}
 	}
-	return iptables.Backend(*a.Backend), iptables.Tool{}
+	b, tool := iptables.Default(c, "nat")
+	if b == iptables.NFTables && tool.Translated() && a.hasExceptions(c) {
+		b = iptables.IPTables
+	}
+	return b, tool
+}
+
+// hasExceptions reports whether iptables' POSTROUTING has rules that others than
+// this suite and the reference, which only jump from there, have made exceptions by.
+func (a Attachment) hasExceptions(c *nft.Conn) bool {
+	for _, t := range natTables {
+		rules, err := c.Rules(nft.Chain{Table: t, Name: "POSTROUTING"})
+		if err == nil && slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Ends }) {
+			return true
+		}
+	}
+	return false
 }
 
 // locked runs fn with a socket and under the network's lock.
@@ -69,10 +89,8 @@ func Add(ctx context.Context, a Attachment) (undo func() error, err error) {
 }
 
 func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
-	if a.Backend == nil { // whose choice costs more than to see that there is nothing to do
-		if missing, err := a.missing(c); err == nil && len(missing) == 0 {
-			return nil
-		}
+	if a.isMade(c) {
+		return nil
 	}
 	backend, tool := a.backend(c)
 	if backend == iptables.IPTables {
@@ -86,6 +104,16 @@ func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
 		return err
 	}
 	return a.exemptLate(ctx, c)
+}
+
+// isMade reports whether the rules are there that the choice of a backend, which
+// costs more than to look for them, was made for earlier.
+func (a Attachment) isMade(c *nft.Conn) bool {
+	if a.Backend != nil {
+		return false
+	}
+	missing, err := a.missing(c)
+	return err == nil && len(missing) == 0
 }
 
 // exemptLate exempts those who were attached with ipMasq off while the network's
@@ -142,6 +170,9 @@ func Check(ctx context.Context, a Attachment) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	if a.isMade(c) {
+		return nil
+	}
 	if backend, tool := a.backend(c); backend == iptables.IPTables {
 		return a.checkChains(ctx, tool)
 	}

@@ -99,7 +99,7 @@ func (h *host) add(a masq.Attachment) {
 
 // rules is the host's ruleset with the kernel's old tables.
 func (h *host) rules() string {
-	out := h.Run("nft", "list", "ruleset")
+	out := h.Run("nft", "-s", "list", "ruleset")
 	for _, cmd := range []string{"iptables-legacy-save", "ip6tables-legacy-save"} {
 		for _, line := range strings.Split(h.Run(cmd), "\n") {
 			if strings.HasPrefix(line, "-") || strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT ") {
@@ -305,6 +305,32 @@ func TestSingle(t *testing.T) {
 	h.detach(b)
 	if diff := cmp.Diff(before, h.rules()); diff != "" {
 		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestExceptions: rules by which an administrator has iptables leave packets alone, or
+// give them another source, go on to do so, as with the reference.
+func TestExceptions(t *testing.T) {
+	const rule = "-t nat -I POSTROUTING -s 10.1.0.0/16 -d 192.0.2.0/24 -j "
+	for target, want := range map[string]string{"ACCEPT": "10.1.0.2", "RETURN": "10.1.0.2", "SNAT --to-source 192.0.2.7": "192.0.2.7"} {
+		t.Run(target, func(t *testing.T) {
+			h := newHost(t)
+			h.Serve(h.lan, "tcp", "192.0.2.9:80")
+			h.Addr("lan0", "192.0.2.7/24")
+			h.In(h.lan, func() { h.IP("route", "add", "10.1.0.0/16", "via", "192.0.2.1") })
+			h.Run("iptables", strings.Fields(rule+target)...)
+			before := h.rules()
+			a := h.attach("a", `{"isGateway":true,"ipMasq":true}`, "10.1.0.2/16")
+			h.add(a)
+			if got := h.seen("192.0.2.9:80"); got != want {
+				t.Errorf("seen as %q, want %q\n%s", got, want, h.rules())
+			}
+			h.must(masq.Check(t.Context(), a))
+			h.must(masq.Del(t.Context(), a))
+			if diff := cmp.Diff(before, h.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -42,6 +42,7 @@ type RuleInfo struct {
 	Handle  uint64
 	Comment string
 	Target  string   // the chain that the rule jumps or goes to; "" is none
+	Ends    bool     // it accepts, drops or returns, or gives another source (iptables' SNAT): no later rule of the chain counts
 	Values  [][]byte // what its comparisons compare with
 	Loads   [][]byte // what it loads, such as the address that a translation leads to
 }
@@ -106,6 +107,8 @@ func (r *RuleInfo) expressions(list []byte) {
 			if c := xtComment(data); c != "" {
 				r.Comment = c
 			}
+		case "target":
+			r.Ends = r.Ends || xtTarget(data) == "SNAT"
 		}
 	})
 }
@@ -131,6 +134,7 @@ func (r *RuleInfo) immediate(data []byte) {
 		nl.Attrs(d, func(typ uint16, d []byte) {
 			if typ == unix.NFTA_DATA_VERDICT {
 				r.Target = verdictChain(d)
+				r.Ends = r.Target == ""
 			}
 		})
 	})
@@ -143,6 +147,15 @@ func verdictChain(verdict []byte) (chain string) {
 		}
 	})
 	return chain
+}
+
+func xtTarget(target []byte) (name string) {
+	nl.Attrs(target, func(typ uint16, d []byte) {
+		if typ == unix.NFTA_TARGET_NAME {
+			name = text(d)
+		}
+	})
+	return name
 }
 
 func xtComment(match []byte) (c string) {
