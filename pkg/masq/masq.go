@@ -40,6 +40,17 @@ type Attachment struct {
 	Single bool
 }
 
+// Of is the call's attachment, with the addresses that its record has.
+func Of(c *plugin.Call, backend *string) Attachment {
+	a := Attachment{
+		Gate: c.Gate, Journal: c.Journal, Network: c.Conf.Name, ContainerID: c.ContainerID, IfName: c.IfName, Backend: backend,
+	}
+	if c.Entry != nil {
+		a.Addrs = c.Entry.IPs
+	}
+	return a
+}
+
 // CheckBackend returns the error for an ipMasqBackend that is none, for parsers.
 func CheckBackend(name *string) error {
 	if name == nil || *name == string(iptables.NFTables) || *name == string(iptables.IPTables) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,6 +110,33 @@ func ReplaceRoute(r Route) *Message {
 // one multipath route of both.
 func AppendRoute(r Route) *Message {
 	return r.message("append route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
+}
+
+// Hops returns the requests that add the routes: the first to a destination by
+// add, the others to it as further hops.
+func Hops(routes []Route, add func(Route) *Message) []*Message {
+	all := make([]*Message, 0, len(routes))
+	for i, r := range routes {
+		same := func(o Route) bool { return o.Table == r.Table && o.Dst == r.Dst && o.Priority == r.Priority }
+		if slices.ContainsFunc(routes[:i], same) {
+			all = append(all, AppendRoute(r))
+		} else {
+			all = append(all, add(r))
+		}
+	}
+	return all
+}
+
+// SortOnLinkFirst orders routes so that each gateway can be reached when its route
+// is added.
+func SortOnLinkFirst(routes []Route) {
+	rank := func(r Route) int {
+		if r.Gateway.IsValid() {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(routes, func(a, b Route) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
 // DelRoute removes a route; one that is gone is success.

@@ -39,13 +39,8 @@ func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
 
 // masquerading is what masq has to know of the attachment.
 func (c *config) masquerading(call *plugin.Call) masq.Attachment {
-	a := masq.Attachment{
-		Gate: call.Gate, Journal: call.Journal, Network: call.Conf.Name,
-		ContainerID: call.ContainerID, IfName: call.IfName, Backend: c.IPMasqBackend, Single: !c.IsGateway,
-	}
-	if call.Entry != nil {
-		a.Addrs = call.Entry.IPs
-	}
+	a := masq.Of(call, c.IPMasqBackend)
+	a.Single = !c.IsGateway
 	return a
 }
 

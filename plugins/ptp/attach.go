@@ -80,21 +80,9 @@ func masquerade(ctx context.Context, c *plugin.Call, conf *config, steps *undo.S
 	if conf.IPMasq {
 		add = masq.Add
 	}
-	takeBack, err := add(ctx, conf.masquerading(c))
+	takeBack, err := add(ctx, masq.Of(c, conf.IPMasqBackend))
 	steps.Push("remove masquerading", takeBack)
 	return err
-}
-
-// masquerading is what masq has to know of the attachment.
-func (c *config) masquerading(call *plugin.Call) masq.Attachment {
-	a := masq.Attachment{
-		Gate: call.Gate, Journal: call.Journal, Network: call.Conf.Name,
-		ContainerID: call.ContainerID, IfName: call.IfName, Backend: c.IPMasqBackend,
-	}
-	if call.Entry != nil {
-		a.Addrs = call.Entry.IPs
-	}
-	return a
 }
 
 // remember puts into the attachment's record what it is made of.

@@ -60,7 +60,7 @@ func checkHost(ctx context.Context, p *nl.Pair, h hostCheck) error {
 	case host.Kind != "veth" || !host.Up():
 		return cnierr.Check("interface %s: its host end %s is down", h.sandbox.Name, host.Name)
 	}
-	a := h.conf.masquerading(h.call)
+	a := masq.Of(h.call, h.conf.IPMasqBackend)
 	a.Addrs = nil
 	for _, ip := range h.ips {
 		addr, err := link.PrefixOf(ip.Address)

@@ -21,7 +21,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 	var rules error
 	gone := ipam.DelAfter(ctx, c, func() error {
 		err := veth.Remove(p, c)
-		rules = masq.Del(ctx, conf.masquerading(c))
+		rules = masq.Del(ctx, masq.Of(c, conf.IPMasqBackend))
 		return err
 	})
 	return errors.Join(gone, rules)
@@ -29,7 +29,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 
 // collect removes what of the network is not valid and has no record.
 func collect(ctx context.Context, c *plugin.Call, conf config) error {
-	rules := masq.GC(ctx, conf.masquerading(c), c.Living)
+	rules := masq.GC(ctx, masq.Of(c, conf.IPMasqBackend), c.Living)
 	if c.Conf.IPAM.Type == "" {
 		return rules
 	}

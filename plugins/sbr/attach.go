@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
-	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -31,7 +29,7 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	if err := lock(ctx, p); err != nil {
+	if err := plugin.LockSandbox(ctx, p); err != nil {
 		return nil, err
 	}
 	var steps undo.Stack
@@ -49,25 +47,6 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	}
 	steps.Push("move routes back", func() error { return p.Sandbox.Do(append(st.takeRules(), st.moveBack()...)...) })
 	return nil, p.Sandbox.Do(st.change(addrs)...)
-}
-
-// lockWait bounds the wait for another call in the same sandbox. A process in
-// there could hold the lock for ever.
-const lockWait = 30 * time.Second
-
-// lock keeps other calls from taking the same tables. The reference locks the
-// same file, the sandbox's namespace. Closing the Pair unlocks it.
-func lock(ctx context.Context, p *nl.Pair) error {
-	ctx, cancel := journal.Patience(ctx, lockWait)
-	defer cancel()
-	err := journal.Flock(ctx, p.NS.Fd())
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.Newf(cnierr.TryAgain, "sandbox %s: locked by another process for more than %v", p.NS.Path, lockWait)
-	}
-	if err != nil {
-		return fmt.Errorf("lock sandbox %s: %w", p.NS.Path, err)
-	}
-	return nil
 }
 
 // settle looks at the sandbox and plans.

@@ -1,7 +1,6 @@
 package sbr
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -73,7 +72,7 @@ func (c config) plan(index int, addrs []address, main []nl.Route, free *tables) 
 			}
 		}
 		own = a.withDefault(index, own, c.gateway(a.Prefix.Addr()))
-		slices.SortStableFunc(own, onLinkFirst)
+		nl.SortOnLinkFirst(own)
 		for _, r := range own {
 			r.Table = table
 			st.Added = append(st.Added, r)
@@ -94,7 +93,7 @@ func (c config) plan(index int, addrs []address, main []nl.Route, free *tables) 
 			st.Moved = append(st.Moved, r)
 		}
 	}
-	slices.SortStableFunc(st.Moved, onLinkFirst)
+	nl.SortOnLinkFirst(st.Moved)
 	return st
 }
 
@@ -139,17 +138,6 @@ func unspecified(a netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// onLinkFirst orders routes so that a gateway is reachable when its route is
-// added.
-func onLinkFirst(a, b nl.Route) int { return cmp.Compare(rank(a), rank(b)) }
-
-func rank(r nl.Route) int {
-	if r.Gateway.IsValid() {
-		return 1
-	}
-	return 0
-}
-
 // sourceFor returns the address whose subnet the destination is.
 func sourceFor(dst netip.Prefix, addrs []address) netip.Addr {
 	for _, a := range addrs {
@@ -166,14 +154,7 @@ func hasFamily(addrs []address, is4 bool) bool {
 
 // change returns the requests that carry the plan out.
 func (st state) change(addrs []address) []*nl.Message {
-	var all []*nl.Message
-	for i, r := range st.Added {
-		add := nl.AddRoute
-		if slices.ContainsFunc(st.Added[:i], func(o nl.Route) bool { return o.Table == r.Table && o.Dst == r.Dst && o.Priority == r.Priority }) {
-			add = nl.AppendRoute // one of several hops
-		}
-		all = append(all, add(r))
-	}
+	all := nl.Hops(st.Added, nl.AddRoute)
 	for _, r := range st.Rules {
 		all = append(all, nl.AddRule(r))
 	}
@@ -205,13 +186,9 @@ func (st state) moveBack() []*nl.Message {
 	for _, r := range st.Hinted {
 		all = append(all, nl.ReplaceRoute(r))
 	}
-	for i, r := range st.Moved {
-		m := nl.AddRoute(r)
-		if slices.ContainsFunc(st.Moved[:i], func(o nl.Route) bool { return o.Dst == r.Dst && o.Priority == r.Priority }) {
-			m = nl.AppendRoute(r)
-		}
+	moved := nl.Hops(st.Moved, nl.AddRoute)
+	for _, m := range moved {
 		m.Forgive = []unix.Errno{unix.EEXIST}
-		all = append(all, m)
 	}
-	return all
+	return append(all, moved...)
 }

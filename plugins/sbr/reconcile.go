@@ -9,6 +9,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // Reconcile restores the rules of an attachment and the routes that they lead
@@ -34,7 +35,7 @@ func Reconcile(ctx context.Context, g gate.Gate, _ journal.Dir, r journal.Record
 	if err != nil || len(rules) == 0 && len(routes) == 0 {
 		return err
 	}
-	if err := lock(ctx, p); err != nil {
+	if err := plugin.LockSandbox(ctx, p); err != nil {
 		return err
 	}
 	return p.Sandbox.Do(st.restore(rules, routes)...)

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
-	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -25,29 +23,11 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	if err := lock(ctx, p); err != nil {
+	// No other call chooses the same table, or removes the VRF that this one joins.
+	if err := plugin.LockSandbox(ctx, p); err != nil {
 		return nil, err
 	}
 	return nil, join(p, c, conf)
-}
-
-// lockWait bounds the wait for another call in the same sandbox. A process in
-// there could hold the lock for ever.
-const lockWait = 30 * time.Second
-
-// lock keeps calls in one sandbox from choosing the same table, and from removing
-// a VRF that another is about to join. Closing the Pair unlocks it.
-func lock(ctx context.Context, p *nl.Pair) error {
-	ctx, cancel := journal.Patience(ctx, lockWait)
-	defer cancel()
-	err := journal.Flock(ctx, p.NS.Fd())
-	if errors.Is(err, journal.ErrBusy) {
-		return cnierr.Newf(cnierr.TryAgain, "sandbox %s: locked by another process for more than %v", p.NS.Path, lockWait)
-	}
-	if err != nil {
-		return fmt.Errorf("lock sandbox %s: %w", p.NS.Path, err)
-	}
-	return nil
 }
 
 func join(p *nl.Pair, c *plugin.Call, conf config) (err error) {

@@ -40,7 +40,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 			return err
 		}
 	}
-	if err := lock(ctx, p); err != nil {
+	if err := plugin.LockSandbox(ctx, p); err != nil {
 		c.Note("%v (removing without it)", err)
 	}
 	d, err := find(p.Sandbox, name)

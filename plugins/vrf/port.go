@@ -1,7 +1,6 @@
 package vrf
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,15 +52,8 @@ func carried(routes []nl.Route, index int, vrfTable uint32) []nl.Route {
 			all = append(all, r)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b nl.Route) int { return cmp.Compare(rank(a), rank(b)) })
+	nl.SortOnLinkFirst(all)
 	return all
-}
-
-func rank(r nl.Route) int {
-	if r.Gateway.IsValid() {
-		return 1
-	}
-	return 0
 }
 
 // inside returns the routes as they are in the VRF: those of the main table are
@@ -120,7 +112,7 @@ func (st state) restore(p *nl.Pair, routes []nl.Route) error {
 	if err := st.waitForSources(p, routes); err != nil {
 		return err
 	}
-	return p.Sandbox.Do(addRoutes(routes)...)
+	return p.Sandbox.Do(nl.Hops(routes, nl.ReplaceRoute)...)
 }
 
 // again is the address as it is added a second time. What was found to be unique
@@ -132,20 +124,6 @@ func again(a nl.Addr) nl.Addr {
 	}
 	a.Flags &= kept
 	return a
-}
-
-// addRoutes returns the requests that add the routes. Several of one destination
-// are the hops of one.
-func addRoutes(routes []nl.Route) []*nl.Message {
-	all := make([]*nl.Message, 0, len(routes))
-	for i, r := range routes {
-		add := nl.ReplaceRoute
-		if slices.ContainsFunc(routes[:i], func(o nl.Route) bool { return o.Table == r.Table && o.Dst == r.Dst && o.Priority == r.Priority }) {
-			add = nl.AppendRoute
-		}
-		all = append(all, add(r))
-	}
-	return all
 }
 
 // settleWait bounds the wait for duplicate address detection, which takes the
