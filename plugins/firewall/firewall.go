@@ -143,28 +143,33 @@ type place interface {
 	check(ctx context.Context, j *job, c *nft.Conn) error
 }
 
-func (j *job) placesOf(c *nft.Conn, v6 bool) (list []place) {
+func (j *job) placesOf(c *nft.Conn, v6 bool) []place {
 	legacy := iptables.Tool{V6: v6, Legacy: iptables.Tool{V6: v6, Legacy: true}.Installed()}
-	old := legacy.Loaded("filter")
-	available := c.Available()
-	switch {
-	case j.Backend == onFirewalld:
+	ours, old := native{v6}, oldTables{legacy}
+	switch j.Backend {
+	case onFirewalld:
 		return nil
-	case j.Backend == onNFTables:
-		return []place{native{v6}}
-	case j.Backend == onIPTables && available && (iptables.Tool{V6: v6}.Translated() || !legacy.Installed()):
-		return []place{native{v6}}
-	case j.Backend == onIPTables, !available:
-		return []place{oldTables{legacy}}
+	case onNFTables:
+		return []place{ours}
+	case onIPTables:
+		if c.Available() && (iptables.Tool{V6: v6}.Translated() || !legacy.Installed()) {
+			return []place{ours}
+		}
+		return []place{old}
 	}
-	there, err := c.GetChain(native{v6}.chain(forward))
-	if old {
-		list = append(list, oldTables{legacy})
+	if !c.Available() {
+		return []place{old}
 	}
+	var list []place
+	loaded := legacy.Loaded("filter")
+	if loaded {
+		list = append(list, old)
+	}
+	filters, err := c.GetChain(ours.chain(forward))
 	// Where nothing filters yet, as with the reference, the place is made: Docker
 	// may come later and have FORWARD drop.
-	if err == nil && there != nil || !old && j.Zone == "" {
-		list = append(list, native{v6})
+	if err == nil && filters != nil || !loaded && j.Zone == "" {
+		list = append(list, ours)
 	}
 	return list
 }
