@@ -149,7 +149,7 @@ func (c *Call) lookAtSandbox() error {
 // is chained may have no use for sockets in them: where the kernel tells the
 // cookies without, none is opened.
 func (c *Call) identities() (sandbox, host netns.ID, err error) {
-	if len(c.Conf.PrevResult) > 0 {
+	if c.hasPrev() {
 		host, err = netns.Identify(netns.Own)
 		sandbox, serr := netns.Identify(c.Netns)
 		if err == nil && serr == nil && host.Cookie != 0 && sandbox.Cookie != 0 {
@@ -168,10 +168,25 @@ func (c *Call) identities() (sandbox, host netns.ID, err error) {
 	return p.NS.ID, host, nil
 }
 
+// hasPrev reports whether another plugin came before. null says that none did, as
+// does no key.
+func (c *Call) hasPrev() bool {
+	return len(c.Conf.PrevResult) > 0 && string(c.Conf.PrevResult) != "null"
+}
+
+// Chained requires the result of the plugin before, which only chained plugins
+// have, and otherwise fails with the text.
+func (c *Call) Chained(otherwise string) error {
+	if !c.hasPrev() {
+		return cnierr.Config("%s", otherwise)
+	}
+	return nil
+}
+
 // PrevResult returns the result of the plugin before this one in the list, or
 // nil where there is none.
 func (c *Call) PrevResult() (*current.Result, error) {
-	if len(c.Conf.PrevResult) == 0 || string(c.Conf.PrevResult) == "null" {
+	if !c.hasPrev() {
 		return nil, nil
 	}
 	v := prevVersion(c)

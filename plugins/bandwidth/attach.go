@@ -31,7 +31,7 @@ type state struct {
 
 // attach answers ADD.
 func attach(_ context.Context, c *plugin.Call, conf config) (*current.Result, error) {
-	if err := chained(c); err != nil || !conf.limits() {
+	if err := c.Chained(unchained); err != nil || !conf.limits() {
 		return nil, err
 	}
 	p, err := c.Open()
@@ -42,12 +42,7 @@ func attach(_ context.Context, c *plugin.Call, conf config) (*current.Result, er
 	return res, errors.Join(err, p.Close())
 }
 
-func chained(c *plugin.Call) error {
-	if len(c.Conf.PrevResult) == 0 || string(c.Conf.PrevResult) == "null" {
-		return cnierr.Config("bandwidth: must be called as chained plugin")
-	}
-	return nil
-}
+const unchained = "bandwidth: must be called as chained plugin"
 
 func shape(p *nl.Pair, c *plugin.Call, conf config) (_ *current.Result, err error) {
 	var steps undo.Stack

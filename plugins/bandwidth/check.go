@@ -14,7 +14,7 @@ import (
 // check answers CHECK: the limits are in force on the host's end and on the ifb
 // device, and everything that the container sends goes there.
 func check(_ context.Context, c *plugin.Call, conf config) (err error) {
-	if err := chained(c); err != nil || !conf.limits() {
+	if err := c.Chained(unchained); err != nil || !conf.limits() {
 		return err
 	}
 	st, err := expected(c, conf)

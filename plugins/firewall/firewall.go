@@ -247,8 +247,8 @@ func (j *job) neededIn(network string, match func(needs) bool) (bool, error) {
 }
 
 func check(ctx context.Context, c *plugin.Call, _ config) (err error) {
-	if len(c.Conf.PrevResult) == 0 {
-		return cnierr.Config("missing prevResult from earlier plugin")
+	if err := c.Chained("missing prevResult from earlier plugin"); err != nil {
+		return err
 	}
 	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
 	if c.Entry == nil {

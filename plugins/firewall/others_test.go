@@ -98,6 +98,22 @@ func TestFailsClosed(t *testing.T) {
 	}
 }
 
+// TestNotChained: null is no result of a plugin before.
+func TestNotChained(t *testing.T) {
+	w := newTown(t)
+	w.Must(plugin.Add, w.attach("a1", ""))
+	for _, none := range []string{"", `,"prevResult":null`} {
+		c := w.attach("a1", "")
+		c.Conf = `{"cniVersion":"1.0.0","name":"net0","type":"firewall"` + none + `}`
+		for _, verb := range []string{plugin.Add, plugin.Check} {
+			c.IfName = map[string]string{plugin.Add: "eth1"}[verb]
+			if msg := w.Fails(verb, c, 7); msg != "missing prevResult from earlier plugin" {
+				t.Errorf("%s, %s: %s", verb, none, msg)
+			}
+		}
+	}
+}
+
 // TestGC removes what is not valid, records or not.
 func TestGC(t *testing.T) {
 	w := newTown(t)

@@ -14,8 +14,8 @@ import (
 
 // check compares the kernel's rules with what ADD made.
 func check(ctx context.Context, c *plugin.Call, conf config) error {
-	if len(c.Conf.PrevResult) == 0 {
-		return cnierr.Config("Required prevResult missing")
+	if err := c.Chained("Required prevResult missing"); err != nil {
+		return err
 	}
 	if len(conf.Mappings) == 0 {
 		return nil

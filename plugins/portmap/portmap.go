@@ -70,8 +70,8 @@ func (j *job) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 }
 
 func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
-	if len(c.Conf.PrevResult) == 0 {
-		return nil, cnierr.Config("must be called as chained plugin")
+	if err := c.Chained("must be called as chained plugin"); err != nil {
+		return nil, err
 	}
 	if len(conf.Mappings) == 0 {
 		return nil, nil

@@ -216,6 +216,19 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
+// TestNotChained: null is no result of a plugin before.
+func TestNotChained(t *testing.T) {
+	w := newTown(t)
+	for _, none := range []string{"", `,"prevResult":null`} {
+		c := call(`{"cniVersion":"1.0.0","name":"net1","type":"portmap","runtimeConfig":{"portMappings":` + mappings + `}` + none + `}`)
+		for verb, want := range map[string]string{plugin.Add: "must be called as chained plugin", plugin.Check: "Required prevResult missing"} {
+			if msg := w.Fails(verb, c, 7); msg != want {
+				t.Errorf("%s, %s: %q, want %q", verb, none, msg, want)
+			}
+		}
+	}
+}
+
 // TestNoMappings: nothing to publish, nothing done.
 func TestNoMappings(t *testing.T) {
 	w := newTown(t)

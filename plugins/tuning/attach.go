@@ -40,7 +40,7 @@ func attach(_ context.Context, c *plugin.Call, conf config) (*current.Result, er
 }
 
 func attachWith(allowlist string, c *plugin.Call, conf config) (*current.Result, error) {
-	if err := chained(c); err != nil {
+	if err := c.Chained(unchained); err != nil {
 		return nil, err
 	}
 	if !conf.changes() {

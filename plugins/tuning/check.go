@@ -16,7 +16,7 @@ import (
 // check answers CHECK: what is configured must be as ADD made it. What is not
 // configured may be anything.
 func check(_ context.Context, c *plugin.Call, conf config) (err error) {
-	if err := chained(c); err != nil || !conf.changes() {
+	if err := c.Chained(unchained); err != nil || !conf.changes() {
 		return err
 	}
 	p, err := c.Open()

@@ -2,10 +2,7 @@
 // attributes of the interface in it, and sets them back.
 package tuning
 
-import (
-	"github.com/netcleat/netcleat/pkg/cnierr"
-	"github.com/netcleat/netcleat/pkg/plugin"
-)
+import "github.com/netcleat/netcleat/pkg/plugin"
 
 // allowlist is the node's list of sysctls that may be set.
 const allowlist = "/etc/cni/tuning/allowlist.conf"
@@ -16,10 +13,4 @@ var Plugin = plugin.Spec[config]{
 	Add: attach, Del: detach, Check: check,
 }
 
-// chained requires the result of the plugin before.
-func chained(c *plugin.Call) error {
-	if len(c.Conf.PrevResult) == 0 || string(c.Conf.PrevResult) == "null" {
-		return cnierr.Config("tuning: Required prevResult missing")
-	}
-	return nil
-}
+const unchained = "tuning: Required prevResult missing"

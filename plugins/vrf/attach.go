@@ -15,7 +15,7 @@ import (
 
 // attach answers ADD. prevResult is passed on as it came.
 func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
-	if err := chained(c); err != nil {
+	if err := c.Chained(unchained); err != nil {
 		return nil, err
 	}
 	p, err := c.Open()

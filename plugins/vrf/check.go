@@ -15,7 +15,7 @@ import (
 // check answers CHECK: the interface is in the VRF, which is up and has its
 // table, and the routes that moved are there.
 func check(_ context.Context, c *plugin.Call, conf config) (err error) {
-	if err := chained(c); err != nil {
+	if err := c.Chained(unchained); err != nil {
 		return err
 	}
 	st := state{Table: conf.Table}

@@ -30,10 +30,4 @@ func parse(c *plugin.Call) (config, error) {
 	return conf, nil
 }
 
-// chained requires the result of the plugin before.
-func chained(c *plugin.Call) error {
-	if len(c.Conf.PrevResult) == 0 || string(c.Conf.PrevResult) == "null" {
-		return cnierr.Config("vrf: missing prevResult from earlier plugin")
-	}
-	return nil
-}
+const unchained = "vrf: missing prevResult from earlier plugin"
