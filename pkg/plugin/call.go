@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/jsontext"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
@@ -189,11 +191,11 @@ func (c *Call) PrevResult() (*current.Result, error) {
 	if !c.hasPrev() {
 		return nil, nil
 	}
-	v := prevVersion(c)
-	if res, ok := decodePlain(c.Conf.PrevResult, v); ok {
+	prev, v := c.versioned()
+	if res, ok := decodePlain(prev, v); ok {
 		return res, nil
 	}
-	r, err := create.Create(v, c.Conf.PrevResult)
+	r, err := create.Create(v, prev)
 	if err != nil {
 		return nil, cnierr.Decode(fmt.Errorf("could not parse prevResult: %w", err))
 	}
@@ -207,13 +209,19 @@ func (c *Call) PrevResult() (*current.Result, error) {
 	return res, nil
 }
 
-// prevVersion is the version that prevResult is written in: its own, or the
-// configuration's where it names none.
-func prevVersion(c *Call) string {
-	if v := versionOf(c.Conf.PrevResult); v != "" {
-		return v
+// versioned returns prevResult with the version that it is written in: its own, or
+// the configuration's, which is filled in, where it names none.
+func (c *Call) versioned() (prev json.RawMessage, version string) {
+	prev = c.Conf.PrevResult
+	if v := versionOf(prev); v != "" {
+		return prev, v
 	}
-	return c.Conf.CNIVersion
+	o, err := fields.Parse(prev)
+	if err == nil && slices.Contains([]string{"", `""`, "null"}, string(o["cniVersion"])) {
+		o["cniVersion"] = json.RawMessage(jsontext.String(c.Conf.CNIVersion))
+		prev = text(o)
+	}
+	return prev, c.Conf.CNIVersion
 }
 
 // Reported reports whether the MAC address may be that of the attachment's
@@ -271,15 +279,16 @@ func (c *Call) Living() ([]Attachment, error) {
 	return living, cnierr.With(cnierr.IOFailure, err)
 }
 
-// Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), or "". Keys are
-// compared as they are.
+// Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), of several the last, or
+// "". Keys are compared as they are.
 func (c *Call) Arg(key string) string {
+	value := ""
 	for pair := range strings.SplitSeq(c.Args, ";") {
 		if k, v, ok := strings.Cut(pair, "="); ok && k == key {
-			return v
+			value = v
 		}
 	}
-	return ""
+	return value
 }
 
 // CheckArgs enforces the grammar of CNI_ARGS: pairs, and no key but known and

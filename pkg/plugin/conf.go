@@ -3,6 +3,7 @@ package plugin
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -108,11 +109,16 @@ func (c *Call) withoutPrevResult() json.RawMessage {
 	if len(c.Conf.PrevResult) == 0 {
 		return c.Stdin
 	}
-	rest := make([]jsontext.Field, 0, len(c.fields))
-	for k, raw := range c.fields {
-		if k != "prevResult" {
-			rest = append(rest, jsontext.Field{Key: k, Value: jsontext.Value(raw)})
-		}
+	rest := maps.Clone(c.fields)
+	delete(rest, "prevResult")
+	return text(rest)
+}
+
+// text is the object as it is written.
+func text(o fields.Object) json.RawMessage {
+	list := make([]jsontext.Field, 0, len(o))
+	for k, raw := range o {
+		list = append(list, jsontext.Field{Key: k, Value: jsontext.Value(raw)})
 	}
-	return json.RawMessage(jsontext.Sorted(rest...))
+	return json.RawMessage(jsontext.Sorted(list...))
 }

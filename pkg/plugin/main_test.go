@@ -162,6 +162,26 @@ func TestPassThrough(t *testing.T) {
 	}
 }
 
+// prevResult that names no version has the configuration's.
+func TestPrevResultWithoutVersion(t *testing.T) {
+	for prev, version := range map[string]string{
+		`{"ips":[{"address":"10.0.0.2/8"}]}`:                       "1.1.0",
+		`{"cniVersion":"","ips":[{"address":"10.0.0.2/8"}]}`:       "1.0.0",
+		`{"ips":[{"version":"4","address":"10.0.0.2/8"}]}`:         "0.4.0",
+		`{"cniVersion":null,"ip4":{"ip":"10.0.0.2/8"},"routes":7}`: "0.2.0",
+	} {
+		for _, p := range []Plugin{
+			toy(func(c *Call) (*current.Result, error) { return c.PrevResult() }),
+			toy(func(*Call) (*current.Result, error) { return nil, nil }),
+		} {
+			exit, stdout, _ := run(t, p, `{"cniVersion":"`+version+`","name":"net","prevResult":`+prev+`}`, attachEnv("ADD")...)
+			if exit != 0 || !strings.Contains(stdout, `"cniVersion": "`+version+`"`) || !strings.Contains(stdout, "10.0.0.2/8") {
+				t.Errorf("%s in %s: exit %d %s", prev, version, exit, stdout)
+			}
+		}
+	}
+}
+
 // An ADD whose result nobody can read is taken back.
 func TestUnwrittenResult(t *testing.T) {
 	deleted := false
@@ -264,7 +284,7 @@ func FuzzCall(f *testing.F) {
 
 // CNI_ARGS that are taken are taken as libcni's types take them.
 func FuzzArgs(f *testing.F) {
-	for _, args := range []string{"IP=10.0.0.1;MAC=02:00:00:00:00:01", "IgnoreUnknown=1;K8S_POD_NAME=a", "IP=", "=", ";", "IP", "IP=a=b", "IgnoreUnknown=true;x=", "ip=1;IP=2"} {
+	for _, args := range []string{"IP=10.0.0.1;MAC=02:00:00:00:00:01", "IgnoreUnknown=1;K8S_POD_NAME=a", "IP=", "=", ";", "IP", "IP=a=b", "IgnoreUnknown=true;x=", "ip=1;IP=2", "IP=10.7.0.50;IP=10.7.0.51"} {
 		f.Add(args)
 	}
 	f.Fuzz(func(t *testing.T, args string) {
@@ -277,7 +297,7 @@ func FuzzArgs(f *testing.F) {
 			types.CommonArgs
 			IP types.UnmarshallableString
 		}
-		if terr := types.LoadArgs(args, &theirs); err == nil && terr == nil && strings.Count(args, "IP=") == 1 && c.Arg("IP") != string(theirs.IP) {
+		if terr := types.LoadArgs(args, &theirs); err == nil && terr == nil && c.Arg("IP") != string(theirs.IP) {
 			t.Errorf("%q: IP is %q, to libcni %q", args, c.Arg("IP"), theirs.IP)
 		}
 	})

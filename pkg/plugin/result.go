@@ -29,7 +29,7 @@ func printResult(w io.Writer, c *Call, res *current.Result) error {
 
 func encodeResult(c *Call, res *current.Result) ([]byte, error) {
 	if res == nil {
-		if prevVersion(c) == c.Conf.CNIVersion && versionOf(c.Conf.PrevResult) != "" {
+		if versionOf(c.Conf.PrevResult) == c.Conf.CNIVersion {
 			return indented(c.Conf.PrevResult)
 		}
 		var err error
