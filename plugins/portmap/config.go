@@ -138,7 +138,7 @@ func parse(c *plugin.Call) (config, error) {
 		return conf, err
 	}
 	var err error
-	conf.Mappings, err = parseMappings(raw.RuntimeConfig.PortMappings)
+	conf.Mappings, err = parseMappings(c, raw.RuntimeConfig.PortMappings)
 	return conf, err
 }
 
@@ -199,16 +199,70 @@ func syntaxOf(cond []string) string {
 	}
 }
 
-func parseMappings(raw []portMapping) ([]mapping, error) {
-	var list []mapping
+func parseMappings(c *plugin.Call, raw []portMapping) ([]mapping, error) {
+	var all claims
 	for _, r := range raw {
 		m, err := parseMapping(r)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, m)
+		if lost := all.add(m); lost && c.Verb == plugin.Add {
+			c.Note("portmap: host port %s to the container's %d: an earlier mapping has taken it", m, m.Container)
+		}
 	}
-	return coalesce(list), nil
+	return coalesce(all.list), nil
+}
+
+// claims are the mappings in the order of the configuration. Of several for the
+// same packets the first wins.
+type claims struct {
+	list []mapping
+	at   map[slot][]mapping
+}
+
+// slot is what only mappings of the same port have in common.
+type slot struct {
+	proto proto
+	host  uint16
+}
+
+// add takes what of the mapping, a single port, no earlier one has. It reports
+// whether an earlier one leads packets of it to another port.
+func (c *claims) add(m mapping) (lost bool) {
+	free := ""
+	for i, only := range []string{"4", "6"} {
+		if !m.isFor(i == 1) {
+			continue
+		}
+		if by, taken := c.earlier(m, i == 1); taken {
+			lost = lost || by.Container != m.Container
+		} else {
+			free += only
+		}
+	}
+	if free == "" {
+		return lost
+	}
+	if len(free) == 1 && !m.HostIP.IsValid() {
+		m.Only = free
+	}
+	if c.at == nil {
+		c.at = map[slot][]mapping{}
+	}
+	s := slot{m.Proto, m.Host}
+	c.at[s] = append(c.at[s], m)
+	c.list = append(c.list, m)
+	return lost
+}
+
+// earlier returns the mapping that takes all packets of a family that m is for.
+func (c *claims) earlier(m mapping, v6 bool) (mapping, bool) {
+	for _, e := range c.at[slot{m.Proto, m.Host}] {
+		if e.isFor(v6) && (!e.HostIP.IsValid() || e.HostIP == m.HostIP) {
+			return e, true
+		}
+	}
+	return mapping{}, false
 }
 
 const maxPort = 1<<16 - 1
@@ -253,11 +307,10 @@ func parseMapping(r portMapping) (mapping, error) {
 // ports.
 const runOf = 16
 
-// coalesce drops repetitions and makes ranges of ports in a row that are the same
-// on host and container; nftables cannot shift a range.
+// coalesce makes ranges of ports in a row that are the same on host and container;
+// nftables cannot shift a range.
 func coalesce(list []mapping) []mapping {
 	slices.SortStableFunc(list, compare)
-	list = slices.Compact(list)
 	var out []mapping
 	for i := 0; i < len(list); {
 		n := run(list[i:])
@@ -292,8 +345,10 @@ func run(list []mapping) int {
 	return n
 }
 
+// compare puts mappings at one address before those at any: where both are for a
+// port, the former came first.
 func compare(a, b mapping) int {
-	if c := a.HostIP.Compare(b.HostIP); c != 0 {
+	if c := b.HostIP.Compare(a.HostIP); c != 0 {
 		return c
 	}
 	if c := strings.Compare(a.Only, b.Only); c != 0 {

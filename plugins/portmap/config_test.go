@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -65,6 +66,56 @@ func TestConditionsThatMakeNoSense(t *testing.T) {
 		if _, err := parseConditions([]string{cond}, false); cnierr.Code(err) != cnierr.UnsupportedField {
 			t.Errorf("%s: %v", cond, err)
 		}
+	}
+}
+
+// Of mappings for the same packets the first wins, and whoever loses some is told.
+func TestFirstMappingWins(t *testing.T) {
+	for conf, want := range map[string]string{
+		`80 | 80`:                          "*:8080->80",
+		`80 | 81`:                          "*:8080->80, told 1",
+		`80 | 80 0.0.0.0`:                  "*:8080->80",
+		`80 | 81 0.0.0.0 | 82 ::`:          "*:8080->80, told 2",
+		`80 0.0.0.0 | 81`:                  "*:8080->80 IPv4, *:8080->81 IPv6, told 1",
+		`80 0.0.0.0 | 80 :: | 80`:          "*:8080->80 IPv4, *:8080->80 IPv6",
+		`80 | 81 192.0.2.1`:                "*:8080->80, told 1",
+		`80 192.0.2.1 | 81 | 82 192.0.2.1`: "192.0.2.1:8080->80, *:8080->81, told 1",
+		`80 :: | 81 192.0.2.1`:             "192.0.2.1:8080->81, *:8080->80 IPv6",
+		`80 192.0.2.1 | 81 192.0.2.2`:      "192.0.2.2:8080->81, 192.0.2.1:8080->80",
+	} {
+		var list []string
+		for _, m := range strings.Split(conf, " | ") {
+			port, ip, _ := strings.Cut(m, " ")
+			list = append(list, `{"hostPort":8080,"containerPort":`+port+`,"hostIP":"`+ip+`"}`)
+		}
+		var told strings.Builder
+		c, err := parse(&plugin.Call{Verb: plugin.Add, Stderr: &told, Stdin: []byte(`{"runtimeConfig":{"portMappings":[` + strings.Join(list, ",") + `]}}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range c.Mappings {
+			family := map[string]string{"4": " IPv4", "6": " IPv6"}[m.Only]
+			got = append(got, fmt.Sprintf("%s->%d%s", strings.TrimSuffix(m.String(), "/tcp"), m.Container, family))
+		}
+		if n := strings.Count(told.String(), "\n"); n > 0 {
+			got = append(got, fmt.Sprintf("told %d", n))
+		}
+		if g := strings.Join(got, ", "); g != want {
+			t.Errorf("%s: %s, want %s\n%s", conf, g, want, told.String())
+		}
+	}
+}
+
+// A port in the middle of others in a row that leads elsewhere parts them.
+func TestPortAmongARange(t *testing.T) {
+	list := []string{`{"hostPort":120,"containerPort":9,"hostIP":"::"}`}
+	for p := range 40 {
+		list = append(list, fmt.Sprintf(`{"hostPort":%d,"containerPort":%d}`, 100+p, 100+p))
+	}
+	c, err := parse(&plugin.Call{Verb: plugin.Add, Stdin: []byte(`{"runtimeConfig":{"portMappings":[` + strings.Join(list, ",") + `]}}`)})
+	if got, want := fmt.Sprint(c.Mappings), "[*:100-119/tcp *:121-139/tcp *:120/tcp *:120/tcp]"; got != want || err != nil {
+		t.Errorf("%s %v, want %s", got, err, want)
 	}
 }
 

@@ -117,6 +117,40 @@ func TestOneOfMany(t *testing.T) {
 	}
 }
 
+// TestFirstOfOwnMappings: a port that a container has twice leads where the first
+// one says.
+func TestFirstOfOwnMappings(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			before := w.rules()
+			w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
+			w.Serve(w.Sandbox, "tcp", "[fd01::2]:80")
+			c := call(conf(backend, `[
+			 {"hostPort":8080,"containerPort":80},{"hostPort":8080,"containerPort":81},{"hostPort":8080,"containerPort":80,"hostIP":"0.0.0.0"},
+			 {"hostPort":8081,"containerPort":80,"hostIP":"192.0.2.1"},{"hostPort":8081,"containerPort":81},
+			 {"hostPort":8082,"containerPort":80,"hostIP":"::"},{"hostPort":8082,"containerPort":81}]`))
+			w.Must(plugin.Add, c)
+			w.Must(plugin.Check, c)
+			got := map[string]string{}
+			for _, to := range []string{"192.0.2.1:8080", "[2001:db8::1]:8080", "192.0.2.1:8081", "[2001:db8::1]:8081", "192.0.2.1:8082", "[2001:db8::1]:8082"} {
+				got[to] = w.Ask(w.lan, "tcp", to)
+			}
+			want := map[string]string{
+				"192.0.2.1:8080": "192.0.2.9", "[2001:db8::1]:8080": "2001:db8::9", "192.0.2.1:8081": "192.0.2.9", "[2001:db8::1]:8081": "",
+				"192.0.2.1:8082": "", "[2001:db8::1]:8082": "2001:db8::9",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("who answers (-want +got):\n%s", diff)
+			}
+			w.Must(plugin.Del, c)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestDeadOwner: what a killed host of containers left is no conflict.
 func TestDeadOwner(t *testing.T) {
 	w := newTown(t)
