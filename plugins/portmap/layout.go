@@ -137,6 +137,7 @@ func (l layout) ensureTable(c *nft.Conn, tx *nft.Tx) error {
 	}
 	tx.Append(nft.Rule{Chain: l.prerouting(), Exprs: local})
 	tx.Append(nft.Rule{Chain: l.output(), Exprs: local})
+	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: append(isMarked(), nft.Goto(hostports)), Comment: "whose mark that is it stays"})
 	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: setMark(mark), Comment: "until something maps it"})
 	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: []nft.Expr{nft.Jump(hostports)}})
 	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: setMark(0)})
@@ -153,15 +154,22 @@ func setMark(v uint32) []nft.Expr {
 	}
 }
 
+// isMarked goes on for packets that carry the mark.
+func isMarked() []nft.Expr {
+	return []nft.Expr{
+		nft.Meta(unix.NFT_META_MARK, 0), nft.Bitwise(0, nft.Native32(mark), nft.Native32(0)), nft.Cmp(nft.Equal, 0, nft.Native32(mark)),
+	}
+}
+
 const dstNATed = 1 << 5 // IPS_DST_NAT
 
 // ensureMasquerading calls the networks' rules for packets that were mapped here.
 func (l layout) ensureMasquerading(tx *nft.Tx) {
-	tx.Append(nft.Rule{Chain: l.masquerading(), Comment: "published ports", Exprs: []nft.Expr{
-		nft.Meta(unix.NFT_META_MARK, 0), nft.Bitwise(0, nft.Native32(mark), nft.Native32(0)), nft.Cmp(nft.Equal, 0, nft.Native32(mark)),
+	tx.Append(nft.Rule{Chain: l.masquerading(), Comment: "published ports", Exprs: append(
+		isMarked(),
 		nft.Ct(unix.NFT_CT_STATUS, 0), nft.Bitwise(0, nft.Native32(dstNATed), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0)),
 		nft.Jump(networks),
-	}})
+	)})
 }
 
 func loopback() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8) }

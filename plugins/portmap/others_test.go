@@ -279,6 +279,43 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// TestForeignMark: a packet that nothing maps keeps the mark that it came with, and
+// gets none.
+func TestForeignMark(t *testing.T) {
+	w := newTown(t)
+	w.Must(plugin.Add, call(conf("nftables", tcp8080)))
+	w.Serve(w.Host, "tcp", "192.0.2.1:7777")
+	w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
+	w.Run("nft", "add table ip foreign; add chain ip foreign after { type filter hook input priority 0; }; add rule ip foreign after ct state new tcp dport 7777 meta mark & 0x2000 == 0x2000 counter")
+	marked := func() bool {
+		return !strings.Contains(w.Run("nft", "list", "table", "ip", "foreign"), "packets 0 ")
+	}
+	if w.Ask(w.lan, "tcp", "192.0.2.1:7777") == "" || marked() {
+		t.Errorf("a packet without a mark:\n%s", w.Run("nft", "list", "ruleset"))
+	}
+	w.Run("nft", "add chain ip foreign before { type filter hook prerouting priority -150; }; add rule ip foreign before meta mark set meta mark | 0x2000")
+	if w.Ask(w.lan, "tcp", "192.0.2.1:7777") == "" || !marked() {
+		t.Errorf("a packet with a mark:\n%s", w.Run("nft", "list", "ruleset"))
+	}
+	if got := w.Ask(w.lan, "tcp", "192.0.2.1:8080"); got != "192.0.2.9" {
+		t.Errorf("a published port, with a mark: seen as %q", got)
+	}
+}
+
+// TestMarkBit: another bit than the default's takes iptables, which knows it.
+func TestMarkBit(t *testing.T) {
+	w := newTown(t)
+	for more, want := range map[string]string{"": "table ip cni_hostport", `,"markMasqBit":13`: "table ip cni_hostport", `,"markMasqBit":5`: "0x20"} {
+		c := call(conf("", tcp8080, more))
+		w.Must(plugin.Add, c)
+		w.Must(plugin.Check, c)
+		if out := w.rules(); !strings.Contains(out, want) {
+			t.Errorf("%s: no %s in\n%s", more, want, out)
+		}
+		w.Must(plugin.Del, c)
+	}
+}
+
 // TestFlushed: CHECK notices, Reconcile restores, and does so once.
 func TestFlushed(t *testing.T) {
 	for _, b := range backends {

@@ -193,6 +193,9 @@ func (j *job) chooseBackend() error {
 		return err
 	}
 	backend, tool := iptables.Default(c, "nat")
+	if j.MarkBit != defaultMarkBit && tool.Installed() {
+		backend = iptables.IPTables // nftables' tables have one bit for all
+	}
 	j.Backend, j.Legacy = backend, tool.Legacy
 	return c.Close()
 }
