@@ -175,9 +175,10 @@ const placeholder = "IFNAME"
 
 // resolve turns the name into a path below /proc/sys. As in sysctl(8), the first
 // separator decides which of dot and slash separates; the other one is then part
-// of an interface's name. The interface's own name may hold dots in either form.
+// of an interface's name. The interface's own name may hold dots in either form. A
+// path may begin with a slash.
 func (s *setting) resolve(ifName string) error {
-	key := s.Name
+	key := strings.TrimPrefix(s.Name, "/")
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		if strings.Contains(ifName, ".") {
 			key = strings.Replace(key, "."+ifName+".", "."+placeholder+".", 1)
