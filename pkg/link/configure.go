@@ -256,7 +256,7 @@ func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Rou
 			n.Gateway = gw4
 		}
 		if r.GW != nil {
-			n.Gateway = AddrOf(r.GW)
+			n.Gateway = GatewayOf(r.GW)
 		}
 		if r.Table != nil {
 			n.Table = uint32(*r.Table)
@@ -295,7 +295,7 @@ func sound(r *types.Route, dst netip.Prefix) error {
 
 func gateways(ips []*current.IPConfig) (v4, v6 netip.Addr) {
 	for _, ip := range ips {
-		gw := AddrOf(ip.Gateway)
+		gw := GatewayOf(ip.Gateway)
 		if gw.Is4() && !v4.IsValid() {
 			v4 = gw
 		}
@@ -310,6 +310,15 @@ func gateways(ips []*current.IPConfig) (v4, v6 netip.Addr) {
 func AddrOf(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
+}
+
+// GatewayOf is AddrOf of a gateway: one that is unspecified is none, as to the
+// kernel.
+func GatewayOf(ip net.IP) netip.Addr {
+	if ip.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return AddrOf(ip)
 }
 
 // PrefixOf converts an address with its mask, host bits kept.

@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
@@ -146,6 +147,8 @@ func TestCheckRoutes(t *testing.T) {
 		"v6 default":      func(r *types.Route) { r.Dst, r.GW = subnet(t, "::/0"), nil },
 		"v6 host bits":    func(r *types.Route) { r.Dst, r.GW = subnet(t, "2001:db8::7/32"), nil },
 		"implied gateway": func(r *types.Route) { r.GW = nil },
+		"gateway 0.0.0.0": func(r *types.Route) { r.GW = net.IPv4zero },
+		"gateway ::":      func(r *types.Route) { r.Dst, r.GW = subnet(t, "2001:db8::/32"), net.IPv6zero },
 		"table":           func(r *types.Route) { r.Table = &table },
 		"priority":        func(r *types.Route) { r.Priority = 42 },
 		"metrics":         func(r *types.Route) { r.MTU, r.AdvMSS = 1200, 1100 },

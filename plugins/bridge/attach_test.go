@@ -427,6 +427,28 @@ func TestGatewayAddress(t *testing.T) {
 	pings(t, bed, &nltest.StubIPAM{Addresses: []string{" 10.1.0.1"}})
 }
 
+// A gateway that is unspecified is none: routes lead to the link, and the bridge has
+// no address.
+func TestUnspecifiedGateway(t *testing.T) {
+	for _, keys := range []string{`"isGateway":true`, `"isDefaultGateway":true`, `"mtu":1400`} {
+		bed := nltest.New(t)
+		stub := &nltest.StubIPAM{Addresses: []string{"10.1.0.2/16 0.0.0.0", "fd00:1::2/64 ::"}, Routes: []string{"0.0.0.0/0", "::/0"}}
+		c := call(stub, keys)
+		a := bed.Do(plugin.Add, c)
+		if a.Exit != 0 {
+			t.Fatal(a.Stdout)
+		}
+		bed.Must(plugin.Check, with(c, `"prevResult":`+a.Stdout))
+		if got := bed.SandboxIP("route"); !strings.Contains(got, "default dev eth0") {
+			t.Errorf("%s: routes %s", keys, got)
+		}
+		if got := bed.IP("-4", "addr", "show", "br0"); got != "" {
+			t.Errorf("%s: the bridge has %s", keys, got)
+		}
+		bed.Must(plugin.Del, c)
+	}
+}
+
 // A link of the bridge's name that is none is left alone.
 func TestNotABridge(t *testing.T) {
 	bed := nltest.New(t)

@@ -173,7 +173,7 @@ func setUpGatewayPair(p *nl.Pair, c *config) (int, error) {
 
 // gateways returns the addresses that the host has on the network: the
 // gateways that IPAM names, or the first address of a subnet for which it names
-// none. A container that had one of them would take the bridge's place.
+// none; 0.0.0.0 and :: say that there is none. A container that had one of them would take the bridge's place.
 func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, ip := range ips {
@@ -182,6 +182,9 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 			return nil, err
 		}
 		gw := link.AddrOf(ip.Gateway)
+		if gw.IsValid() && gw.IsUnspecified() {
+			continue
+		}
 		if !gw.IsValid() {
 			gw = p.Masked().Addr().Next()
 			ip.Gateway = gw.AsSlice()

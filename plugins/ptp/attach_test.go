@@ -55,7 +55,7 @@ func TestAddresses(t *testing.T) {
 			bed.Must(plugin.Del, c)
 		})
 	}
-	for _, addr := range []string{"10.1.0.2/16", "fd00:1::2/64", "10.1.0.2/32", "10.1.0.2/16 10.1.0.2"} {
+	for _, addr := range []string{"10.1.0.2/16", "fd00:1::2/64", "10.1.0.2/32", "10.1.0.2/16 10.1.0.2", "10.1.0.2/16 0.0.0.0"} {
 		bed := nltest.New(t)
 		stub := &nltest.StubIPAM{Addresses: []string{addr}}
 		msg := bed.Fails(plugin.Add, life.Call(stub), cnierr.InvalidConfig)

@@ -34,7 +34,7 @@ func hopsOf(ips []*current.IPConfig) ([]hop, error) {
 		if err != nil {
 			return nil, err
 		}
-		h := hop{addr, link.AddrOf(ip.Gateway)}
+		h := hop{addr, link.GatewayOf(ip.Gateway)}
 		switch {
 		case !h.gateway.IsValid():
 			return nil, cnierr.Config("address %s: has no gateway, and ptp routes everything through one: name any address that is not a container's (ipam: gateway)", addr)

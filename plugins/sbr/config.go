@@ -98,7 +98,7 @@ func addresses(c *plugin.Call) ([]address, error) {
 		if err != nil {
 			return nil, cnierr.Config("prevResult: %w", err)
 		}
-		all = append(all, address{p, link.AddrOf(ip.Gateway)})
+		all = append(all, address{p, link.GatewayOf(ip.Gateway)})
 	}
 	return all, nil
 }

@@ -113,17 +113,24 @@ func parseAll(list []string, message string) ([]address, error) {
 	return all, nil
 }
 
-// parsePrefix reads an address that an interface can have.
+// parsePrefix reads an address that an interface can have. The length may begin
+// with zeros, as to package net.
 func parsePrefix(s string) (netip.Prefix, bool) {
-	p, err := netip.ParsePrefix(s)
+	ip, length, _ := strings.Cut(s, "/")
+	for len(length) > 1 && length[0] == '0' {
+		length = length[1:]
+	}
+	p, err := netip.ParsePrefix(ip + "/" + length)
 	a := p.Addr()
 	return p, err == nil && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast()
 }
 
+// parseGateway reads a gateway. An unspecified one says that there is none, which
+// keeps plugins from choosing one themselves.
 func parseGateway(s string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(strings.TrimSpace(s))
 	a = a.Unmap()
-	return a, err == nil && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast()
+	return a, err == nil && a.Zone() == "" && !a.IsMulticast()
 }
 
 // setGateways gives each gateway of CNI_ARGS to the addresses whose subnet it is

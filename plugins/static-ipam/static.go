@@ -23,7 +23,7 @@ func add(_ context.Context, c *plugin.Call, conf config) (*current.Result, error
 	}
 	res := &current.Result{Routes: conf.Routes, DNS: conf.DNS}
 	for _, a := range conf.Addresses {
-		if a.Gateway.IsValid() && !a.Prefix.Contains(a.Gateway) {
+		if a.Gateway.IsValid() && !a.Gateway.IsUnspecified() && !a.Prefix.Contains(a.Gateway) {
 			c.Note("static: gateway %s is not in the subnet of %s", a.Gateway, a.Prefix)
 		}
 		res.IPs = append(res.IPs, a.result())

@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 		want             []string // "prefix gateway"
 	}{
 		{"configured", `"ipam":{"addresses":[{"address":"10.0.0.5/24","gateway":"10.0.0.1"},{"address":"fd00::5/64"}]}}`, "", []string{"10.0.0.5/24 10.0.0.1", "fd00::5/64"}},
+		{"no gateway, and said so", `"ipam":{"addresses":[{"address":"10.0.0.5/24","gateway":"0.0.0.0"},{"address":"fd00::5/64","gateway":"::"}]}}`, "", []string{"10.0.0.5/24 0.0.0.0", "fd00::5/64 ::"}},
+		{"length with a zero before it", `"ipam":{"addresses":[{"address":"10.0.0.5/08"},{"address":"fd00::5/064"}]}}`, "", []string{"10.0.0.5/8", "fd00::5/64"}},
 		{"args join", `"ipam":{"addresses":[{"address":"10.0.0.5/24"}]}}`, "IP=10.1.0.5/24, fd00::5/64", []string{"10.0.0.5/24", "10.1.0.5/24", "fd00::5/64"}},
 		{"args gateway reaches configured addresses", `"ipam":{"addresses":[{"address":"10.0.0.5/24"}]}}`, "GATEWAY=10.0.0.1", []string{"10.0.0.5/24 10.0.0.1"}},
 		{"args gateway over the configured one", `"ipam":{"addresses":[{"address":"10.0.0.5/24","gateway":"10.0.0.1"}]}}`, "GATEWAY=10.0.0.9,fd00::1", []string{"10.0.0.5/24 10.0.0.9"}},
@@ -62,6 +64,8 @@ func TestParseRefuses(t *testing.T) {
 	}{
 		{"no ipam", `"x":1}`, "", cnierr.InvalidConfig, "IPAM config missing 'ipam' key"},
 		{"no CIDR", `"ipam":{"addresses":[{"address":"10.0.0.5"}]}}`, "", cnierr.InvalidConfig, "the 'address' field is expected to be in CIDR notation, got: '10.0.0.5'"},
+		{"no length", `"ipam":{"addresses":[{"address":"10.0.0.5/"}]}}`, "", cnierr.InvalidConfig, "CIDR"},
+		{"too long", `"ipam":{"addresses":[{"address":"10.0.0.5/033"}]}}`, "", cnierr.InvalidConfig, "CIDR"},
 		{"empty address", `"ipam":{"addresses":[{}]}}`, "", cnierr.InvalidConfig, "the 'address' field"},
 		{"args no CIDR", `"ipam":{}}`, "IP=10.0.0.5", cnierr.InvalidConfig, "the 'ip' field is expected to be in CIDR notation, got: '10.0.0.5'"},
 		{"capability no CIDR", `"ipam":{},"runtimeConfig":{"ips":["x"]}}`, "", cnierr.InvalidConfig, "an entry in the 'ips' field is NOT in CIDR notation, got: 'x'"},

@@ -186,7 +186,7 @@ func (x *exam) hops() (list []hop) {
 	_, at := link.Find(x.result, x.row.Interface, x.row.Netns)
 	for _, ip := range link.Owned(x.result.IPs, at) {
 		if a, err := link.PrefixOf(ip.Address); err == nil {
-			list = append(list, hop{a, link.AddrOf(ip.Gateway)})
+			list = append(list, hop{a, link.GatewayOf(ip.Gateway)})
 		}
 	}
 	return list
