@@ -55,6 +55,22 @@ func ifinfomsg(index int, flags, change uint32) []byte {
 	return b
 }
 
+// IsName reports whether a link can have exactly that name. The kernel makes another
+// of one with a percent sign (eth%d), and cuts one at its first zero; control
+// characters it would take.
+func IsName(s string) bool {
+	const noBreakSpace = 0xa0 // to the kernel, which reads Latin-1
+	if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7f || c == noBreakSpace || c == '/' || c == ':' || c == '%' {
+			return false
+		}
+	}
+	return true
+}
+
 // NewLink starts the message that creates a link of kind; the caller adds
 // IFLA_LINKINFO and the rest. flags (IFF_UP or 0) are the link's at birth.
 func NewLink(kind, name string, flags uint32) *Message {

@@ -158,8 +158,31 @@ func TestNeighbours(t *testing.T) {
 	if got := bed.SandboxIP("neigh"); !strings.Contains(got, "10.1.0.9 dev d0 lladdr 02:00:00:00:00:09 PERMANENT") {
 		t.Errorf("neighbours: %s", got)
 	}
-	if err := errors.Join(c.Do(nl.DelNeigh(n)), c.Do(nl.DelNeigh(n))); err != nil {
-		t.Error(err)
+}
+
+// What IsName says of a name the kernel agrees to, but for control characters.
+func TestIsName(t *testing.T) {
+	_, c, _ := dial(t)
+	for name, want := range map[string]bool{
+		"cni0": true, "fifteen-letters": true, "é": true, "a,b": true, "eth0.7": true, "...": true,
+		"": false, ".": false, "..": false, "sixteen-letters-": false, "a/b": false, "a:b": false, "a b": false, "a\tb": false,
+		"à": false, "eth%d": false, "%": false, "cni0\x00x": false, "a\x01": false, "a\x7f": false,
+	} {
+		if got := nl.IsName(name); got != want {
+			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+		if control := strings.ContainsAny(name, "\x01\x7f"); control {
+			continue
+		}
+		err := c.Do(nl.NewLink("veth", name, 0).Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").End())
+		l, gerr := c.LinkByName(name)
+		made := err == nil && gerr == nil && l.Name == name
+		if made != want {
+			t.Errorf("%q: the kernel makes one: %v (%v, %v)", name, made, err, gerr)
+		}
+		if gerr == nil {
+			_ = c.Do(nl.DelLinkIndex(l.Name, l.Index))
+		}
 	}
 }
 

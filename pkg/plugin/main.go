@@ -21,6 +21,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // Main runs the plugin that the process was started as, and exits.
@@ -204,7 +205,7 @@ func (p Process) environment(c *Call) error {
 	if c.Verb == GC || c.Verb == Status {
 		return nil
 	}
-	return errors.Join(checkContainerID(c.ContainerID), checkIfName(c.IfName))
+	return errors.Join(checkContainerID(c.ContainerID), c.checkIfName())
 }
 
 func checkContainerID(id string) error {
@@ -217,14 +218,19 @@ func checkContainerID(id string) error {
 // maxIfName is the kernel's limit, in bytes, without the final zero.
 const maxIfName = 15
 
-func checkIfName(name string) error {
-	switch {
+// checkIfName refuses what no interface can have as its name. What the kernel
+// would make another name of, ADD alone refuses: DEL is to remove what once came
+// of it.
+func (c *Call) checkIfName() error {
+	switch name := c.IfName; {
 	case len(name) > maxIfName:
 		return cnierr.Env("interface name is too long: %q has more than %d characters", name, maxIfName)
 	case name == "." || name == "..":
 		return cnierr.Env("interface name is . or ..")
 	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
 		return cnierr.Env("interface name contains / or : or whitespace characters: %q", name)
+	case c.Verb == Add && !nl.IsName(name):
+		return cnierr.Env("interface name %q: not one that an interface can have", name)
 	}
 	return nil
 }

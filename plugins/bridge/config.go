@@ -2,11 +2,11 @@ package bridge
 
 import (
 	"net"
-	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -91,7 +91,7 @@ func firstOf(all ...string) string {
 
 func (c *config) validate() (err error) {
 	switch {
-	case c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n"):
+	case !nl.IsName(c.Bridge):
 		return cnierr.Config("bridge %q: not a name that an interface can have", c.Bridge)
 	case c.MTU < 0:
 		return cnierr.Config("mtu %d: negative", c.MTU)

@@ -21,6 +21,10 @@ func TestParse(t *testing.T) {
 
 		`{"bridge":""}`:                                          `bridge "": not a name that an interface can have`,
 		`{"bridge":"../../etc"}`:                                 `bridge "../../etc": not a name that an interface can have`,
+		`{"bridge":"cni0\u0000x"}`:                               `bridge "cni0\x00x": not a name that an interface can have`,
+		`{"bridge":"."}`:                                         `bridge ".": not a name that an interface can have`,
+		`{"bridge":"cni%d"}`:                                     `bridge "cni%d": not a name that an interface can have`,
+		`{"bridge":"cni\u0007"}`:                                 `bridge "cni\a": not a name that an interface can have`,
 		`{"bridge":"sixteen-letters-"}`:                          `bridge "sixteen-letters-": not a name that an interface can have`,
 		`{"mtu":-1}`:                                             "mtu -1: negative",
 		`{"vlan":4095}`:                                          "invalid VLAN ID 4095 (must be between 0 and 4094)",

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -109,7 +108,7 @@ func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err 
 	if err != nil {
 		return d, err
 	}
-	if !isLinkName(l.Alias) || !conf.describes(l) {
+	if !nl.IsName(l.Alias) || !conf.describes(l) {
 		return d, nil
 	}
 	d = remember(l, target{})
@@ -129,11 +128,6 @@ func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err 
 		return device{}, err
 	}
 	return d, nil
-}
-
-// isLinkName reports whether an interface can have that name.
-func isLinkName(s string) bool {
-	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n%")
 }
 
 // identifies reports whether the configuration names the device itself, and l,

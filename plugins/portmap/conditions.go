@@ -10,6 +10,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // parseConditions turns conditions in nft(8)'s words into expressions. It knows
@@ -87,7 +88,7 @@ func match(kind, field string, op nft.Op, value string) []nft.Expr {
 
 func interfaceIs(key uint32, op nft.Op, value string) []nft.Expr {
 	name := strings.Trim(value, `"`)
-	if name == "" || len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "*{") {
+	if !nl.IsName(name) || strings.ContainsAny(name, "*{") {
 		return nil
 	}
 	return nft.IfName(key, op, name)

@@ -62,7 +62,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestConditionsThatMakeNoSense(t *testing.T) {
-	for _, cond := range []string{"ip", "ip saddr", "ip saddr fd00::1", "ip6 saddr fd00::1", "iifname eth*", "tcp dport http", "ct state new", "mark x"} {
+	for _, cond := range []string{"ip", "ip saddr", "ip saddr fd00::1", "ip6 saddr fd00::1", "iifname eth*", "iifname eth%d", "iifname a/b", "tcp dport http", "ct state new", "mark x"} {
 		if _, err := parseConditions([]string{cond}, false); cnierr.Code(err) != cnierr.UnsupportedField {
 			t.Errorf("%s: %v", cond, err)
 		}

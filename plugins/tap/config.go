@@ -6,6 +6,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -57,7 +58,7 @@ func (c *config) validate() error {
 	switch {
 	case c.MTU < 0:
 		return cnierr.Config("mtu %d: negative", c.MTU)
-	case len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n"):
+	case c.Bridge != "" && !nl.IsName(c.Bridge):
 		return cnierr.Config("bridge %q: not a name that an interface can have", c.Bridge)
 	case strings.ContainsAny(c.SELinuxContext, "\x00\n"):
 		return cnierr.Config("selinuxContext %q: not a label", c.SELinuxContext)

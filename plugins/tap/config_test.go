@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 		`{"runtimeConfig":{"mac":"x"}}`:   "address x: invalid MAC address",
 		`{"mac":"01:00:00:00:00:01"}`:     "address 01:00:00:00:00:01: invalid MAC address: a multicast one",
 		`{"bridge":"a/b"}`:                `bridge "a/b": not a name that an interface can have`,
+		`{"bridge":"br0\u0000x"}`:         `bridge "br0\x00x": not a name that an interface can have`,
 		`{"bridge":"a-very-long-bridge"}`: `bridge "a-very-long-bridge": not a name that an interface can have`,
 		`{"selinuxContext":"a\nb"}`:       `selinuxContext "a\nb": not a label`,
 		`{"owner":-1}`:                    "failed to load netconf: owner: json: cannot unmarshal number -1 into Go value of type uint32",

@@ -2,6 +2,7 @@ package vrf
 
 import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -15,17 +16,11 @@ func parse(c *plugin.Call) (config, error) {
 	if err := c.Decode(&conf); err != nil {
 		return conf, err
 	}
-	const longest = 15 // bytes of an interface's name
 	switch {
 	case conf.Name == "":
 		return conf, cnierr.Config("configuration is expected to have a valid vrf name")
-	case len(conf.Name) > longest || conf.Name == "." || conf.Name == ".." || conf.Name == c.IfName:
+	case !nl.IsName(conf.Name) || conf.Name == c.IfName:
 		return conf, cnierr.Config("configuration is expected to have a valid vrf name: %q is none", conf.Name)
-	}
-	for _, r := range conf.Name {
-		if r <= ' ' || r == '/' || r == ':' || r == 0x7f {
-			return conf, cnierr.Config("configuration is expected to have a valid vrf name: %q is none", conf.Name)
-		}
 	}
 	return conf, nil
 }

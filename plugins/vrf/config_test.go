@@ -30,6 +30,7 @@ func TestParse(t *testing.T) {
 		{`"x":1`, config{}, cnierr.InvalidConfig, "configuration is expected to have a valid vrf name"},
 		{`"vrfname":"a name that is too long"`, config{}, cnierr.InvalidConfig, "valid vrf name"},
 		{`"vrfname":"a/b"`, config{}, cnierr.InvalidConfig, "valid vrf name"},
+		{`"vrfname":"vrf%d"`, config{}, cnierr.InvalidConfig, "valid vrf name"},
 		{`"vrfname":".."`, config{}, cnierr.InvalidConfig, "valid vrf name"},
 		{`"vrfname":"eth0"`, config{}, cnierr.InvalidConfig, "valid vrf name"},
 		{`"vrfname":"blue","table":-1`, config{}, cnierr.DecodingFailure, "failed to load netconf"},
