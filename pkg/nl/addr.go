@@ -137,16 +137,6 @@ func SetNeigh(n Neigh) *Message {
 	return m.IP(unix.NDA_DST, n.IP).Attr(unix.NDA_LLADDR, n.MAC)
 }
 
-// DelNeigh removes a neighbour entry; one that is gone is success.
-func DelNeigh(n Neigh) *Message {
-	h := make([]byte, unix.SizeofNdMsg)
-	h[0] = family(n.IP)
-	binary.NativeEndian.PutUint32(h[4:], uint32(n.Index))
-	m := NewMessage("delete neighbour "+n.IP.String(), unix.RTM_DELNEIGH, 0, h...).IP(unix.NDA_DST, n.IP)
-	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
-	return m
-}
-
 // Neighs returns the neighbours of a family: unix.AF_INET, AF_INET6, or
 // AF_BRIDGE for what bridges have learnt of their ports. Its cost grows with
 // their number.
@@ -156,7 +146,7 @@ func (c *Conn) Neighs(family uint8) ([]Neigh, error) {
 	var all []Neigh
 	m := NewMessage("list neighbours", unix.RTM_GETNEIGH, 0, h...)
 	m.Reply = func(b []byte) error {
-		n, err := ParseNeigh(b)
+		n, err := parseNeigh(b)
 		if err == nil && b[0] == family {
 			all = append(all, n)
 		}
@@ -165,8 +155,8 @@ func (c *Conn) Neighs(family uint8) ([]Neigh, error) {
 	return all, c.Dump(m, func() { all = nil })
 }
 
-// ParseNeigh reads the body of an RTM_NEWNEIGH message.
-func ParseNeigh(b []byte) (Neigh, error) {
+// parseNeigh reads the body of an RTM_NEWNEIGH message.
+func parseNeigh(b []byte) (Neigh, error) {
 	if len(b) < unix.SizeofNdMsg {
 		return Neigh{}, errors.New("neighbour message cut short")
 	}

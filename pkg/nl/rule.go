@@ -79,7 +79,7 @@ func (c *Conn) Rules() ([]Rule, error) {
 		h[0] = fam
 		m := NewMessage("list rules", unix.RTM_GETRULE, 0, h...)
 		m.Reply = func(b []byte) error {
-			r, err := ParseRule(b)
+			r, err := parseRule(b)
 			if err == nil && r.IPv6 == (fam == unix.AF_INET6) {
 				some = append(some, r)
 			}
@@ -97,8 +97,8 @@ func (c *Conn) Rules() ([]Rule, error) {
 	return all, nil
 }
 
-// ParseRule reads the body of an RTM_NEWRULE message.
-func ParseRule(b []byte) (Rule, error) {
+// parseRule reads the body of an RTM_NEWRULE message.
+func parseRule(b []byte) (Rule, error) {
 	if len(b) < unix.SizeofRtMsg {
 		return Rule{}, errors.New("rule message cut short")
 	}
