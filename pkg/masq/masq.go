@@ -51,20 +51,29 @@ func Of(c *plugin.Call, backend *string) Attachment {
 	return a
 }
 
-// CheckBackend returns the error for an ipMasqBackend that is none, for parsers.
+// CheckBackend returns the error for an ipMasqBackend that is none, for parsers. ""
+// is as good as unset.
 func CheckBackend(name *string) error {
-	if name == nil || *name == string(iptables.NFTables) || *name == string(iptables.IPTables) {
+	if name == nil || *name == "" || *name == string(iptables.NFTables) || *name == string(iptables.IPTables) {
 		return nil
 	}
 	return cnierr.Config("unknown ipmasq backend %q", *name)
+}
+
+// configured is the backend that the configuration names, or "".
+func (a Attachment) configured() iptables.Backend {
+	if a.Backend == nil || CheckBackend(a.Backend) != nil {
+		return ""
+	}
+	return iptables.Backend(*a.Backend)
 }
 
 // backend is the configured one, or the host's. Where iptables' POSTROUTING has
 // rules that keep packets from what comes after them, such as from masquerading
 // what goes through a tunnel, that is iptables: they do not bind other chains.
 func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
-	if a.Backend != nil && CheckBackend(a.Backend) == nil {
-		return iptables.Backend(*a.Backend), iptables.Tool{}
+	if b := a.configured(); b != "" {
+		return b, iptables.Tool{}
 	}
 	b, tool := iptables.Default(c, "nat")
 	if b == iptables.NFTables && tool.Translated() && a.hasExceptions(c) {
@@ -120,7 +129,7 @@ func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
 // isMade reports whether the rules are there that the choice of a backend, which
 // costs more than to look for them, was made for earlier.
 func (a Attachment) isMade(c *nft.Conn) bool {
-	if a.Backend != nil {
+	if a.configured() != "" {
 		return false
 	}
 	missing, err := a.missing(c)

@@ -118,6 +118,7 @@ var backends = []struct {
 	prepare    func(*host)
 }{
 	{"default", `{"isGateway":true,"ipMasq":true}`, func(*host) {}},
+	{"empty", `{"isGateway":true,"ipMasq":true,"ipMasqBackend":""}`, func(*host) {}},
 	{"nftables", `{"isGateway":true,"ipMasq":true,"ipMasqBackend":"nftables"}`, func(*host) {}},
 	{"iptables", `{"isGateway":true,"ipMasq":true,"ipMasqBackend":"iptables"}`, func(*host) {}},
 	{"legacy", `{"isGateway":true,"ipMasq":true}`, func(h *host) {

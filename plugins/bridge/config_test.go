@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 		`{"VLAN":100}`:               "", // keys are case-insensitive
 		`{"vlanTrunk":[{"minID":2,"maxID":3,"id":7}]}`: "",
 		`{"ipMasq":true,"ipMasqBackend":"nftables"}`:   "",
+		`{"ipMasqBackend":""}`:                         "",
 		`{"args":{"cni":{"mac":"02:00:00:00:00:01"}}}`: "",
 
 		`{"bridge":""}`:                                          `bridge "": not a name that an interface can have`,

@@ -22,6 +22,7 @@ func TestParse(t *testing.T) {
 	for conf, want := range map[string]string{
 		`{` + ipam + `}`: "",
 		`{` + ipam + `,"ipMasq":true,"ipMasqBackend":null,"mtu":1400}`:       "",
+		`{` + ipam + `,"ipMasqBackend":""}`:                                  "",
 		`{` + ipam + `,"ipMasqBackend":"nftables","mac":"02:00:00:00:00:1"}`: "address 02:00:00:00:00:1: invalid MAC address",
 		`{` + ipam + `,"ipMasqBackend":"ebtables"}`:                          `unknown ipmasq backend "ebtables"`,
 		`{` + ipam + `,"mtu":-1}`:                                            "mtu -1: negative",
