@@ -512,3 +512,17 @@ func TestCheckSeesDown(t *testing.T) {
 		})
 	}
 }
+
+// CHECK sees that promiscuous mode was switched off, and does not mind that it is on.
+func TestCheckSeesPromiscMode(t *testing.T) {
+	bed := nltest.New(t)
+	c := call(dualStack(), `"promiscMode":true`)
+	a := bed.Do(plugin.Add, c)
+	c = with(c, `"prevResult":`+a.Stdout)
+	bed.Must(plugin.Check, c)
+	bed.Must(plugin.Check, with(call(dualStack(), ""), `"prevResult":`+a.Stdout))
+	bed.IP("link", "set", "br0", "promisc", "off")
+	if msg := bed.Fails(plugin.Check, c, cnierr.CheckFailed); msg != "bridge br0: promiscuous mode is off" {
+		t.Errorf("error: %s", msg)
+	}
+}

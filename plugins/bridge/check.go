@@ -60,6 +60,8 @@ func checkHost(p *nl.Pair, conf *config, l *nl.Link, res *current.Result) error 
 		return cnierr.Check("%s is not a bridge", conf.Bridge)
 	case b.Flags&unix.IFF_UP == 0:
 		return cnierr.Check("bridge %s is down", conf.Bridge)
+	case conf.PromiscMode && b.Flags&unix.IFF_PROMISC == 0:
+		return cnierr.Check("bridge %s: promiscuous mode is off", conf.Bridge)
 	}
 	host, err := p.Host.LinkByIndex(l.Parent)
 	switch {
