@@ -6,7 +6,7 @@ const (
 	hostLocal4 = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
 	hostLocal  = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd07::/64"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
 	static     = `"ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24", "gateway": "10.7.0.1"}], "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["10.7.0.1"]}}`
-	chained    = `"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/none"}], "ips": [{"address": "10.7.0.2/24", "gateway": "10.7.0.1", "interface": 0}]}`
+	chained    = `"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"mac": "02:00:00:00:00:01", "name": "eth0", "sandbox": "/run/netns/none"}], "ips": [{"address": "10.7.0.2/24", "gateway": "10.7.0.1", "interface": 0}]}`
 
 	leases = `cd /var/lib/cni/networks/$NET 2>/dev/null && for f in *; do echo "$f:$(cat -A "$f")"; done || echo none`
 	links  = `ip -o link 2>/dev/null | awk -F '[ :@]+' '{print $2}' | sed 's/veth.*/VETH/' | sort; ip -n $NET -o link 2>/dev/null | awk -F '[ :@]+' '{print "in", $2}'
@@ -63,7 +63,7 @@ func stories() []story {
 			attachment("macvlan", "macvlan", `"master": "lan0", `+static).in(v),
 		)
 	}
-	return slices.Concat(all, refusals())
+	return slices.Concat(all, conflicts(), refusals())
 }
 
 // everything has a key for each of the main plugins.
@@ -165,6 +165,42 @@ func removal(name, plugin, conf string) story {
 	}}
 }
 
+// conflicts are configurations that attach, where something is there already.
+func conflicts() []story {
+	add := func(name, plugin, conf string, env ...string) step {
+		return step{name: name, verb: "ADD", plugin: plugin, conf: conf, env: env}
+	}
+	first := func(s step) step {
+		s.works = true
+		return s
+	}
+	del := func(plugin, conf string, env ...string) step {
+		return step{name: "DEL", verb: "DEL", plugin: plugin, conf: conf, env: env}
+	}
+	const (
+		another = "CNI_CONTAINERID=another"
+		none    = "CNI_NETNS="
+		lease   = `"ipam": {"type": "host-local", "subnet": "10.7.0.0/24"}`
+		iptable = `"backend": "iptables", ` + chained
+		port    = `"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}, ` + iptable
+	)
+	return []story{
+		{"port of another container", []step{
+			first(add("ADD", "portmap", port)), add("ADD of another container", "portmap", port, another),
+			del("portmap", port, another, none), del("portmap", port),
+		}},
+		{"portmap twice in a list", []step{first(add("ADD", "portmap", port)), add("second ADD", "portmap", port), del("portmap", port)}},
+		{"firewall twice in a list", []step{first(add("ADD", "firewall", iptable)), add("second ADD", "firewall", iptable), del("firewall", iptable)}},
+		{"address reserved by an empty file", []step{
+			{name: "reserve", script: `mkdir -p /var/lib/cni/networks/$NET; touch /var/lib/cni/networks/$NET/10.7.0.2`},
+			first(add("ADD", "host-local", lease)), del("host-local", lease),
+		}},
+		{"interface eth%d", []step{
+			add("ADD", "bridge", `"bridge": "br-p"`, "CNI_IFNAME=eth%d"), {name: "links", script: links}, del("bridge", `"bridge": "br-p"`, "CNI_IFNAME=eth%d"),
+		}},
+	}
+}
+
 // refused are configurations that are wrong, or look so.
 var refused = []struct{ plugin, conf string }{
 	{"bridge", `"bridge": "a-name-that-is-too-long"`},
@@ -180,10 +216,13 @@ var refused = []struct{ plugin, conf string }{
 	{"bridge", `"bridge": "br-d", "args": {"cni": {"mac": "nonsense"}}`},
 	{"bridge", `"bridge": "br-d", "ipam": {"type": "missing-ipam"}`},
 	{"bridge", `"bridge": "lo"`},
+	{"bridge", `"bridge": "."`},
+	{"bridge", `"bridge": "br-d", "ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24"}], "routes": [{"dst": "10.8.0.0/24", "priority": -1}]}`},
 	{"bridge", `"bridge": "br-d", "unheard": {"of": 1}`},
 	{"ptp", ``},
 	{"ptp", `"ipam": {"type": "static"}`},
 	{"ptp", `"mtu": -1, ` + static},
+	{"ptp", `"ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24", "gateway": "0.0.0.0"}]}`},
 	{"macvlan", `"master": "none0"`},
 	{"macvlan", `"master": "lan0", "mode": "sideways"`},
 	{"macvlan", `"master": "lan0", "mtu": 9000`},
@@ -211,9 +250,11 @@ var refused = []struct{ plugin, conf string }{
 	{"portmap", ``},
 	{"portmap", `"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 0, "protocol": "tcp"}]}, ` + chained},
 	{"portmap", `"backend": "pf", "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}, ` + chained},
+	{"portmap", `"backend": "nftables", "conditionsV4": ["ip", "protocol", "tcp"], "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}, ` + chained},
 	{"firewall", ``},
 	{"firewall", `"backend": "pf", ` + chained},
 	{"firewall", `"ingressPolicy": "closed", ` + chained},
+	{"firewall", `"backend": "iptables", "ingressPolicy": "same-bridge", ` + chained},
 	{"bandwidth", `"ingressRate": 8000, ` + chained},
 	{"bandwidth", `"ingressBurst": 8000, ` + chained},
 	{"tuning", `"mac": "nonsense", ` + chained},
