@@ -303,30 +303,30 @@ func (j *job) judge(h placed) (keep bool, err error) {
 // whole host no longer needs. Single ports of a network that goes on expire,
 // where the kernel can do that: to delete them would take it many times as long.
 func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
-	var err error
-	del := j.expireOwn
-	for range 2 {
-		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			return j.each(func(g group, target netip.Prefix) error {
-				return j.delNetwork(c, tx, g, func() error {
-					for _, p := range j.elements(g, target.Addr()) {
-						if err := del(c, tx, p); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-			})
-		})
-		if nft.Missing(err) {
-			return nil
-		}
-		if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the map's elements cannot expire
-			return err
-		}
-		del = j.delOwn // those that the kernel has not let expire
+	err := j.unpublishBy(ctx, c, j.expireOwn)
+	if err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: the map's elements cannot expire
+		err = j.unpublishBy(ctx, c, j.delOwn) // those that the kernel has not let expire
+	}
+	if nft.Missing(err) {
+		return nil
 	}
 	return err
+}
+
+// unpublishBy has del remove each place's elements.
+func (j *job) unpublishBy(ctx context.Context, c *nft.Conn, del func(*nft.Conn, *nft.Tx, placed) error) error {
+	return c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
+		return j.each(func(g group, target netip.Prefix) error {
+			return j.delNetwork(c, tx, g, func() error {
+				for _, p := range j.elements(g, target.Addr()) {
+					if err := del(c, tx, p); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	})
 }
 
 // own returns those of the elements that are there and still the attachment's.

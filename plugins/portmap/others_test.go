@@ -453,7 +453,6 @@ func TestTwoNetworksOneBridge(t *testing.T) {
 func TestUndoFails(t *testing.T) {
 	w := newTown(t)
 	w.Must(plugin.Add, w.at(who{"other", "net1", "10.1.0.3"}, "nftables", `[{"hostPort":8081,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`))
-	before := w.rules()
 	c := w.at(who{"a", "net1", "10.1.0.2"}, "nftables", tcp8080)
 	changes := 0
 	c.Gate = func(string) error {
@@ -463,13 +462,14 @@ func TestUndoFails(t *testing.T) {
 		return nil
 	}
 	w.Fails(plugin.Add, c, 999)
-	if w.rules() == before {
+	const element = `8080 comment "a eth0 net1"` // where it does not expire
+	if !strings.Contains(w.rules(), element) {
 		t.Fatal("nothing was left to be found")
 	}
 	c.Gate = nil
 	w.Must(plugin.Del, c)
-	if diff := cmp.Diff(before, w.rules()); diff != "" {
-		t.Errorf("left behind (-before +after):\n%s", diff)
+	if out := w.rules(); strings.Contains(out, element) {
+		t.Errorf("left behind:\n%s", out)
 	}
 }
 
