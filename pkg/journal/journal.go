@@ -526,7 +526,7 @@ func (d Dir) lock(ctx context.Context, what string) (unlock func() error, err er
 }
 
 // Networks returns the names of all networks that have a record, each cut as
-// Cut does to 200 bytes; Network takes them.
+// NetworkName does; Network takes them.
 func (d Dir) Networks() ([]string, error) {
 	dirs, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -554,7 +554,10 @@ func (d Dir) path(k Key) string {
 	return filepath.Join(d.network(k.Network), Cut(k.ContainerID, readable)+":"+k.IfName+":"+k.Plugin)
 }
 
-func (d Dir) network(name string) string { return filepath.Join(string(d), Cut(name, 2*readable)) }
+func (d Dir) network(name string) string { return filepath.Join(string(d), NetworkName(name)) }
+
+// NetworkName is the name by which Networks knows a network.
+func NetworkName(name string) string { return Cut(name, 2*readable) }
 
 // Cut returns name, or where it is longer than limit bytes its beginning and a
 // hash of all of it: limit bytes together.

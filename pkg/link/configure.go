@@ -68,7 +68,7 @@ type Setup struct {
 
 // Configure brings the sandbox's interface up with its addresses and routes.
 func Configure(p *nl.Pair, s Setup) error {
-	addrs, err := addrs(s)
+	addrs, err := s.addrs()
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func Configure(p *nl.Pair, s Setup) error {
 	return nil
 }
 
-func addrs(s Setup) ([]nl.Addr, error) {
+func (s Setup) addrs() ([]nl.Addr, error) {
 	all := make([]nl.Addr, 0, len(s.IPs))
 	for _, ip := range s.IPs {
 		p, err := PrefixOf(ip.Address)

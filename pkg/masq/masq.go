@@ -260,14 +260,16 @@ func isSingle(r journal.Record) bool {
 	return r.Plugin == "bridge" && !c.IsGateway && !c.IsDefaultGateway
 }
 
-// masquerades says which plugins' records may need the network's rules.
-func masquerades(plugin string) bool { return plugin == "bridge" || plugin == "ptp" }
+// users are the plugins whose records may need the network's rules.
+var users = []string{"bridge", "ptp"}
+
+func masquerades(plugin string) bool { return slices.Contains(users, plugin) }
 
 // leave has others no longer count on this attachment to end what they share.
 func (a Attachment) leave() error {
-	k := journal.Key{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}
 	var errs []error
-	for _, k.Plugin = range []string{"bridge", "ptp"} {
+	for _, plugin := range users {
+		k := journal.Key{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName, Plugin: plugin}
 		errs = append(errs, a.Journal.Leave(k))
 	}
 	return errors.Join(errs...)

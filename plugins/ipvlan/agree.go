@@ -23,7 +23,7 @@ func (c *config) agrees(call *plugin.Call, master *nl.Link) error {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
 	for _, n := range networks {
-		if n == journal.Cut(call.Conf.Name, networkNameLimit) {
+		if n == journal.NetworkName(call.Conf.Name) {
 			continue
 		}
 		r, err := first(call.Journal, n)
@@ -36,9 +36,6 @@ func (c *config) agrees(call *plugin.Call, master *nl.Link) error {
 	}
 	return nil
 }
-
-// networkNameLimit is where the journal cuts the names of networks.
-const networkNameLimit = 200
 
 // first returns one record of an ipvlan attachment of the network that has got as
 // far as its master, or the zero Record.

@@ -18,8 +18,8 @@ type config struct {
 
 // traits are what the kernel keeps once for all children of a master.
 type traits struct {
-	Mode mode `json:"ipvlanMode"`
-	Flag flag `json:"ipvlanFlag"`
+	Mode mode
+	Flag flag
 }
 
 func (t traits) String() string { return "mode " + t.Mode.String() + " and flag " + t.Flag.String() }

@@ -56,11 +56,11 @@ func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 // delTheirs removes the attachment's rules from one of the tables, and the whole
 // table where they were the last rules and no network of ours is in it.
 func (j *job) delTheirs(c *nft.Conn, tx *nft.Tx, l layout) error {
-	networks, err := c.Rules(l.chain(networks))
+	ours, err := c.Rules(l.chain(networks))
 	if err != nil {
 		return err
 	}
-	found, stays := false, len(networks) > 0
+	found, stays := false, len(ours) > 0
 	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
 		rules, err := c.Rules(l.chain(name))
 		if err != nil {
