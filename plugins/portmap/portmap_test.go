@@ -79,6 +79,9 @@ var backends = []struct {
 // rules is all that the host filters and translates by.
 func (w *town) rules() string {
 	out := w.Run("nft", "list", "ruleset")
+	for strings.Contains(out, " expires ") { // what DEL leaves for a few milliseconds
+		out = w.Run("nft", "list", "ruleset")
+	}
 	for _, cmd := range []string{"iptables-legacy-save", "ip6tables-legacy-save"} {
 		for _, line := range strings.Split(w.Run(cmd), "\n") {
 			if strings.HasPrefix(line, "-") || strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT ") {
