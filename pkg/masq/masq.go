@@ -40,13 +40,13 @@ type Attachment struct {
 	Single bool
 }
 
-// Of is the call's attachment, with the addresses that its record has.
+// Of is the call's attachment, with what its record says of it.
 func Of(c *plugin.Call, backend *string) Attachment {
 	a := Attachment{
 		Gate: c.Gate, Journal: c.Journal, Network: c.Conf.Name, ContainerID: c.ContainerID, IfName: c.IfName, Backend: backend,
 	}
 	if c.Entry != nil {
-		a.Addrs = c.Entry.IPs
+		a.Addrs, a.Single = c.Entry.IPs, isSingle(c.Entry.Record)
 	}
 	return a
 }
@@ -168,11 +168,11 @@ func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 	if !c.Available() {
 		return undo, c.Close()
 	}
+	undo = func() error { return Del(context.WithoutCancel(ctx), a) } // also where exemptLate comes first
 	info, err := c.GetChain(a.chain())
 	if err = errors.Join(err, c.Close()); err != nil || info == nil {
 		return undo, err
 	}
-	undo = func() error { return Del(context.WithoutCancel(ctx), a) }
 	return undo, a.locked(ctx, func(c *nft.Conn) error {
 		return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error {
 			if info, err := c.GetChain(a.chain()); err != nil || info == nil { // the last that needed it went meanwhile
@@ -200,21 +200,25 @@ func Check(ctx context.Context, a Attachment) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(missing) > 0 {
+	if len(missing) > 0 && !a.hasChains(ctx) {
 		return cnierr.Check("masquerading of %v is missing in %s (netcleat reconcile restores it)", missing, table)
 	}
 	return nil
 }
 
+// hasChains reports whether iptables masquerades the attachment, which was chosen
+// for exceptions (hasExceptions) that have gone since.
+func (a Attachment) hasChains(ctx context.Context) bool {
+	tool := iptables.Tool{}
+	return a.configured() == "" && tool.Translated() && a.checkChains(ctx, tool) == nil
+}
+
 // GC removes what is left of the network's attachments that do not live: chains,
 // what the reference made, and the rules of a network that nobody uses. living is
 // asked under the lock.
-func GC(ctx context.Context, a Attachment, living func() ([]plugin.Attachment, error)) error {
+func GC(ctx context.Context, a Attachment, living func() []plugin.Attachment) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
-		list, err := living()
-		if err != nil {
-			return err
-		}
+		list := living()
 		return errors.Join(a.gcRules(ctx, c, list), a.gcLegacy(ctx, list))
 	})
 }
@@ -279,20 +283,21 @@ func (a Attachment) owns(r journal.Record) bool {
 	return r.Network == a.Network && r.ContainerID == a.ContainerID && r.IfName == a.IfName
 }
 
-// needed reports whether another attachment of the network is masqueraded.
+// needed reports whether another attachment of the network is masqueraded. One that
+// has no address yet will look for the rules itself.
 func (a Attachment) needed() (bool, error) {
 	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
-		return !a.owns(r) && confOf(r).IPMasq
+		return !a.owns(r) && confOf(r).IPMasq && len(r.IPs) > 0
 	})
 }
 
 // others returns the records of the network's other attachments that pick
-// selects.
+// selects, but not of those that go.
 func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, error) {
 	all, err := a.Journal.Network(a.Network)
 	var some []journal.Record
 	for _, r := range all {
-		if masquerades(r.Plugin) && !a.owns(r) && pick(r) {
+		if masquerades(r.Plugin) && !a.owns(r) && pick(r) && !a.Journal.Leaving(r.Key) {
 			some = append(some, r)
 		}
 	}
@@ -303,8 +308,11 @@ func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, er
 }
 
 // unmasqueraded returns the records of the network's other attachments that have
-// ipMasq off.
+// ipMasq off, and may have an address in a's prefixes.
 func (a Attachment) unmasqueraded() ([]journal.Record, error) {
+	if a.Single {
+		return nil, nil
+	}
 	return a.others(func(r journal.Record) bool { return !confOf(r).IPMasq })
 }
 

@@ -2,6 +2,7 @@ package masq_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -327,11 +328,67 @@ func TestExceptions(t *testing.T) {
 				t.Errorf("seen as %q, want %q\n%s", got, want, h.rules())
 			}
 			h.must(masq.Check(t.Context(), a))
+			h.Run("iptables", strings.Fields(strings.Replace(rule, "-I", "-D", 1)+target)...)
+			h.must(masq.Check(t.Context(), a)) // what is in place stays
+			h.Run("iptables", strings.Fields(rule+target)...)
 			h.must(masq.Del(t.Context(), a))
 			if diff := cmp.Diff(before, h.rules()); diff != "" {
 				t.Errorf("left behind (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// begun is the record of an ADD that has no address yet.
+func (h *host) begun(id, conf string) *journal.Entry {
+	h.t.Helper()
+	e, err := h.Journal().Open(h.t.Context(), journal.Key{Network: h.net, ContainerID: id, IfName: "eth0", Plugin: "bridge"})
+	h.must(err)
+	e.Config = json.RawMessage(conf)
+	h.must(e.Begin())
+	return e
+}
+
+// TestBegun: an ADD that waits for its address keeps nobody's rules from going; it
+// makes its own.
+func TestBegun(t *testing.T) {
+	for _, conf := range []string{`{"ipMasq":true}`, `{"isGateway":true,"ipMasq":true}`} {
+		h := newHost(t)
+		before := h.rules()
+		a := h.attach("a", conf, "10.1.0.2/16")
+		a.Single = !strings.Contains(conf, "isGateway")
+		h.add(a)
+		e := h.begun("b", conf)
+		h.must(masq.Del(t.Context(), a))
+		h.detach(a)
+		h.must(errors.Join(e.Abandon(), e.Close()))
+		if diff := cmp.Diff(before, h.rules()); diff != "" {
+			t.Errorf("%s: left behind (-before +after):\n%s", conf, diff)
+		}
+	}
+}
+
+// TestExemptUndo: an attachment with ipMasq off fails after the network's first rules
+// were made, and has exempted it.
+func TestExemptUndo(t *testing.T) {
+	h := newHost(t)
+	off := h.attach("off", `{}`, "10.1.0.2/16")
+	undo, err := masq.Exempt(t.Context(), off)
+	h.must(err)
+	h.add(h.attach("on", `{"isGateway":true,"ipMasq":true}`, "10.1.0.3/16"))
+	h.must(undo())
+	if out := h.rules(); strings.Contains(out, "10.1.0.2 ") {
+		t.Errorf("is still exempt:\n%s", out)
+	}
+}
+
+// TestLeavingIsNotExempt: nor is one that goes while they are made.
+func TestLeavingIsNotExempt(t *testing.T) {
+	h := newHost(t)
+	h.must(masq.Del(t.Context(), h.attach("off", `{}`, "10.1.0.2/16"))) // and its record is still there
+	h.add(h.attach("on", `{"isGateway":true,"ipMasq":true}`, "10.1.0.3/16"))
+	if out := h.rules(); strings.Contains(out, "10.1.0.2 ") {
+		t.Errorf("is exempt:\n%s", out)
 	}
 }
 
@@ -394,8 +451,8 @@ func (h *host) reference(verb, id, conf string) {
 }
 
 // living is GC's list.
-func living(list ...plugin.Attachment) func() ([]plugin.Attachment, error) {
-	return func() ([]plugin.Attachment, error) { return list, nil }
+func living(list ...plugin.Attachment) func() []plugin.Attachment {
+	return func() []plugin.Attachment { return list }
 }
 
 // TestReference: Del and GC remove what the reference made, and only that.

@@ -39,15 +39,22 @@ func (a Attachment) exempts(v6 bool) nft.Set {
 
 func (a Attachment) sets() []nft.Set { return []nft.Set{a.exempts(false), a.exempts(true)} }
 
-// tag begins the comment of the rule for a source, by which it is found.
-func tag(source netip.Prefix) string { return source.String() + " of " }
-
 // source is what is masqueraded for one of a's addresses.
 func (a Attachment) source(p netip.Prefix) netip.Prefix {
 	if a.Single {
 		return netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 	}
 	return p.Masked()
+}
+
+// tag begins the comment of the rule for one of a's addresses, by which it is
+// found. That of a single address is the attachment's own.
+func (a Attachment) tag(p netip.Prefix) string {
+	tag := a.source(p).String() + " of "
+	if a.Single {
+		tag += journal.Cut(a.ContainerID, 32) + ", "
+	}
+	return tag
 }
 
 // missing returns those of a's addresses that no rule is for.
@@ -58,7 +65,7 @@ func (a Attachment) missing(c *nft.Conn) ([]netip.Prefix, error) {
 	}
 	var list []netip.Prefix
 	for _, p := range a.Addrs {
-		if !hasRule(rules, tag(a.source(p))) {
+		if !hasRule(rules, a.tag(p)) {
 			list = append(list, p)
 		}
 	}
@@ -139,7 +146,7 @@ func (a Attachment) rule(p netip.Prefix) nft.Rule {
 	return nft.Rule{
 		Chain:   a.chain(),
 		Exprs:   nft.Join(nft.Proto(p.Addr().Is6()), nft.Addr(nft.Source, nft.Equal, a.source(p)), nft.Addr(nft.Destination, nft.Not, p), []nft.Expr{nft.Masquerade()}),
-		Comment: journal.Cut(tag(a.source(p))+"net: "+a.Network, 120),
+		Comment: journal.Cut(a.tag(p)+"net: "+a.Network, 120),
 	}
 }
 
@@ -270,15 +277,12 @@ func (a Attachment) unexempt(c *nft.Conn, tx *nft.Tx) error {
 	return nil
 }
 
-// delSources deletes the rules of a's sources that no other attachment of the
-// network has: single addresses, and where each container has a prefix of its own.
+// delSources deletes the rules of a's single addresses, or of its prefixes that no
+// other attachment of the network is in: where each container has one of its own.
+// One that has no address yet makes the rule again.
 func (a Attachment) delSources(c *nft.Conn, tx *nft.Tx) error {
 	for _, p := range a.Addrs {
-		needed, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
-			other := Attachment{Single: isSingle(r)}
-			same := func(q netip.Prefix) bool { return other.source(q) == a.source(p) }
-			return !a.owns(r) && confOf(r).IPMasq && (len(r.IPs) == 0 || slices.ContainsFunc(r.IPs, same))
-		})
+		needed, err := a.sharesPrefix(p)
 		if err != nil {
 			return err
 		}
@@ -290,12 +294,22 @@ func (a Attachment) delSources(c *nft.Conn, tx *nft.Tx) error {
 			return err
 		}
 		for _, r := range rules {
-			if strings.HasPrefix(r.Comment, tag(a.source(p))) {
+			if strings.HasPrefix(r.Comment, a.tag(p)) {
 				tx.DeleteRule(a.chain(), r.Handle)
 			}
 		}
 	}
 	return nil
+}
+
+// sharesPrefix reports whether the rule of p is another attachment's, too.
+func (a Attachment) sharesPrefix(p netip.Prefix) (bool, error) {
+	if a.Single {
+		return false, nil
+	}
+	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
+		return !a.owns(r) && confOf(r).IPMasq && !isSingle(r) && hasPrefix(r.IPs, p)
+	})
 }
 
 // delNetwork deletes the network's chain and sets.

@@ -267,16 +267,17 @@ func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
 // Living returns what GC must leave alone: the attachments of its list, and those
 // that the configuration's plugin has a record of by now. Ask under the lock of
 // what is collected: an ADD has its record before it makes anything, so one that
-// came after the list was made is among them.
-func (c *Call) Living() ([]Attachment, error) {
+// came after the list was made is among them. Records that cannot be read are no
+// newcomers' (GC tells of them).
+func (c *Call) Living() []Attachment {
 	living := slices.Clone(c.valid)
-	records, err := c.Journal.Network(c.Conf.Name)
+	records, _ := c.Journal.Network(c.Conf.Name)
 	for _, r := range records {
 		if r.Plugin == c.Conf.Type && r.Network == c.Conf.Name {
 			living = append(living, Attachment{ContainerID: r.ContainerID, IfName: r.IfName})
 		}
 	}
-	return living, cnierr.With(cnierr.IOFailure, err)
+	return living
 }
 
 // Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), of several the last, or

@@ -241,7 +241,6 @@ func TestTwoInterfacesTwoNetworks(t *testing.T) {
 	bed.Must(plugin.Del, c)
 }
 
-// GC removes what is not listed, of this network alone.
 // A failed ADD gives the addresses back when nothing answers at them any more, and
 // not at all where the link cannot be removed.
 func TestAddressOutlivesTheLink(t *testing.T) {
@@ -273,6 +272,7 @@ func TestAddressOutlivesTheLink(t *testing.T) {
 	}
 }
 
+// GC removes what is not listed, of this network alone.
 func TestGC(t *testing.T) {
 	for list, want := range map[string]string{
 		`"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]`: "c1",

@@ -24,7 +24,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 		c.Note("%v", err)
 	}
 	removed := veth.Remove(p, c)
-	rules := errors.Join(masq.Del(ctx, conf.masquerading(c)), spoof.Del(ctx, c.Gate, port(c)))
+	rules := errors.Join(masq.Del(ctx, masq.Of(c, conf.IPMasqBackend)), spoof.Del(ctx, c.Gate, port(c)))
 	if removed != nil || !conf.layer3 {
 		return errors.Join(removed, rules)
 	}
@@ -33,7 +33,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 
 // collect removes what of the network is not valid and has no record.
 func collect(ctx context.Context, c *plugin.Call, conf config) error {
-	rules := masq.GC(ctx, conf.masquerading(c), c.Living)
+	rules := masq.GC(ctx, masq.Of(c, conf.IPMasqBackend), c.Living)
 	if !conf.layer3 {
 		return rules
 	}

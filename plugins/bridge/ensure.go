@@ -173,7 +173,8 @@ func setUpGatewayPair(p *nl.Pair, c *config) (int, error) {
 
 // gateways returns the addresses that the host has on the network: the
 // gateways that IPAM names, or the first address of a subnet for which it names
-// none; 0.0.0.0 and :: say that there is none. A container that had one of them would take the bridge's place.
+// none; 0.0.0.0 and :: say that there is none. A container that had one of these
+// addresses would take the bridge's place.
 func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, ip := range ips {

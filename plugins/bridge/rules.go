@@ -32,16 +32,9 @@ func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
 	if a.conf.IPMasq {
 		add = masq.Add
 	}
-	takeBack, err := add(ctx, a.conf.masquerading(a.Call))
+	takeBack, err := add(ctx, masq.Of(a.Call, a.conf.IPMasqBackend))
 	steps.Push("remove masquerading", takeBack)
 	return err
-}
-
-// masquerading is what masq has to know of the attachment.
-func (c *config) masquerading(call *plugin.Call) masq.Attachment {
-	a := masq.Of(call, c.IPMasqBackend)
-	a.Single = !c.IsGateway
-	return a
 }
 
 // port is the attachment's port of the bridge, as its record names it.
@@ -82,7 +75,7 @@ func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.
 	if !conf.IPMasq || !conf.layer3 {
 		return nil
 	}
-	a := conf.masquerading(c)
+	a := masq.Of(c, conf.IPMasqBackend)
 	a.Addrs = nil
 	for _, ip := range link.Owned(res.IPs, at) {
 		p, err := link.PrefixOf(ip.Address)

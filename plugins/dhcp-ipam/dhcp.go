@@ -164,10 +164,7 @@ func status(_ context.Context, _ *plugin.Call, conf Config) error {
 // those of our daemon, which has them on disk.
 func gc(ctx context.Context, c *plugin.Call, conf Config) error {
 	all, err := LeasesOf(conf.Socket()).holders(c.Conf.Name)
-	living, lerr := c.Living() // after the leases: whoever has one has a record by now
-	if lerr != nil {
-		return errors.Join(err, lerr)
-	}
+	living := c.Living() // after the leases: whoever has one has a record by now
 	for _, h := range all {
 		if !slices.Contains(living, plugin.Attachment{ContainerID: h.ContainerID, IfName: h.IfName}) {
 			release(ctx, c, conf, CmdArgs{ContainerID: h.ContainerID, IfName: h.IfName, Netns: h.Netns, StdinData: c.Stdin})

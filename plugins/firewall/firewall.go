@@ -224,7 +224,11 @@ func (j *job) withdraw(ctx context.Context) error {
 // unneeded returns the attachment's prefixes that no other of the network has.
 func (j *job) unneeded() (list []netip.Prefix, err error) {
 	for _, p := range j.Prefixes {
-		needed, err := j.needed(func(o needs) bool { return len(o.Prefixes) == 0 || slices.Contains(o.Prefixes, p) })
+		if p.IsSingleIP() && j.Zone == "" { // whose rules are its own
+			list = append(list, p)
+			continue
+		}
+		needed, err := j.needed(func(o needs) bool { return slices.Contains(o.Prefixes, p) })
 		if err != nil {
 			return nil, err
 		}
@@ -236,7 +240,7 @@ func (j *job) unneeded() (list []netip.Prefix, err error) {
 }
 
 // needed reports whether another attachment of the network has needs that match.
-// One whose needs are not written down yet counts.
+// One whose needs are not written down yet will look for its rules itself.
 func (j *job) needed(match func(needs) bool) (bool, error) { return j.neededIn(j.key.Network, match) }
 
 func (j *job) neededIn(network string, match func(needs) bool) (bool, error) {

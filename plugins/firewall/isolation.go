@@ -267,7 +267,7 @@ func (j *job) linkNeeded(match func(needs) bool) (bool, error) {
 	if !j.Bridge {
 		return false, nil
 	}
-	on := func(o needs) bool { return o.Policy == "" || o.Link == j.Link && match(o) }
+	on := func(o needs) bool { return o.Link == j.Link && match(o) }
 	needed, err := j.needed(on)
 	if needed || err != nil {
 		return needed, err

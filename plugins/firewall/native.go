@@ -36,9 +36,14 @@ func (n native) table() nft.Table {
 
 func (n native) chain(name string) nft.Chain { return nft.Chain{Table: n.table(), Name: name} }
 
-// tag is the comment of a prefix's two rules; which tells them apart.
+// tag is the comment of a prefix's two rules; which tells them apart. Those of a
+// single address are the attachment's own.
 func (j *job) tag(p netip.Prefix, which string) string {
-	return journal.Cut("net: "+j.key.Network, 60) + ", " + which + " " + p.String()
+	tag := j.ours() + which + " " + p.String()
+	if p.IsSingleIP() {
+		tag += " of " + journal.Cut(j.key.ContainerID, 32)
+	}
+	return tag
 }
 
 // ours begins the comments of all of the network's rules.

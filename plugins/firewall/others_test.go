@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/firewall"
@@ -196,6 +197,52 @@ func TestStrangers(t *testing.T) {
 				t.Errorf("left behind (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestSinglesComeAndGo: the rules of single addresses go with their containers, also
+// beside ADDs that have just begun.
+func TestSinglesComeAndGo(t *testing.T) {
+	w := newTown(t)
+	single := func(id string, last int) nltest.Call {
+		c := w.attach("a1", "")
+		c.ContainerID = id
+		c.Conf = fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net0","type":"firewall","prevResult":{"cniVersion":"1.0.0",
+		 "interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"interface":0,"address":"192.0.2.%d/24","gateway":"192.0.2.254"}]}}`, last)
+		return c
+	}
+	w.Must(plugin.Add, single("stays", 5))
+	w.Must(plugin.Add, single("old", 6))
+	w.Must(plugin.Add, single("new", 6)) // which got the address before the old one's DEL
+	before := w.rules()
+	e, err := w.Journal().Open(t.Context(), journal.Key{Network: "net0", ContainerID: "begun", IfName: "eth0", Plugin: "firewall"})
+	if err = errors.Join(err, e.Begin()); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			w.In(w.Host, func() {
+				for round := range 4 {
+					c := single(fmt.Sprintf("c%d-%d", i, round), 10+4*i+round)
+					for _, verb := range []string{plugin.Add, plugin.Check, plugin.Del} {
+						if a := w.Do(verb, c); a.Exit != 0 {
+							t.Errorf("%s %s: %s", verb, c.ContainerID, a.Stdout)
+						}
+					}
+				}
+			})
+		})
+	}
+	wg.Wait()
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+	w.Must(plugin.Del, single("old", 6))
+	w.Must(plugin.Check, single("new", 6))
+	w.Must(plugin.Check, single("stays", 5))
+	if err := errors.Join(e.Abandon(), e.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -71,9 +71,10 @@ func (o owner) search(dir journal.Dir) (journal.Record, error) {
 	return journal.Record{}, err
 }
 
-// networkNeeded reports whether another attachment of the network publishes.
+// networkNeeded reports whether another attachment of the network publishes. One
+// that is about to will look for what is shared itself.
 func (j *job) networkNeeded() (bool, error) {
-	return j.dir.Any(j.key.Network, publishes, func(r journal.Record) bool { return r.Key != j.key })
+	return j.dir.Any(j.key.Network, publishes, func(r journal.Record) bool { return r.Key != j.key && len(r.State) > 0 })
 }
 
 func publishes(plugin string) bool { return plugin == "portmap" }

@@ -58,7 +58,11 @@ func (x *exam) masquerading(missing []string) {
 	ours := slices.Contains(missing, plugin)
 	if !c.IPMasq || !x.routed() {
 		if ours {
-			x.problem(plugin, "its rules (macspoofchk, no masquerading)", "some are missing", restore)
+			what := "its rules (macspoofchk, no masquerading)"
+			if c.IPMasq {
+				what = "its rules (macspoofchk, masquerading)"
+			}
+			x.problem(plugin, what, "some are missing", restore)
 		}
 		return
 	}
