@@ -165,10 +165,9 @@ func (j *job) placesOf(c *nft.Conn, v6 bool) []place {
 	if loaded {
 		list = append(list, old)
 	}
-	filters, err := c.GetChain(ours.chain(forward))
 	// Where nothing filters yet, as with the reference, the place is made: Docker
 	// may come later and have FORWARD drop.
-	if err == nil && filters != nil || !loaded && j.Zone == "" {
+	if !loaded && j.Zone == "" || ours.filters(c) {
 		list = append(list, ours)
 	}
 	return list

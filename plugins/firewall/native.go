@@ -36,6 +36,18 @@ func (n native) table() nft.Table {
 
 func (n native) chain(name string) nft.Chain { return nft.Chain{Table: n.table(), Name: name} }
 
+// filters reports whether iptables-nft's FORWARD may drop packets: by its policy, or
+// by a rule that others have there. One that is there for accepts alone, such as of
+// a network with backend nftables beside the legacy table, does not.
+func (n native) filters(c *nft.Conn) bool {
+	info, err := c.GetChain(n.chain(forward))
+	if err != nil || info == nil {
+		return false
+	}
+	rules, err := c.Rules(n.chain(forward))
+	return err != nil || info.Drops || slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target != cniForward })
+}
+
 // tag is the comment of a prefix's two rules; which tells them apart. Those of a
 // single address are the attachment's own.
 func (j *job) tag(p netip.Prefix, which string) string {

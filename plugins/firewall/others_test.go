@@ -200,6 +200,33 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+// TestSecondPlace: with the legacy table loaded, a FORWARD of iptables-nft that comes
+// later counts when it filters, not when another network has its accepts there.
+func TestSecondPlace(t *testing.T) {
+	w := newTown(t)
+	w.Run("iptables-legacy", "-P", "FORWARD", "DROP")
+	w.Run("ip6tables-legacy", "-P", "FORWARD", "DROP")
+	w.serve()
+	a1 := w.attach("a1", "")
+	w.Must(plugin.Add, a1)
+	w.Must(plugin.Add, w.attach("b1", `,"backend":"nftables"`))
+	w.Must(plugin.Check, a1)
+	reaches := func() bool { return w.reach()["container to LAN"] == "+" }
+	if !reaches() {
+		t.Errorf("beside the other network:\n%s", w.rules())
+	}
+	w.Run("iptables", "-P", "FORWARD", "DROP")
+	w.Fails(plugin.Check, a1, 102)
+	r, err := w.Journal().Read(journal.Key{Network: "net0", ContainerID: "a1", IfName: "eth0", Plugin: "firewall"})
+	if err = errors.Join(err, firewall.Reconcile(t.Context(), nil, w.Journal(), r)); err != nil {
+		t.Fatal(err)
+	}
+	w.Must(plugin.Check, a1)
+	if !reaches() {
+		t.Errorf("after reconcile:\n%s", w.rules())
+	}
+}
+
 // TestSinglesComeAndGo: the rules of single addresses go with their containers, also
 // beside ADDs that have just begun.
 func TestSinglesComeAndGo(t *testing.T) {
