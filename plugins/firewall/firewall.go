@@ -14,12 +14,14 @@ import (
 	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
 )
@@ -88,14 +90,18 @@ func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, e
 }
 
 // newJob settles what the attachment needs, before the first change.
-func newJob(c *plugin.Call, conf config, prev *current.Result) (*job, error) {
+func newJob(c *plugin.Call, conf config, prev *current.Result) (_ *job, err error) {
 	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
 	j.needs = needs{Backend: conf.Backend, AdminChain: conf.AdminChain, Policy: conf.Policy}
-	var err error
-	if j.Prefixes, err = scopes(prev); err != nil {
+	links, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
 		return nil, err
 	}
-	if err := j.findLink(prev); err != nil {
+	defer func() { err = errors.Join(err, links.Close()) }()
+	if j.Prefixes, err = scopes(links, prev); err != nil {
+		return nil, err
+	}
+	if err := j.findLink(links, prev); err != nil {
 		return nil, err
 	}
 	n, err := nft.Dial(nil, nil)

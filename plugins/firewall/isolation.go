@@ -27,20 +27,15 @@ var (
 )
 
 // findLink finds the bridge that the policy is for, and the container's port.
-func (j *job) findLink(prev *current.Result) error {
+func (j *job) findLink(c *nl.Conn, prev *current.Result) error {
 	if j.Policy == open {
 		return nil
 	}
 	if len(prev.Interfaces) == 0 {
 		return cnierr.Config("interface needs to be set for ingress policy %q, make sure to chain \"firewall\" plugin with \"bridge\"", string(j.Policy))
 	}
-	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
 	for _, i := range prev.Interfaces {
-		if i == nil || i.Sandbox != "" || i.Name == "" {
+		if !onHost(i) {
 			continue
 		}
 		l, err := c.LinkByName(i.Name)

@@ -1,13 +1,11 @@
 package firewall
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
@@ -18,17 +16,12 @@ import (
 // whole prefix where it lies behind the host, which is its gateway, as with bridge
 // and ptp. Elsewhere, as behind macvlan or on a bridge into the LAN, machines that
 // are no containers have the prefix, too, and only the addresses themselves are.
-func scopes(prev *current.Result) (list []netip.Prefix, err error) {
-	behind := slices.ContainsFunc(prev.Interfaces, func(i *current.Interface) bool { return i != nil && i.Sandbox == "" && i.Name != "" })
-	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
+func scopes(c *nl.Conn, prev *current.Result) (list []netip.Prefix, err error) {
+	behind := slices.ContainsFunc(prev.Interfaces, onHost)
 	for _, ip := range prev.IPs {
-		p, err := netip.ParsePrefix(ip.Address.String())
+		p, err := link.PrefixOf(ip.Address)
 		if err != nil {
-			return nil, cnierr.Decode(fmt.Errorf("prevResult: address %s: %w", ip.Address.String(), err))
+			return nil, cnierr.Decode(fmt.Errorf("prevResult: %w", err))
 		}
 		whole := false
 		if gw := link.AddrOf(ip.Gateway); behind && gw.IsValid() && p.Contains(gw) {
@@ -45,3 +38,6 @@ func scopes(prev *current.Result) (list []netip.Prefix, err error) {
 	}
 	return list, nil
 }
+
+// onHost reports whether the interface is one of the host.
+func onHost(i *current.Interface) bool { return i != nil && i.Sandbox == "" && i.Name != "" }

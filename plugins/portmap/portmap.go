@@ -20,6 +20,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -110,9 +111,9 @@ func targets(prev *current.Result, ifName string) (list []netip.Prefix, err erro
 			(prev.Interfaces[*i].Name != ifName || prev.Interfaces[*i].Sandbox == "") {
 			continue
 		}
-		p, err := netip.ParsePrefix(ip.Address.String())
+		p, err := link.PrefixOf(ip.Address)
 		if err != nil {
-			return nil, cnierr.Decode(fmt.Errorf("prevResult: address %s: %w", ip.Address.String(), err))
+			return nil, cnierr.Decode(fmt.Errorf("prevResult: %w", err))
 		}
 		family := 0
 		if p.Addr().Is6() {
