@@ -11,13 +11,13 @@ package masq
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -46,7 +46,7 @@ func Of(c *plugin.Call, backend *string) Attachment {
 		Gate: c.Gate, Journal: c.Journal, Network: c.Conf.Name, ContainerID: c.ContainerID, IfName: c.IfName, Backend: backend,
 	}
 	if c.Entry != nil {
-		a.Addrs, a.Single = c.Entry.IPs, isSingle(c.Entry.Record)
+		a.Addrs, a.Single = c.Entry.IPs, confOf(c.Entry.Record).single
 	}
 	return a
 }
@@ -227,7 +227,7 @@ func GC(ctx context.Context, a Attachment, living func() []plugin.Attachment) er
 func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
 	conf := confOf(r)
 	a := Attachment{
-		Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Addrs: r.IPs, Backend: conf.Backend, Single: isSingle(r),
+		Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Addrs: r.IPs, Backend: conf.Backend, Single: conf.single,
 	}
 	if !conf.IPMasq {
 		_, err := Exempt(ctx, a)
@@ -250,18 +250,15 @@ type conf struct {
 	Backend          *string `json:"ipMasqBackend"`
 	IsGateway        bool    `json:"isGateway"`
 	IsDefaultGateway bool    `json:"isDefaultGateway"`
+	single           bool    // Attachment.Single: with ptp the host always is the gateway
 }
 
 func confOf(r journal.Record) (c conf) {
-	_ = json.Unmarshal(r.Config, &c) // what is of another type says nothing
+	if o, err := fields.Parse(r.Config); err == nil {
+		_ = o.Into(&c) // what is of another type says nothing
+	}
+	c.single = r.Plugin == "bridge" && !c.IsGateway && !c.IsDefaultGateway
 	return c
-}
-
-// isSingle reports whether the record's attachment is masqueraded by its addresses
-// (Attachment.Single). With ptp the host always is the gateway.
-func isSingle(r journal.Record) bool {
-	c := confOf(r)
-	return r.Plugin == "bridge" && !c.IsGateway && !c.IsDefaultGateway
 }
 
 // users are the plugins whose records may need the network's rules.

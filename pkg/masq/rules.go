@@ -308,7 +308,8 @@ func (a Attachment) sharesPrefix(p netip.Prefix) (bool, error) {
 		return false, nil
 	}
 	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
-		return !a.owns(r) && confOf(r).IPMasq && !isSingle(r) && hasPrefix(r.IPs, p)
+		c := confOf(r)
+		return !a.owns(r) && c.IPMasq && !c.single && hasPrefix(r.IPs, p)
 	})
 }
 

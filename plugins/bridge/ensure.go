@@ -183,7 +183,7 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 			return nil, err
 		}
 		gw := link.AddrOf(ip.Gateway)
-		if gw.IsValid() && gw.IsUnspecified() {
+		if gw.IsUnspecified() {
 			continue
 		}
 		if !gw.IsValid() {

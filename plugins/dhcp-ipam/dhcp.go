@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -164,9 +163,12 @@ func status(_ context.Context, _ *plugin.Call, conf Config) error {
 // those of our daemon, which has them on disk.
 func gc(ctx context.Context, c *plugin.Call, conf Config) error {
 	all, err := LeasesOf(conf.Socket()).holders(c.Conf.Name)
-	living := c.Living() // after the leases: whoever has one has a record by now
+	living := map[plugin.Attachment]bool{}
+	for _, a := range c.Living() { // after the leases: whoever has one has a record by now
+		living[a] = true
+	}
 	for _, h := range all {
-		if !slices.Contains(living, plugin.Attachment{ContainerID: h.ContainerID, IfName: h.IfName}) {
+		if !living[plugin.Attachment{ContainerID: h.ContainerID, IfName: h.IfName}] {
 			release(ctx, c, conf, CmdArgs{ContainerID: h.ContainerID, IfName: h.IfName, Netns: h.Netns, StdinData: c.Stdin})
 		}
 	}
