@@ -23,6 +23,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/undo"
 )
 
 // Attachment is whom to masquerade. Its record (of plugin bridge or ptp) must be
@@ -97,6 +98,18 @@ func (a Attachment) hasExceptions(c *nft.Conn) bool {
 // locked runs fn with a socket and under the network's lock.
 func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 	return nft.Shared{Dir: a.Journal, What: "masquerade of " + a.Network, Gate: a.Gate}.Locked(ctx, fn)
+}
+
+// Settle masquerades the attachment where on says so, or else exempts it from the
+// rule of its network. steps takes that back.
+func Settle(ctx context.Context, a Attachment, on bool, steps *undo.Stack) error { //nolint:revive // what ipMasq says
+	settle := Exempt
+	if on {
+		settle = Add
+	}
+	takeBack, err := settle(ctx, a)
+	steps.Push("remove masquerading", takeBack)
+	return err
 }
 
 // Add masquerades the attachment. undo takes that back.

@@ -112,13 +112,17 @@ func AppendRoute(r Route) *Message {
 	return r.message("append route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
 }
 
+// SamePlace reports whether both are hops to one destination.
+func (r Route) SamePlace(o Route) bool {
+	return o.Table == r.Table && o.Dst == r.Dst && o.Priority == r.Priority
+}
+
 // Hops returns the requests that add the routes: the first to a destination by
 // add, the others to it as further hops.
 func Hops(routes []Route, add func(Route) *Message) []*Message {
 	all := make([]*Message, 0, len(routes))
 	for i, r := range routes {
-		same := func(o Route) bool { return o.Table == r.Table && o.Dst == r.Dst && o.Priority == r.Priority }
-		if slices.ContainsFunc(routes[:i], same) {
+		if slices.ContainsFunc(routes[:i], r.SamePlace) {
 			all = append(all, AppendRoute(r))
 		} else {
 			all = append(all, add(r))

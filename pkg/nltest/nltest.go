@@ -136,6 +136,7 @@ func (b *Bed) SandboxIP(args ...string) (out string) {
 // At, from 1 on. It is a gate.Gate by its method Gate.
 type Faults struct {
 	At, Seen int
+	On       bool   // refuses all that come after it, too
 	Err      error  // EIO where nil
 	What     string // the change that was refused, in words
 }
@@ -145,7 +146,7 @@ func (f *Faults) Hit() bool { return f.At > 0 && f.Seen >= f.At }
 
 // Gate counts one change and refuses the chosen one.
 func (f *Faults) Gate(what string) error {
-	if f.Seen++; f.Seen != f.At {
+	if f.Seen++; f.Seen != f.At && (!f.On || !f.Hit()) {
 		return nil
 	}
 	f.What = what

@@ -28,13 +28,7 @@ func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
 	if !a.conf.layer3 {
 		return nil
 	}
-	add := masq.Exempt
-	if a.conf.IPMasq {
-		add = masq.Add
-	}
-	takeBack, err := add(ctx, masq.Of(a.Call, a.conf.IPMasqBackend))
-	steps.Push("remove masquerading", takeBack)
-	return err
+	return masq.Settle(ctx, masq.Of(a.Call, a.conf.IPMasqBackend), a.conf.IPMasq, steps)
 }
 
 // port is the attachment's port of the bridge, as its record names it.

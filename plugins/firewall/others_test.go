@@ -279,13 +279,7 @@ func TestUndoFails(t *testing.T) {
 	w := newTown(t)
 	before := w.rules()
 	c := w.attach("a1", `,"ingressPolicy":"same-bridge"`)
-	changes := 0
-	c.Gate = func(string) error {
-		if changes++; changes > 1 {
-			return errors.New("refused")
-		}
-		return nil
-	}
+	c.Gate = (&nltest.Faults{At: 2, On: true}).Gate
 	w.Fails(plugin.Add, c, 999)
 	if w.rules() == before {
 		t.Fatal("nothing was left to be found")

@@ -454,13 +454,7 @@ func TestUndoFails(t *testing.T) {
 	w := newTown(t)
 	w.Must(plugin.Add, w.at(who{"other", "net1", "10.1.0.3"}, "nftables", `[{"hostPort":8081,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`))
 	c := w.at(who{"a", "net1", "10.1.0.2"}, "nftables", tcp8080)
-	changes := 0
-	c.Gate = func(string) error {
-		if changes++; changes > 1 {
-			return errors.New("refused")
-		}
-		return nil
-	}
+	c.Gate = (&nltest.Faults{At: 2, On: true}).Gate
 	w.Fails(plugin.Add, c, 999)
 	const element = `8080 comment "a eth0 net1"` // where it does not expire
 	if !strings.Contains(w.rules(), element) {

@@ -50,7 +50,7 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	if err := setUpHost(p, &conf, end{host, veth.Alias(key)}, hops); err != nil {
 		return nil, err
 	}
-	if err := masquerade(ctx, c, &conf, &steps); err != nil {
+	if err := masq.Settle(ctx, masq.Of(c, conf.IPMasqBackend), conf.IPMasq, &steps); err != nil {
 		return nil, err
 	}
 	if err := link.Configure(p, conf.setup(host, sandbox, res, hops)); err != nil {
@@ -71,18 +71,6 @@ func (c *config) setup(host, sandbox veth.End, res *current.Result, hops []hop) 
 		s.DAD = link.WaitDAD
 	}
 	return s
-}
-
-// masquerade gives the container the host's address beyond the network, or
-// exempts it from that.
-func masquerade(ctx context.Context, c *plugin.Call, conf *config, steps *undo.Stack) error {
-	add := masq.Exempt
-	if conf.IPMasq {
-		add = masq.Add
-	}
-	takeBack, err := add(ctx, masq.Of(c, conf.IPMasqBackend))
-	steps.Push("remove masquerading", takeBack)
-	return err
 }
 
 // remember puts into the attachment's record what it is made of.

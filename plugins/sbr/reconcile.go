@@ -47,7 +47,7 @@ func (st state) restore(rules []nl.Rule, routes []nl.Route) (all []*nl.Message) 
 	for _, r := range routes {
 		add, same := nl.ReplaceRoute, 0
 		for _, o := range st.Added {
-			if o.Table == r.Table && o.Dst == r.Dst && o.Priority == r.Priority {
+			if r.SamePlace(o) {
 				same++
 			}
 		}
