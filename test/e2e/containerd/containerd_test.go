@@ -3,12 +3,8 @@
 package containerd
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,35 +81,8 @@ func newNode(t *testing.T) node {
 	t.Cleanup(func() { _ = conn.Close() })
 	n := node{h, t, cri.NewRuntimeServiceClient(conn), h.Cgroup()}
 	n.start()
-	h.Write(h.Dir+"/image.tar", archive(t, h.Rootfs("rootfs")))
-	n.ctr("--namespace=k8s.io", "images", "import", h.Dir+"/image.tar")
+	n.ctr("--namespace=k8s.io", "images", "import", h.Image(image))
 	return n
-}
-
-// archive is the image as `docker save` writes it, with the file system in one
-// layer.
-func archive(t *testing.T, rootfs string) string {
-	t.Helper()
-	var layer, all bytes.Buffer
-	w := tar.NewWriter(&layer)
-	must(t, errors.Join(w.AddFS(os.DirFS(rootfs)), w.Close()))
-	type object map[string]any
-	conf, err := json.Marshal(object{
-		"architecture": "amd64", "os": "linux",
-		"config": object{"Cmd": []string{"/bin/peer", "serve", "80"}},
-		"rootfs": object{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
-	})
-	must(t, err)
-	manifest, err := json.Marshal([]object{{"Config": "config.json", "RepoTags": []string{image}, "Layers": []string{"layer.tar"}}})
-	must(t, err)
-	w = tar.NewWriter(&all)
-	for name, content := range map[string][]byte{"config.json": conf, "manifest.json": manifest, "layer.tar": layer.Bytes()} {
-		must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}))
-		_, err := w.Write(content)
-		must(t, err)
-	}
-	must(t, w.Close())
-	return all.String()
 }
 
 func must(t *testing.T, err error) {
