@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rule is a policy routing rule that sends what comes from Src to Table.
+// Rule is a policy routing rule that looks up Table for what comes from Src and
+// goes to Dst.
 type Rule struct {
 	Src      netip.Prefix // invalid: from anywhere
+	Dst      netip.Prefix // invalid: to anywhere; only read
 	Table    uint32
 	Priority uint32 // 0 when adding: before all others but the local table's
 	IPv6     bool
@@ -27,6 +29,9 @@ func (r Rule) String() string {
 	src := "all"
 	if r.Src.IsValid() {
 		src = r.Src.String()
+	}
+	if r.Dst.IsValid() {
+		src += " to " + r.Dst.String()
 	}
 	return fmt.Sprintf("from %s lookup %d", src, r.Table)
 }
@@ -108,6 +113,9 @@ func parseRule(b []byte) (Rule, error) {
 		case unix.FRA_SRC:
 			a, _ := netip.AddrFromSlice(d)
 			r.Src = netip.PrefixFrom(a, int(b[2]))
+		case unix.FRA_DST:
+			a, _ := netip.AddrFromSlice(d)
+			r.Dst = netip.PrefixFrom(a, int(b[1]))
 		case unix.FRA_TABLE:
 			r.Table = cmp.Or(u32(d), r.Table)
 		case unix.FRA_PRIORITY:

@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // Life is an attachment of an interface plugin, for the tests that all of those
@@ -150,15 +151,15 @@ func (l Life) lifecycle(t *testing.T, version string, stub *StubIPAM) {
 	}
 	l.reach(bed, neighbour, stub) // the first survives
 	checked := c.With(`"prevResult":` + a.Stdout)
-	if version >= "0.4.0" {
+	if semver.AtLeast(version, "0.4.0") {
 		bed.Must(plugin.Check, checked)
 	}
 	bed.Must(plugin.Del, checked)
 	bed.Must(plugin.Del, c)
-	if version >= "0.4.0" {
+	if semver.AtLeast(version, "0.4.0") {
 		bed.Fails(plugin.Check, checked, cnierr.CheckFailed)
 	}
-	if version >= "1.1.0" {
+	if semver.AtLeast(version, "1.1.0") {
 		bed.Must(plugin.Status, c)
 		bed.Must(plugin.GC, c.With(`"cni.dev/valid-attachments":[]`))
 	}

@@ -9,6 +9,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/fields"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // plainResult is a result of version 0.3.0 or later, its addresses still text.
@@ -46,11 +47,11 @@ func decodePlain(b []byte, version string) (res *current.Result, ok bool) {
 	if err == nil {
 		err = o.Into(&p)
 	}
-	if err != nil || p.CNIVersion != version || !atLeast(version, "0.3.0") || !slices.Contains(specVersions, version) ||
+	if err != nil || p.CNIVersion != version || !semver.AtLeast(version, "0.3.0") || !slices.Contains(specVersions, version) ||
 		slices.Contains(p.Interfaces, nil) || slices.Contains(p.IPs, nil) || slices.Contains(p.Routes, nil) {
 		return nil, false
 	}
-	if !atLeast(version, "1.0.0") {
+	if !semver.AtLeast(version, "1.0.0") {
 		for _, i := range p.Interfaces {
 			*i = current.Interface{Name: i.Name, Mac: i.Mac, Sandbox: i.Sandbox}
 		}
@@ -58,7 +59,7 @@ func decodePlain(b []byte, version string) (res *current.Result, ok bool) {
 	res = &current.Result{CNIVersion: newestSpec, Interfaces: p.Interfaces, DNS: p.DNS}
 	ok = true
 	for _, ip := range p.IPs {
-		ok = ok && (atLeast(version, "1.0.0") || len(ip.Version) == 0 || ip.Version[0] == '"')
+		ok = ok && (semver.AtLeast(version, "1.0.0") || len(ip.Version) == 0 || ip.Version[0] == '"')
 		c := &current.IPConfig{Interface: ip.Interface}
 		ok = setNet(&c.Address, ip.Address) && setIP(&c.Gateway, ip.Gateway) && ok
 		res.IPs = append(res.IPs, c)

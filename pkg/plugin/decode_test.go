@@ -10,6 +10,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // decodeByTypes reads a result by the types package alone.
@@ -30,7 +32,7 @@ func TestDecodeAsTypesPackage(t *testing.T) {
 		for _, v := range specVersions {
 			r, err := res.GetAsVersion(v)
 			if err != nil {
-				if v < "0.3.0" {
+				if !semver.AtLeast(v, "0.3.0") {
 					continue // it must have an address
 				}
 				t.Fatal(err)
@@ -39,7 +41,7 @@ func TestDecodeAsTypesPackage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := decodeByTypes(b, v); !compareDecoded(t, b, v) && err == nil && v >= "0.3.0" {
+			if _, err := decodeByTypes(b, v); !compareDecoded(t, b, v) && err == nil && semver.AtLeast(v, "0.3.0") {
 				t.Fatalf("%s: left to the types package", b)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/jsontext"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // encodePlain writes a result of version 0.3.0 or later as the types package
@@ -14,10 +15,10 @@ import (
 // than this: an entry that is null, an address that is none.
 func encodePlain(res *current.Result, version string) (b []byte, ok bool) {
 	e := encoder{object: jsontext.Sorted}
-	if !atLeast(version, "1.0.0") {
+	if !semver.AtLeast(version, "1.0.0") {
 		e = encoder{object: jsontext.Object, old: true}
 	}
-	if !atLeast(version, "0.3.0") || !e.sound(res) {
+	if !semver.AtLeast(version, "0.3.0") || !e.sound(res) {
 		return nil, false
 	}
 	return e.object(

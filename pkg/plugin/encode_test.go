@@ -9,6 +9,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // What is written without reflection is what the types package writes, byte for
@@ -20,7 +22,7 @@ func TestEncodeAsTypesPackage(t *testing.T) {
 		for _, v := range specVersions {
 			got, ok := encodePlain(res, v)
 			if !ok {
-				if v >= "0.3.0" {
+				if semver.AtLeast(v, "0.3.0") {
 					t.Fatalf("%+v: left to the types package", res)
 				}
 				continue

@@ -22,6 +22,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // Main runs the plugin that the process was started as, and exits.
@@ -251,7 +252,7 @@ func (c *Call) read(plug Plugin) error {
 			Details: fmt.Sprintf("config is %q, plugin supports %q", conf.CNIVersion, supported),
 		}
 	}
-	if oldest := oldestFor(c.Verb); !atLeast(conf.CNIVersion, oldest) {
+	if oldest := oldestFor(c.Verb); !semver.AtLeast(conf.CNIVersion, oldest) {
 		return &cnierr.Error{
 			Code: cnierr.IncompatibleVersion, Err: fmt.Errorf("config version does not allow %s", c.Verb),
 			Details: fmt.Sprintf("config is %q, %s needs %s", conf.CNIVersion, c.Verb, oldest),

@@ -10,6 +10,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 const indent = "    "
@@ -41,7 +42,7 @@ func encodeResult(c *Call, res *current.Result) ([]byte, error) {
 		res = &current.Result{}
 	}
 	res.CNIVersion = newestSpec
-	if !atLeast(c.Conf.CNIVersion, newestSpec) {
+	if !semver.AtLeast(c.Conf.CNIVersion, newestSpec) {
 		dropNewFields(res)
 	}
 	if b, ok := encodePlain(res, c.Conf.CNIVersion); ok {

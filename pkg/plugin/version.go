@@ -20,10 +20,6 @@ func since(oldest string) []string {
 	return specVersions
 }
 
-// atLeast reports whether spec version v is min or later. Both are among
-// specVersions, which compare as text.
-func atLeast(v, min string) bool { return v >= min }
-
 // versionOf finds the top-level "cniVersion" of a JSON object. It reads no more
 // than it must: VERSION is called for every plugin of every list at each load
 // of a runtime's configuration, and a JSON decoder would be a tenth of its cost.

@@ -11,6 +11,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 const both = `"ingressRate":8000000,"ingressBurst":800000,"egressRate":16000000,"egressBurst":1600000`
@@ -70,7 +71,7 @@ func TestLifecycle(t *testing.T) {
 				if got := bed.Snapshot(); got != shaped {
 					t.Errorf("a second ADD left\n%s\nwhere there was\n%s", got, shaped)
 				}
-				if version >= "0.4.0" {
+				if semver.AtLeast(version, "0.4.0") {
 					bed.Must(plugin.Check, c)
 				}
 				bed.Must(plugin.Del, c)

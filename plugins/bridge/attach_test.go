@@ -12,6 +12,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 func table(stub *nltest.StubIPAM) plugin.Table {
@@ -106,15 +107,15 @@ func lifecycle(t *testing.T, bed *nltest.Bed, c nltest.Call, stub *nltest.StubIP
 	}
 	pings(t, bed, stub) // the first survives
 	checked := with(c, `"prevResult":`+a.Stdout)
-	if version >= "0.4.0" {
+	if semver.AtLeast(version, "0.4.0") {
 		bed.Must(plugin.Check, checked)
 	}
 	bed.Must(plugin.Del, checked)
 	bed.Must(plugin.Del, c)
-	if version >= "0.4.0" {
+	if semver.AtLeast(version, "0.4.0") {
 		bed.Fails(plugin.Check, checked, cnierr.CheckFailed)
 	}
-	if version >= "1.1.0" {
+	if semver.AtLeast(version, "1.1.0") {
 		bed.Must(plugin.GC, with(c, `"cni.dev/valid-attachments":[]`))
 	}
 	if stub.Held != 0 {

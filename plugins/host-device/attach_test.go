@@ -19,6 +19,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // The device of these tests is one end of a veth pair; the other end, up1p, is
@@ -174,17 +175,17 @@ func lifecycle(t *testing.T, bed *nltest.Bed, c nltest.Call, version string) {
 	bed.Fails(plugin.Add, c, cnierr.AlreadyAttached)
 	pings(bed, a.Stdout) // the first survives
 	checked := with(c, `"prevResult":`+a.Stdout)
-	if version >= "0.4.0" {
+	if semver.AtLeast(version, "0.4.0") {
 		bed.Must(plugin.Check, checked)
 	}
 	bed.Must(plugin.Del, checked)
 	wantHome(t, bed, before)
 	bed.Must(plugin.Del, c)
 	wantHome(t, bed, before)
-	if version >= "0.4.0" {
+	if semver.AtLeast(version, "0.4.0") {
 		bed.Fails(plugin.Check, checked, cnierr.CheckFailed)
 	}
-	if version >= "1.1.0" {
+	if semver.AtLeast(version, "1.1.0") {
 		bed.Must(plugin.Status, c)
 		bed.Must(plugin.GC, with(c, `"cni.dev/valid-attachments":[]`))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // defaultDataDir is the reference's.
@@ -144,7 +145,7 @@ func (n *netConf) sets(version string) ([]rangeSet, error) {
 		}
 		ofFamily[s[0].Start.BitLen()]++
 	}
-	if (ofFamily[32] > 1 || ofFamily[128] > 1) && version < "0.3.0" {
+	if (ofFamily[32] > 1 || ofFamily[128] > 1) && !semver.AtLeast(version, "0.3.0") {
 		return nil, fmt.Errorf("CNI version %v does not support more than 1 address per family", version)
 	}
 	for i := range all {

@@ -9,6 +9,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 func call(version string) nltest.Call {
@@ -25,7 +26,7 @@ func TestLifecycle(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			bed := nltest.New(t)
 			c := call(version)
-			if version >= "0.4.0" {
+			if semver.AtLeast(version, "0.4.0") {
 				bed.Fails(plugin.Check, c, cnierr.CheckFailed)
 			}
 			for range 2 { // runtimes may call it again
@@ -34,7 +35,7 @@ func TestLifecycle(t *testing.T) {
 					t.Errorf("addresses %v", res.IPs)
 				}
 			}
-			if version >= "0.4.0" {
+			if semver.AtLeast(version, "0.4.0") {
 				bed.Must(plugin.Check, c)
 			}
 			bed.Must(plugin.Del, c)
@@ -44,7 +45,7 @@ func TestLifecycle(t *testing.T) {
 			if lo := bed.SandboxIP("link", "show", "lo"); !strings.Contains(lo, ",UP") {
 				t.Errorf("DEL took lo down: %s", lo)
 			}
-			if version >= "1.1.0" {
+			if semver.AtLeast(version, "1.1.0") {
 				bed.Must(plugin.GC, call(version))
 				bed.Must(plugin.Status, call(version))
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 
 func conf(version, keys string, ips ...string) string {
 	prev := fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[%s]}`, version, strings.Join(ips, ","))
-	if version < "1.0.0" {
+	if !semver.AtLeast(version, "1.0.0") {
 		for i, ip := range ips {
 			family := "4"
 			if strings.Contains(ip, "::") {
@@ -36,7 +37,7 @@ func conf(version, keys string, ips ...string) string {
 		}
 		prev = fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[%s]}`, version, strings.Join(ips, ","))
 	}
-	if version < "0.3.0" {
+	if !semver.AtLeast(version, "0.3.0") {
 		prev = fmt.Sprintf(`{"cniVersion":%q,"ip4":{"ip":"10.0.0.5/24","gateway":"10.0.0.1"}}`, version)
 	}
 	return fmt.Sprintf(`{"cniVersion":%q,"name":"net","type":"sbr",%s,"prevResult":%s}`, version, keys, prev)
@@ -138,7 +139,7 @@ func TestLifecycle(t *testing.T) {
 				if got := bed.Snapshot(); got != attached {
 					t.Errorf("a second ADD left\n%s\nwhere there was\n%s", got, attached)
 				}
-				if version >= "0.4.0" {
+				if semver.AtLeast(version, "0.4.0") {
 					bed.Must(plugin.Check, c)
 				}
 				bed.Must(plugin.Del, c)

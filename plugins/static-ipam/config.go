@@ -9,6 +9,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // config is what ADD hands out.
@@ -176,7 +177,7 @@ func checkCount(version string, all []address) error {
 			v4++
 		}
 	}
-	if version < "0.3.0" && (v4 > 1 || len(all)-v4 > 1) {
+	if !semver.AtLeast(version, "0.3.0") && (v4 > 1 || len(all)-v4 > 1) {
 		return cnierr.Config("CNI version %s does not support more than 1 address per family", version)
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 	"github.com/netcleat/netcleat/pkg/sysctl"
 )
 
@@ -27,7 +28,7 @@ const (
 
 // conf is a configuration with a prevResult as a main plugin leaves it.
 func conf(version, keys string) string {
-	if version < "0.3.0" {
+	if !semver.AtLeast(version, "0.3.0") {
 		return fmt.Sprintf(`{"cniVersion":%q,"name":"net","type":"tuning","dataDir":"DATADIR/tuning",%s,"prevResult":{"cniVersion":%q,"ip4":{"ip":"10.0.0.2/24"}}}`, version, keys, version)
 	}
 	return fmt.Sprintf(`{"cniVersion":%q,"name":"net","type":"tuning","dataDir":"DATADIR/tuning",%s,"prevResult":{"cniVersion":%q,"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01"},{"name":"eth0","mac":%q,"sandbox":"/run/netns/x"}]}}`, version, keys, version, original)
@@ -69,7 +70,7 @@ func TestLifecycle(t *testing.T) {
 
 			for range 2 { // the second must not take tuned values for original ones
 				res := bed.Must(plugin.Add, c)
-				if version >= "0.3.0" && (res.Interfaces[1].Mac != "c2:11:22:33:44:66" || res.Interfaces[0].Mac != "02:00:00:00:00:01") {
+				if semver.AtLeast(version, "0.3.0") && (res.Interfaces[1].Mac != "c2:11:22:33:44:66" || res.Interfaces[0].Mac != "02:00:00:00:00:01") {
 					t.Errorf("result %+v %+v", res.Interfaces[0], res.Interfaces[1])
 				}
 				if version == "1.1.0" && res.Interfaces[1].Mtu != 1400 {
@@ -85,7 +86,7 @@ func TestLifecycle(t *testing.T) {
 			if v := get(t, bed, "net/ipv4/conf/eth0/arp_filter"); v != "1" {
 				t.Errorf("arp_filter %s", v)
 			}
-			if version >= "0.4.0" {
+			if semver.AtLeast(version, "0.4.0") {
 				bed.Must(plugin.Check, c)
 			}
 			bed.Must(plugin.Del, c)

@@ -18,6 +18,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 func conf(version, keys string) string {
@@ -137,7 +138,7 @@ func TestLifecycle(t *testing.T) {
 					if got := snapshot(bed); got != attached {
 						t.Errorf("a second ADD left\n%s\nwhere there was\n%s", got, attached)
 					}
-					if version >= "0.4.0" {
+					if semver.AtLeast(version, "0.4.0") {
 						bed.Must(plugin.Check, c)
 					}
 					bed.Must(plugin.Del, c)

@@ -1,6 +1,10 @@
 package compat
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/netcleat/netcleat/pkg/semver"
+)
 
 const (
 	hostLocal4 = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
@@ -81,7 +85,7 @@ func (s story) in(version string) story {
 	s.name += " in " + version
 	for i := range s.steps {
 		s.steps[i].version = version
-		if s.steps[i].verb == "CHECK" && version < "0.4.0" { // which brought CHECK
+		if s.steps[i].verb == "CHECK" && !semver.AtLeast(version, "0.4.0") { // which brought CHECK
 			s.steps[i].works = false
 		}
 	}

@@ -98,7 +98,7 @@ func Subnets(conf json.RawMessage) (all []netip.Prefix) {
 	return all
 }
 
-// kernel asks for links, addresses and routes.
+// kernel asks for links, addresses, rules and routes.
 func kernel() (h host, err error) {
 	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
@@ -125,11 +125,36 @@ func kernel() (h host, err error) {
 		h.Local = append(h.Local, local{a.Prefix.Addr(), names[a.Index]})
 		h.hold(a.Prefix.Masked(), names[a.Index], fmt.Sprintf("address %s of %s", a.Prefix, names[a.Index]))
 	}
-	routes, err := c.Routes(unix.RT_TABLE_MAIN)
-	for _, r := range routes {
-		h.hold(r.Dst, names[r.Index], fmt.Sprintf("route %s by %s", r.Dst, cmp.Or(names[r.Index], "nothing")))
+	return h, h.routes(c, names)
+}
+
+// routes holds what the host routes, by the main table or any other that a rule
+// looks up: VPNs have tables of their own, which come before the main one.
+func (h *host) routes(c *nl.Conn, names map[int]string) error {
+	rules, err := c.Rules()
+	if err != nil {
+		return err
 	}
-	return h, err
+	used := map[uint32]bool{unix.RT_TABLE_MAIN: true}
+	for _, r := range rules {
+		used[r.Table] = true
+		if r.Dst.IsValid() {
+			h.hold(r.Dst.Masked(), "", fmt.Sprintf("rule %d: %s", r.Priority, r))
+		}
+	}
+	used[unix.RT_TABLE_LOCAL] = false // the host's addresses
+	routes, err := c.Routes(0)
+	for _, r := range routes {
+		if !used[r.Table] || r.Type == unix.RTN_THROW { // which leads back to the rules
+			continue
+		}
+		by := fmt.Sprintf("route %s by %s", r.Dst, cmp.Or(names[r.Index], "nothing"))
+		if r.Table != unix.RT_TABLE_MAIN {
+			by += fmt.Sprintf(" (table %d)", r.Table)
+		}
+		h.hold(r.Dst, names[r.Index], by)
+	}
+	return err
 }
 
 // defaultBits is the longest prefix of what stands for everything: VPNs have two

@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // suite are the plugins whose CHECK is known to change nothing.
@@ -84,7 +85,7 @@ func (x *exam) check(ctx context.Context, c conf) error {
 
 // checkable is the version to ask with: CHECK came with 0.4.0.
 func checkable(version string) string {
-	if slices.Contains([]string{"", "0.1.0", "0.2.0", "0.3.0", "0.3.1"}, version) {
+	if !semver.AtLeast(version, "0.4.0") {
 		return "1.0.0"
 	}
 	return version

@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/netcleat/netcleat/docs/schema"
+	"github.com/netcleat/netcleat/pkg/semver"
 )
 
 // list is a network: a list of plugins, or one plugin's configuration.
@@ -122,11 +123,11 @@ func (l *linter) head(n *list) {
 	switch {
 	case n.single && ext == ".conflist":
 		l.say(Error, n.document, n.root.at, `one plugin's configuration: a file called *.conflist has to have "plugins": [{…}]`)
-	case n.single && n.version >= "1.0.0":
+	case n.single && semver.AtLeast(n.version, "1.0.0"):
 		l.say(Warning, n.document, n.root.at, `one plugin's configuration: version 1.0.0 has only lists; put it into "plugins": [{…}] of a file called *.conflist`)
 	case !n.single && (ext == ".conf" || ext == ".json"):
 		l.say(Error, n.document, n.root.at, "a list of plugins: runtimes read it from files called *.conflist only")
-	case !n.single && n.version < "0.3.0" && len(n.plugins) > 1:
+	case !n.single && !semver.AtLeast(n.version, "0.3.0") && len(n.plugins) > 1:
 		l.say(Warning, n.document, n.root.at, "a list of plugins: results of cniVersion %s name no interface for the next plugin; want 0.3.0 or later", n.version)
 	}
 	if n.single {
@@ -171,7 +172,9 @@ func (l *linter) version(n *list) {
 		case e.kind != '"':
 			l.say(Error, n.document, e.at, "cniVersions: not a string")
 		case slices.Contains(versions, s):
-			n.version = max(n.version, s)
+			if semver.AtLeast(s, n.version) {
+				n.version = s
+			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/docs/schema"
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/semver"
 	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
@@ -145,7 +146,7 @@ type question struct {
 
 // refusal says why the plugin would refuse its configuration, if it would.
 func (l *linter) refusal(n *list, e *entry, q question) {
-	if q.parser.since > n.version {
+	if !semver.AtLeast(n.version, q.parser.since) {
 		l.say(Error, e.document, q.conf.at, "%s: speaks cniVersion %s and later, and the list's is %s", q.name, q.parser.since, n.version)
 	}
 	conf := e.conf.object()
