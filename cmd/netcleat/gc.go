@@ -13,16 +13,18 @@ func gcCommand() *cobra.Command {
 	o := collect.Options{Journal: journal.Default}
 	c := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove what is left of containers that are provably gone",
-		Long: `Remove what is left of attachments whose sandbox is provably gone, of all networks:
+		Short: "Remove what is left of containers that are provably dead",
+		Long: `Remove what is left of attachments that are provably dead, of all networks:
 links, addresses, rules, published ports and records. The plugins' own DEL does it,
 with the configuration that the attachment was made with.
 
-A sandbox is gone when its end of a veth pair is, when another namespace has got its
-number, or when no process, descriptor or mount on the machine holds it. That its path
-does not exist proves nothing. What cannot be proven is left, and named; so is all that
-the reference attached, of which there is no record. What libcni remembers is the
-runtime's, but for what netcleat network connect has attached, which is forgotten.`,
+An attachment is dead when its sandbox has ended, its end on the host no longer exists,
+and no process, descriptor or mount on the machine holds its namespace; or when it was
+made in an earlier boot. That its path does not exist proves nothing. What cannot be
+proven, or not be seen from here, is left and named with the command that removes it all
+the same (netcleat forget); so is all that the reference attached, of which there is no
+record. What libcni remembers is the runtime's, but for what netcleat network connect has
+attached, which is forgotten.`,
 		Example: `  netcleat gc --dry-run
   netcleat gc`,
 		Args: cobra.NoArgs,

@@ -20,6 +20,7 @@ func (r *Record) encode() []byte {
 		jsontext.Field{Key: "netns", Value: jsontext.String(r.Netns)},
 		jsontext.Field{Key: "netnsID", Value: encodeID(r.NetnsID)},
 		jsontext.Field{Key: "hostID", Value: encodeID(r.HostID)},
+		jsontext.Field{Key: "boot", Value: optionalUint(r.Boot)},
 		jsontext.Field{Key: "created", Value: jsontext.String(r.Created.Format(time.RFC3339Nano))},
 		jsontext.Field{Key: "args", Value: jsontext.Optional(r.Args)},
 		jsontext.Field{Key: "config", Value: jsontext.Value(r.Config)},
@@ -46,6 +47,14 @@ func (l Link) encode() jsontext.Value {
 		jsontext.Field{Key: "kind", Value: jsontext.Optional(l.Kind)},
 		jsontext.Field{Key: "parent", Value: jsontext.OptionalInt(l.Parent)},
 	)
+}
+
+// optionalUint leaves out 0.
+func optionalUint(n uint64) jsontext.Value {
+	if n == 0 {
+		return nil
+	}
+	return jsontext.Uint(n)
 }
 
 // yes leaves out what is not so.

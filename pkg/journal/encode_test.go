@@ -16,7 +16,7 @@ import (
 // field is set, so that one that encode forgets is seen.
 func TestEncode(t *testing.T) {
 	r := Record{
-		Version: 1, Key: Key{"net", "c\"1", "eth0", "bridge"}, Netns: "/run/netns/x", NetnsID: netns.ID{Dev: 4, Ino: 1 << 40, Cookie: 1<<64 - 1}, HostID: netns.ID{Dev: 4, Ino: 7},
+		Version: 1, Key: Key{"net", "c\"1", "eth0", "bridge"}, Netns: "/run/netns/x", NetnsID: netns.ID{Dev: 4, Ino: 1 << 40, Cookie: 1<<64 - 1}, HostID: netns.ID{Dev: 4, Ino: 7}, Boot: 1<<64 - 1,
 		Created: time.Now().UTC(), Args: "K=V", Config: json.RawMessage(`{"a":[1]}`), Links: []Link{{"veth0", 3, "02:00:00:00:00:01", true, "veth", 7}, {Name: "x"}},
 		IPs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16"), netip.MustParsePrefix("fd00::2/64")}, State: json.RawMessage(`{"b":null}`),
 	}

@@ -61,7 +61,10 @@ type Record struct {
 	NetnsID netns.ID `json:"netnsID"`
 	// HostID is the namespace that ADD ran in: links that are not the sandbox's
 	// are looked for there and nowhere else.
-	HostID  netns.ID  `json:"hostID"`
+	HostID netns.ID `json:"hostID"`
+	// Boot is boot.ID as ADD saw it: no namespace outlives a boot, but the record
+	// may, where its directory is on a disk. 0 is unknown.
+	Boot    uint64    `json:"boot,omitempty"`
 	Created time.Time `json:"created"`
 	// Args is CNI_ARGS, which names the pod.
 	Args string `json:"args,omitempty"`

@@ -1,12 +1,11 @@
 package lease
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/netcleat/netcleat/pkg/sha2"
+	"github.com/netcleat/netcleat/pkg/boot"
 )
 
 // Boot names one boot of one machine. Where part of it is 0, unknown, leases say
@@ -17,36 +16,10 @@ type Boot struct {
 	Machine uint64
 }
 
-// Where a boot's name comes from.
-const (
-	bootIDFile    = "/proc/sys/kernel/random/boot_id"
-	machineIDFile = "/etc/machine-id"
-)
-
 // ThisBoot returns the name of the running boot, as far as the system tells.
-func ThisBoot() Boot {
-	return Boot{ID: fingerprint(bootIDFile), Machine: fingerprint(machineIDFile)}
-}
+func ThisBoot() Boot { return Boot{ID: boot.ID(), Machine: boot.Machine()} }
 
 func (b Boot) known() bool { return b.ID != 0 && b.Machine != 0 }
-
-// fingerprint hashes what the file says, or is 0 where that is less than the 32
-// hex digits that both identities have.
-func fingerprint(path string) uint64 {
-	var buf [64]byte
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	n, err := unix.Read(fd, buf[:])
-	_ = unix.Close(fd) // nothing was written
-	text := bytes.TrimSpace(buf[:max(n, 0)])
-	if err != nil || len(text) < 32 {
-		return 0
-	}
-	sum := sha2.Sum256(text)
-	return binary.LittleEndian.Uint64(sum[:])
-}
 
 // tagName is the extended attribute of a lease file that says in which boot the
 // lease was taken:

@@ -8,6 +8,7 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -139,7 +140,7 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 	}
 	e.Found = journal.Nothing
 	e.Record = journal.Record{
-		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: sandbox, HostID: host, Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: sandbox, HostID: host, Boot: boot.ID(), Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
 	}
 	return cnierr.With(cnierr.IOFailure, e.Begin())
 }

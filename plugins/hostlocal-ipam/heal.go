@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/lease"
-	"github.com/netcleat/netcleat/pkg/netns"
-	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // heal reclaims the leases of attachments that are provably gone, once. It
@@ -24,23 +21,31 @@ func (a *allocation) heal() bool {
 	if err != nil {
 		a.call.Note("%v (leases of these attachments are kept)", err)
 	}
-	o, err := newObserver()
+	judge, err := evidence.New()
 	if err != nil {
 		a.call.Note("%v (no lease is reclaimed)", err)
 		return false
 	}
-	reclaimed := 0
+	f := funeral{judge: judge}
 	for _, r := range byAttachment(records) {
-		n, err := a.bury(o, r)
-		if err != nil {
+		if err := a.bury(&f, r); err != nil {
 			a.call.Note("lease of container %q interface %q: %v (kept)", r[0].ContainerID, r[0].IfName, err)
 		}
-		reclaimed += n
 	}
-	if err := errors.Join(o.blind, o.close()); err != nil {
-		a.call.Note("%v (leases are kept where nothing else proves the sandbox's end)", err)
+	if f.unknown > 0 {
+		a.call.Note("leases of %d attachments are kept, which may be dead: of %q: %s (`netcleat doctor` lists them, and says how to remove them)", f.unknown, f.one, f.why)
 	}
-	return reclaimed > 0
+	if err := judge.Close(); err != nil {
+		a.call.Note("%v", err)
+	}
+	return f.reclaimed > 0
+}
+
+// funeral counts what one heal has found.
+type funeral struct {
+	judge              *evidence.Judge
+	reclaimed, unknown int
+	one, why           string // of the unknown ones
 }
 
 // byAttachment groups the records that the plugins of a list keep of one
@@ -54,37 +59,37 @@ func byAttachment(records []journal.Record) map[lease.Owner][]journal.Record {
 	return all
 }
 
-// bury gives back what an attachment holds if it is dead, and returns how many
-// leases that were.
-func (a *allocation) bury(o *observer, records []journal.Record) (n int, err error) {
+// bury gives back what an attachment holds if it is dead.
+func (a *allocation) bury(f *funeral, records []journal.Record) error {
 	who := lease.Owner{ContainerID: records[0].ContainerID, IfName: records[0].IfName}
 	leases, err := a.store.Of(who)
 	if err != nil || len(leases) == 0 {
-		return 0, err
+		return err
 	}
-	dead, err := a.isDead(o, records)
+	dead, err := a.isDead(f, records)
 	if err != nil || !dead {
-		return 0, err
+		return err
 	}
 	for _, l := range leases {
 		if l.Owner != who {
 			continue // its other interfaces may hold that
 		}
 		if err := a.store.Give(l); err != nil {
-			return n, err
+			return err
 		}
-		a.call.Note("reclaimed %s: the sandbox of container %q is gone", l.Addr, who.ContainerID)
-		n++
+		a.call.Note("reclaimed %s: the sandbox of container %q no longer exists", l.Addr, who.ContainerID)
+		f.reclaimed++
 	}
-	return n, nil
+	return nil
 }
 
-// isDead reports whether all records say that the attachment is gone. While an
-// operation on it runs it is not. The lock is tried and not waited for: who holds
-// it may be waiting for the leases.
-func (a *allocation) isDead(o *observer, records []journal.Record) (bool, error) {
+// isDead judges an attachment by its records. While an operation on it runs it is
+// alive. The lock is tried and not waited for: who holds it may be waiting for the
+// leases.
+func (a *allocation) isDead(f *funeral, records []journal.Record) (bool, error) {
 	now, cancel := context.WithTimeout(context.Background(), 0)
 	defer cancel()
+	var all []journal.Record
 	for _, r := range records {
 		e, err := a.call.Journal.Open(now, r.Key)
 		if errors.Is(err, journal.ErrBusy) {
@@ -93,88 +98,14 @@ func (a *allocation) isDead(o *observer, records []journal.Record) (bool, error)
 		if err != nil {
 			return false, err
 		}
-		dead := e.Found != journal.Nothing && o.isDead(&e.Record)
-		if err := e.Close(); err != nil || !dead {
+		all = append(all, e.Record)
+		if err := e.Close(); err != nil || e.Found == journal.Nothing {
 			return false, err
 		}
 	}
-	return true, nil
-}
-
-// observer tells dead attachments from living ones. In doubt they live.
-type observer struct {
-	host  netns.ID // where this process can see links
-	conn  *nl.Conn
-	exist func(journal.Link) bool            // a link of the host
-	held  func() (map[uint64]bool, error)    // network namespaces that something holds
-	seen  map[uint64]bool                    // held, once it has been asked
-	blind error                              // why held does not know
-	at    func(path string) (netns.ID, bool) // the namespace at a path
-}
-
-func newObserver() (*observer, error) {
-	host, err := netns.Identify(netns.Own)
-	if err != nil {
-		return nil, err
+	v := f.judge.Of(all)
+	if v.State == evidence.Unknown {
+		f.unknown, f.one, f.why = f.unknown+1, all[0].ContainerID, v.Why
 	}
-	conn, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return nil, err
-	}
-	host.Cookie = netns.CookieOf(conn.Fd())
-	o := &observer{host: host, conn: conn, at: identify}
-	o.exist = o.linkExists
-	o.held = func() (map[uint64]bool, error) { return netns.Held("/proc") }
-	return o, nil
-}
-
-func (o *observer) close() error { return o.conn.Close() }
-
-func identify(path string) (netns.ID, bool) {
-	id, err := netns.Identify(path)
-	return id, err == nil
-}
-
-// isDead reports whether what the record speaks of is gone. A pair of veths dies
-// with the sandbox, and its end on the host can be seen from everywhere in the
-// host's network namespace; of other sandboxes nothing must be left that holds
-// them.
-func (o *observer) isDead(r *journal.Record) bool {
-	if id, ok := o.at(r.Netns); ok && id.Same(r.NetnsID) || r.NetnsID.Ino == 0 {
-		return false
-	}
-	if ends := hostEnds(r); len(ends) > 0 {
-		for _, l := range ends {
-			if !r.HostID.Same(o.host) || o.exist(l) {
-				return false
-			}
-		}
-		return true
-	}
-	if o.seen == nil && o.blind == nil {
-		o.seen, o.blind = o.held()
-	}
-	return len(o.seen) > 0 && !o.seen[r.NetnsID.Ino]
-}
-
-// hostEnds returns the veths on the host of plugins that make some: other links
-// do not die with the sandbox.
-func hostEnds(r *journal.Record) (ends []journal.Link) {
-	if r.Plugin != "bridge" && r.Plugin != "ptp" {
-		return nil
-	}
-	for _, l := range r.Links {
-		if !l.Sandbox && l.Index > 0 {
-			ends = append(ends, l)
-		}
-	}
-	return ends
-}
-
-// linkExists reports whether the host has a link of the name or the index: it
-// may have been renamed.
-func (o *observer) linkExists(l journal.Link) bool {
-	_, byName := o.conn.LinkByName(l.Name)
-	_, byIndex := o.conn.LinkByIndex(l.Index)
-	return !nl.NotFound(byName) || !nl.NotFound(byIndex)
+	return v.State == evidence.Dead, nil
 }

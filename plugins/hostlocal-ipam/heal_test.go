@@ -53,7 +53,7 @@ func TestDeadSandboxesAreReclaimed(t *testing.T) {
 		bed.Must(plugin.Add, call(id, small))
 	}
 	host := identity(t, bed, bed.Host)
-	gone := netns.ID{Dev: host.Dev, Ino: 1} // no namespace has this inode
+	gone := netns.ID{Dev: host.Dev, Ino: 1, Cookie: 1 << 62} // no namespace has this inode
 	bed.IP("link", "add", "veth-live", "type", "veth", "peer", "name", "veth-peer")
 	var index int
 	_, err := fmt.Sscanf(bed.IP("-o", "link", "show", "veth-live"), "%d:", &index)
@@ -84,7 +84,7 @@ func TestDeadSandboxesAreReclaimed(t *testing.T) {
 func TestInDoubtALeaseIsKept(t *testing.T) {
 	bed := nltest.New(t)
 	host := identity(t, bed, bed.Host)
-	gone := netns.ID{Dev: host.Dev, Ino: 1}
+	gone := netns.ID{Dev: host.Dev, Ino: 1, Cookie: 1 << 62}
 	elsewhere := identity(t, bed, bed.NewSandbox())
 	dead := []journal.Link{{Name: "veth-dead", Index: 999999}}
 	ids := []string{"other-host", "at-its-path", "no-namespace", "busy", "two-records"}
@@ -117,7 +117,7 @@ func TestRequestedAddressOfADeadSandbox(t *testing.T) {
 	if msg := bed.Fails(plugin.Add, k, 103); !strings.Contains(msg, `container "dead" interface "eth0" holds it`) {
 		t.Error(msg)
 	}
-	attached(t, bed, journal.Record{Key: key("dead", "ptp"), NetnsID: netns.ID{Dev: 1, Ino: 1}, HostID: host, Links: []journal.Link{{Name: "veth-dead", Index: 999999}}})
+	attached(t, bed, journal.Record{Key: key("dead", "ptp"), NetnsID: netns.ID{Dev: 1, Ino: 1, Cookie: 1 << 62}, HostID: host, Links: []journal.Link{{Name: "veth-dead", Index: 999999}}})
 	want(t, addrs(bed, k), "10.1.2.2/29 via 10.1.2.1")
 }
 

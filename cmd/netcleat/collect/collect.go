@@ -1,5 +1,5 @@
 // Package collect removes what is left of attachments whose sandboxes are
-// provably gone. In doubt an attachment stays, and is named.
+// provably dead. In doubt an attachment stays, and is named.
 package collect
 
 import (
@@ -12,6 +12,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
@@ -31,7 +32,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		err = fmt.Errorf("journal: %w", err)
 	}
-	judge, jerr := attached.NewJudge()
+	judge, jerr := evidence.New()
 	if jerr != nil {
 		return errors.Join(err, jerr)
 	}
@@ -43,14 +44,14 @@ func Run(ctx context.Context, o Options) error {
 	for _, a := range all {
 		progress.Step()
 		v := judge.Of(a.Records)
-		if v.State == attached.Gone && !judge.Here(a.Records) {
-			v = attached.Verdict{State: attached.Unproven, Why: "it was attached from another network namespace: netcleat gc has to run there"}
+		if v.State == evidence.Dead && !judge.Removable(a.Records) {
+			v = evidence.Verdict{State: evidence.Unknown, Why: "it was attached from another network namespace: netcleat gc has to run there"}
 		}
 		switch v.State {
-		case attached.Alive:
+		case evidence.Alive:
 			alive++
-		case attached.Unproven:
-			fmt.Fprintf(o.Out, "left %s: not provably gone: %s\n", a, v.Why)
+		case evidence.Unknown:
+			fmt.Fprintf(o.Out, "left %s: not provably dead: %s (%s)\n", a, v.Why, evidence.Forget(a.Network, a.ContainerID))
 			left++
 		default:
 			if err := o.bury(ctx, a); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
@@ -347,26 +348,30 @@ func TestJudge(t *testing.T) {
 	if err := errors.Join(own.Cookie(), own.Close()); err != nil {
 		t.Fatal(err)
 	}
+	j, err := evidence.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	id := attached.ConnectID(own.ID)
 	later := own.ID
 	later.Cookie++
 	elsewhere := netns.ID{Ino: 7, Cookie: 7}
-	holds := func() (map[uint64]bool, error) { return map[uint64]bool{own.ID.Ino: true}, nil }
-	blind := func() (map[uint64]bool, error) { return nil, netns.ErrBlind }
 	for name, c := range map[string]struct {
 		row  show.Row
-		held func() (map[uint64]bool, error)
-		want attached.State
+		want evidence.State
 	}{
-		"its path leads there":      {show.Row{Container: id, Netns: "/proc/self/ns/net"}, blind, attached.Alive},
-		"a later namespace":         {show.Row{Container: attached.ConnectID(later), Netns: "/proc/self/ns/net"}, blind, attached.Gone},
-		"held, and no path":         {show.Row{Container: id, Netns: "/no/such"}, holds, attached.Unproven},
-		"held by nobody":            {show.Row{Container: attached.ConnectID(elsewhere), Netns: "/no/such"}, holds, attached.Gone},
-		"the path is another's":     {show.Row{Container: attached.ConnectID(elsewhere), Netns: "/proc/self/ns/net"}, blind, attached.Unproven},
-		"nobody can see who has it": {show.Row{Container: id, Netns: "/no/such"}, blind, attached.Unproven},
-		"another boot":              {show.Row{Container: id[:len(id)-8] + "0badb007", Netns: "/proc/self/ns/net"}, blind, attached.Gone},
+		"its path leads there": {show.Row{Container: id, Netns: "/proc/self/ns/net"}, evidence.Alive},
+		"a later namespace":    {show.Row{Container: attached.ConnectID(later), Netns: "/proc/self/ns/net"}, evidence.Dead},
+		"held, and no path":    {show.Row{Container: id, Netns: "/no/such"}, evidence.Alive},
+		"another boot":         {show.Row{Container: id[:len(id)-8] + "0badb007", Netns: "/proc/self/ns/net"}, evidence.Dead},
+		"another namespace":    {show.Row{Container: attached.ConnectID(elsewhere), Netns: "/proc/self/ns/net"}, evidence.Dead},
 	} {
-		if v := judge(c.row, c.held); v.State != c.want {
+		if v := judge(j, c.row); v.State != c.want {
 			t.Errorf("%s: want %s, got %v", name, c.want, v)
 		}
 	}

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
-	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/evidence"
 )
 
 // Forget ends the connections of containers that are provably gone and of which
@@ -20,17 +19,20 @@ import (
 func Forget(ctx context.Context, o Options, w io.Writer) error {
 	rows, err := show.Rows(o.Places)
 	errs := []error{err}
-	held := sync.OnceValues(func() (map[uint64]bool, error) { return netns.Held("/proc") })
+	j, jerr := evidence.New()
+	if jerr != nil {
+		return errors.Join(err, jerr)
+	}
 	for _, r := range rows {
 		if _, _, ours := attached.Connected(r.Container); !ours || r.Recorded {
 			continue
 		}
-		v := judge(r, held)
+		v := judge(j, r)
 		switch v.State {
-		case attached.Alive:
+		case evidence.Alive:
 			continue
-		case attached.Unproven:
-			fmt.Fprintf(w, "left %s: not provably gone: %s\n", name(r), v.Why)
+		case evidence.Unknown:
+			fmt.Fprintf(w, "left %s: not provably dead: %s\n", name(r), v.Why)
 			continue
 		}
 		if err := o.forget(ctx, r); err != nil {
@@ -39,33 +41,17 @@ func Forget(ctx context.Context, o Options, w io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s %s: %s\n", map[bool]string{false: "forgot", true: "would forget"}[o.DryRun], name(r), v.Why)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, j.Close())...)
 }
 
 // judge says by the container's ID alone whether its namespace exists.
-func judge(r show.Row, held func() (map[uint64]bool, error)) attached.Verdict {
+func judge(j *evidence.Judge, r show.Row) evidence.Verdict {
 	was, thisBoot, _ := attached.Connected(r.Container)
 	if !thisBoot {
-		return attached.Verdict{State: attached.Gone, Why: "it was connected in another boot"}
+		return evidence.Verdict{State: evidence.Dead, Why: "it was connected in another boot"}
 	}
-	if ns, err := netns.Open(r.Netns); err == nil {
-		err = ns.Cookie()
-		_ = ns.Close() // was only looked at
-		switch {
-		case err == nil && attached.ConnectID(ns.ID) == r.Container:
-			return attached.Verdict{State: attached.Alive, Why: r.Netns}
-		case err == nil && ns.ID.Ino == was.Ino:
-			return attached.Verdict{State: attached.Gone, Why: r.Netns + " is a later namespace with the number of the sandbox's"}
-		}
-	}
-	all, err := held()
-	switch {
-	case err != nil:
-		return attached.Verdict{State: attached.Unproven, Why: err.Error()}
-	case all[was.Ino]:
-		return attached.Verdict{State: attached.Unproven, Why: fmt.Sprintf("something holds net:[%d]", was.Ino)}
-	}
-	return attached.Verdict{State: attached.Gone, Why: fmt.Sprintf("nothing holds the namespace net:[%d]", was.Ino)}
+	was.Dev = j.Host().Dev // one file system has all namespaces
+	return j.Sandbox(r.Netns, was)
 }
 
 func name(r show.Row) string { return r.Network + " " + r.Container + " " + r.Interface }

@@ -10,10 +10,10 @@ import (
 	"io/fs"
 	"slices"
 
-	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -165,7 +165,7 @@ func (x *exam) examine(ctx context.Context) (err error) {
 // here reports whether the attachment was made from this network namespace: from
 // another the host's part cannot be seen.
 func (x *exam) here() (bool, error) {
-	judge, err := attached.NewJudge()
+	judge, err := evidence.New()
 	if err != nil {
 		return false, err
 	}

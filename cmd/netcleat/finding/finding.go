@@ -2,7 +2,7 @@
 // the command that mends it.
 package finding
 
-import "strings"
+import "github.com/netcleat/netcleat/pkg/shell"
 
 // Level says how bad a finding is.
 type Level string
@@ -41,10 +41,4 @@ func (m Mend) String() string {
 }
 
 // Quote quotes a word for a shell where that needs it.
-func Quote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
+func Quote(s string) string { return shell.Quote(s) }

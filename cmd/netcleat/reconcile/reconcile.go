@@ -13,6 +13,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/masq"
@@ -52,7 +53,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		err = fmt.Errorf("journal: %w", err)
 	}
-	judge, jerr := attached.NewJudge()
+	judge, jerr := evidence.New()
 	if jerr != nil {
 		return errors.Join(err, jerr)
 	}
@@ -63,8 +64,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	restored, intact, skipped := 0, 0, 0
 	for _, a := range all {
 		progress.Step()
-		if v := judge.Of(a.Records); v.State == attached.Gone {
-			fmt.Fprintf(o.Out, "%s: skipped: the sandbox is gone: %s (netcleat gc removes what it left)\n", a, v.Why)
+		if v := judge.Of(a.Records); v.State == evidence.Dead {
+			fmt.Fprintf(o.Out, "%s: skipped: the sandbox no longer exists: %s (netcleat gc removes what it left)\n", a, v.Why)
 			skipped++
 			continue
 		}
@@ -99,7 +100,7 @@ func Missing(ctx context.Context, dir journal.Dir, all []attached.Attachment) (l
 
 // Missing is as the function of that name, and tells how far it is.
 func (o Options) Missing(ctx context.Context, all []attached.Attachment) (list map[string][]string, err error) {
-	judge, err := attached.NewJudge()
+	judge, err := evidence.New()
 	if err != nil {
 		return nil, err
 	}

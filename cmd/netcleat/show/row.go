@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -75,7 +76,7 @@ const (
 // observer looks at what rows speak of.
 type observer struct {
 	journal journal.Dir
-	judge   *attached.Judge
+	judge   *evidence.Judge
 	links   map[int]*nl.Link // the host's
 }
 
@@ -162,7 +163,7 @@ func newObserver(dir journal.Dir) (*observer, error) {
 	for _, l := range all {
 		o.links[l.Index] = l
 	}
-	o.judge, err = attached.NewJudge()
+	o.judge, err = evidence.New()
 	return o, err
 }
 
@@ -204,9 +205,9 @@ func (o *observer) look(r *Row) {
 func (o *observer) health(r *Row) string {
 	if r.Recorded {
 		switch o.judge.Of(r.attached.Records).State {
-		case attached.Gone:
+		case evidence.Dead:
 			return Dead
-		case attached.Unproven:
+		case evidence.Unknown:
 			return Unseen
 		}
 		if slices.ContainsFunc(r.attached.Records, func(rec journal.Record) bool { return o.journal.Leaving(rec.Key) }) {
