@@ -92,10 +92,12 @@ type Entry struct {
 	Record
 	// Found says what an earlier operation left.
 	Found Found
-	dir   Dir
-	lock  int    // the pending file; -1 where there is none
-	begun []byte // what the pending file holds
-	later bool   // a later version's record is kept, which this one does not understand
+	// Damaged says that there is a file, and that nothing can be read from it.
+	Damaged bool
+	dir     Dir
+	lock    int    // the pending file; -1 where there is none
+	begun   []byte // what the pending file holds
+	later   bool   // a later version's record is kept, which this one does not understand
 }
 
 // Found is what Open came upon.
@@ -150,6 +152,7 @@ func (e *Entry) load() error {
 			return fmt.Errorf("journal: %w", err)
 		}
 	}
+	e.Damaged = errors.Is(derr, errDamaged)
 	if derr == nil {
 		e.Record, e.Found = done, Done
 	}
@@ -412,20 +415,56 @@ func absent(err error) bool { return errors.Is(err, errEmpty) || errors.Is(err, 
 // Network returns the records of one network, pending ones included, without
 // locking them. What cannot be read is joined to the error; the rest is
 // returned all the same.
-func (d Dir) Network(name string) (all []Record, err error) {
+func (d Dir) Network(name string) ([]Record, error) {
+	all, bad, err := d.look(name)
+	errs := []error{err}
+	for _, b := range bad {
+		errs = append(errs, b.Err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// Readable returns the records of one network that can be read, as Network does.
+// A file that cannot be read is no error: it stops nobody but its owner.
+func (d Dir) Readable(name string) ([]Record, error) {
+	all, _, err := d.look(name)
+	return all, err
+}
+
+// Bad is a file among the records that cannot be read: damaged, or written by a
+// later version.
+type Bad struct {
+	Key  Key // as the file's name says; long names are cut
+	Path string
+	Err  error
+}
+
+// Damaged reports whether the file is nothing that a later version could read
+// either.
+func (b Bad) Damaged() bool { return errors.Is(b.Err, errDamaged) }
+
+// Bad returns the files of one network that cannot be read.
+func (d Dir) Bad(network string) ([]Bad, error) {
+	_, bad, err := d.look(network)
+	return bad, err
+}
+
+// look reads the records of one network.
+func (d Dir) look(network string) (all []Record, bad []Bad, err error) {
 	seen := map[string]bool{}
-	var errs []error
-	look := func(file string) bool {
-		base := strings.TrimSuffix(file, pendingSuffix)
-		if seen[base] || strings.HasSuffix(file, tempSuffix) || strings.HasSuffix(file, leavingSuffix) {
+	one := func(name string) bool {
+		base := strings.TrimSuffix(name, pendingSuffix)
+		key, is := keyOf(network, base)
+		if seen[base] || !is || strings.HasSuffix(name, tempSuffix) || strings.HasSuffix(name, leavingSuffix) {
 			return false
 		}
-		r, err := either(filepath.Join(d.network(name), base))
+		path := filepath.Join(d.network(network), base)
+		r, err := either(path)
 		switch {
 		case absent(err):
 			return false
 		case err != nil:
-			errs = append(errs, err)
+			bad = append(bad, Bad{key, path, err})
 		default:
 			all = append(all, r)
 		}
@@ -433,11 +472,21 @@ func (d Dir) Network(name string) (all []Record, err error) {
 		return false
 	}
 	for range 2 { // as Any does
-		if err := file.Names(d.network(name), look); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return all, errors.Join(append(errs, fmt.Errorf("journal: %w", err))...)
+		if err := file.Names(d.network(network), one); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return all, bad, fmt.Errorf("journal: %w", err)
 		}
 	}
-	return all, errors.Join(errs...)
+	return all, bad, nil
+}
+
+// keyOf returns what a record's file name says. Files with other names are none
+// of the journal's.
+func keyOf(network, name string) (k Key, is bool) {
+	w := strings.Split(name, ":")
+	if len(w) != 3 {
+		return k, false
+	}
+	return Key{Network: network, ContainerID: w[0], IfName: w[1], Plugin: w[2]}, true
 }
 
 // Any reports whether a record of the network matches, pending ones included but
@@ -462,12 +511,13 @@ func (d Dir) Any(network string, pick func(plugin string) bool, match func(Recor
 	return false, nil
 }
 
-// Knows reports whether anything but the operation on k that runs now is
-// remembered of k's network: then its records have not been lost.
-func (d Dir) Knows(k Key) (found bool) {
-	own := filepath.Base(d.path(k))
+// Remembers reports whether another plugin has a record of the attachment: then
+// the one that k's plugin has not was hardly lost.
+func (d Dir) Remembers(k Key) (found bool) {
+	own := d.path(k)
+	start := filepath.Base(own[:len(own)-len(k.Plugin)])
 	_ = file.Names(d.network(k.Network), func(name string) bool {
-		found = !strings.HasPrefix(name, own)
+		found = strings.HasPrefix(name, start) && !strings.HasPrefix(name, filepath.Base(own))
 		return found
 	}) // a directory that cannot be read knows nothing
 	return found

@@ -1,9 +1,13 @@
 package link
 
 import (
+	"fmt"
+	"net/netip"
+
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
@@ -29,6 +33,23 @@ func Record(e *journal.Entry, ips []*current.IPConfig, links ...journal.Link) {
 			e.IPs = append(e.IPs, p)
 		}
 	}
+}
+
+// AddrsOf returns the addresses that a result has for the sandbox's interface of
+// the name; one that names no interface is taken for that one's.
+func AddrsOf(res *current.Result, name string) (list []netip.Prefix, err error) {
+	for _, ip := range res.IPs {
+		if i := ip.Interface; i != nil && *i >= 0 && *i < len(res.Interfaces) &&
+			(res.Interfaces[*i].Name != name || res.Interfaces[*i].Sandbox == "") {
+			continue
+		}
+		p, err := PrefixOf(ip.Address)
+		if err != nil {
+			return nil, cnierr.Decode(fmt.Errorf("prevResult: %w", err))
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // InSandbox is the record of a link in the sandbox.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/iptables"
@@ -115,12 +116,14 @@ func (a Attachment) delTranslated(c *nft.Conn, tx *nft.Tx) (dropped []nft.Table,
 		if info == nil {
 			continue
 		}
-		keep, err := a.siblings()
+		keep, err := a.kept()
 		if err != nil {
 			return nil, err
 		}
 		dropped = append(dropped, t)
-		err = c.DropChain(tx, chain, nft.Chain{Table: t, Name: "POSTROUTING"}, func(r nft.RuleInfo) bool { return from(r, keep) })
+		err = c.DropChain(tx, chain, nft.Chain{Table: t, Name: "POSTROUTING"}, func(r nft.RuleInfo) bool {
+			return keep(func(p netip.Prefix) bool { return from(r, p) })
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -128,21 +131,42 @@ func (a Attachment) delTranslated(c *nft.Conn, tx *nft.Tx) (dropped []nft.Table,
 	return dropped, nil
 }
 
-func from(r nft.RuleInfo, addrs []netip.Prefix) bool {
-	return slices.ContainsFunc(addrs, func(p netip.Prefix) bool {
-		return slices.ContainsFunc(r.Values, func(v []byte) bool { return slices.Equal(v, p.Addr().AsSlice()) })
-	})
+func from(r nft.RuleInfo, p netip.Prefix) bool {
+	return slices.ContainsFunc(r.Values, func(v []byte) bool { return slices.Equal(v, p.Addr().AsSlice()) })
+}
+
+// kept returns which rules that enter the container's chain stay, by whether a
+// rule is from an address: those of its other interfaces, also where these have no
+// record.
+func (a Attachment) kept() (stays func(from func(netip.Prefix) bool) bool, err error) {
+	siblings, err := a.siblings()
+	if err != nil {
+		return nil, err
+	}
+	lost := sync.OnceValue(a.hasLostSibling)
+	return func(from func(netip.Prefix) bool) bool {
+		own := len(a.Addrs) == 0 || slices.ContainsFunc(a.Addrs, from)
+		return slices.ContainsFunc(siblings, from) || !own && lost()
+	}, nil
+}
+
+// hasLostSibling reports whether another interface of the container may run
+// without a record.
+func (a Attachment) hasLostSibling() bool {
+	lost, err := a.unrecorded()
+	start := a.aliasOf(plugin.Attachment{ContainerID: a.ContainerID}) // an alias without the interface's name
+	return err != nil || slices.ContainsFunc(lost, func(alias string) bool { return strings.HasPrefix(alias, start) })
 }
 
 // gcTranslated deletes the chains of the network's containers that are not
 // valid from iptables-nft's tables.
-func (a Attachment) gcTranslated(c *nft.Conn, tx *nft.Tx, valid []plugin.Attachment) error {
+func (a Attachment) gcTranslated(c *nft.Conn, tx *nft.Tx) error {
 	for _, t := range natTables {
 		rules, err := c.Rules(nft.Chain{Table: t, Name: "POSTROUTING"})
 		if err != nil {
 			return err
 		}
-		for _, chain := range a.stale(rules, valid) {
+		for _, chain := range a.stale(rules) {
 			if err := c.DropChain(tx, nft.Chain{Table: t, Name: chain}, nft.Chain{Table: t, Name: "POSTROUTING"}, nil); err != nil {
 				return err
 			}
@@ -153,11 +177,11 @@ func (a Attachment) gcTranslated(c *nft.Conn, tx *nft.Tx, valid []plugin.Attachm
 
 // stale returns the chains of the network's containers that are not valid, as
 // the comments of the rules that enter them say.
-func (a Attachment) stale(rules []nft.RuleInfo, valid []plugin.Attachment) (chains []string) {
+func (a Attachment) stale(rules []nft.RuleInfo) (chains []string) {
 	for _, r := range rules {
 		id, ours := strings.CutPrefix(r.Comment, fmt.Sprintf("name: %q id: ", a.Network))
 		id = strings.Trim(id, `"`)
-		live := slices.ContainsFunc(valid, func(v plugin.Attachment) bool { return v.ContainerID == id })
+		live := slices.ContainsFunc(a.living, func(v plugin.Attachment) bool { return v.ContainerID == id })
 		if ours && !live && r.Target == chainName(a.Network, id) && !slices.Contains(chains, r.Target) {
 			chains = append(chains, r.Target)
 		}
@@ -174,12 +198,12 @@ func (a Attachment) delLegacy(ctx context.Context) error {
 		if !iptables.HasChain(rules, chain) {
 			return nil
 		}
-		var keep []netip.Prefix
-		if keep, failed = a.siblings(); failed != nil {
+		keep, err := a.kept()
+		if failed = err; err != nil {
 			return nil
 		}
 		return iptables.DropChain(rules, chain, func(l iptables.Line) bool {
-			return slices.ContainsFunc(keep, func(p netip.Prefix) bool { return l.Has("-s", hostPrefix(p.Addr()).String()) })
+			return keep(func(p netip.Prefix) bool { return l.Has("-s", hostPrefix(p.Addr()).String()) })
 		})
 	})
 	return errors.Join(err, failed)
@@ -187,7 +211,7 @@ func (a Attachment) delLegacy(ctx context.Context) error {
 
 func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }
 
-func (a Attachment) gcLegacy(ctx context.Context, valid []plugin.Attachment) error {
+func (a Attachment) gcLegacy(ctx context.Context) error {
 	return a.eachLegacy(ctx, func(rules []iptables.Line) (script []string) {
 		var infos []nft.RuleInfo
 		for _, l := range rules {
@@ -195,7 +219,7 @@ func (a Attachment) gcLegacy(ctx context.Context, valid []plugin.Attachment) err
 				infos = append(infos, nft.RuleInfo{Comment: l.Value("--comment"), Target: l.Value("-j")})
 			}
 		}
-		for _, chain := range a.stale(infos, valid) {
+		for _, chain := range a.stale(infos) {
 			script = append(script, iptables.DropChain(rules, chain, nil)...)
 		}
 		return script

@@ -21,9 +21,11 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
+	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // Attachment is whom to masquerade. Its record (of plugin bridge or ptp) must be
@@ -39,15 +41,25 @@ type Attachment struct {
 	// Single masquerades only the addresses themselves: the host is not the
 	// prefix's gateway, so that machines that are no containers may have it, too.
 	Single bool
+
+	gc     bool                // the call is a GC: living says whose rules stay
+	living []plugin.Attachment // the valid ones
 }
 
-// Of is the call's attachment, with what its record says of it.
+// Of is the call's attachment, with what its record says of it; for DEL, where
+// there is none, with what the configuration and prevResult say.
 func Of(c *plugin.Call, backend *string) Attachment {
 	a := Attachment{
 		Gate: c.Gate, Journal: c.Journal, Network: c.Conf.Name, ContainerID: c.ContainerID, IfName: c.IfName, Backend: backend,
 	}
-	if c.Entry != nil {
+	switch {
+	case c.Entry != nil && (c.Verb != plugin.Del || len(c.Entry.IPs) > 0):
 		a.Addrs, a.Single = c.Entry.IPs, confOf(c.Entry.Record).single
+	case c.Verb == plugin.Del:
+		if prev, err := c.PrevResult(); err == nil && prev != nil {
+			a.Addrs, _ = link.AddrsOf(prev, c.IfName)
+		}
+		a.Single = confOf(journal.Record{Key: c.Key(c.Conf.Type), Config: c.Stdin}).single
 	}
 	return a
 }
@@ -231,8 +243,8 @@ func (a Attachment) hasChains(ctx context.Context) bool {
 // asked under the lock.
 func GC(ctx context.Context, a Attachment, living func() []plugin.Attachment) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
-		list := living()
-		return errors.Join(a.gcRules(ctx, c, list), a.gcLegacy(ctx, list))
+		a.gc, a.living = true, living()
+		return errors.Join(a.gcRules(ctx, c), a.gcLegacy(ctx))
 	})
 }
 
@@ -294,17 +306,49 @@ func (a Attachment) owns(r journal.Record) bool {
 }
 
 // needed reports whether another attachment of the network is masqueraded. One that
-// has no address yet will look for the rules itself.
+// has no address yet will look for the rules itself. Of one that runs without a
+// record nobody knows whether it is.
 func (a Attachment) needed() (bool, error) {
-	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
+	some, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
 		return !a.owns(r) && confOf(r).IPMasq && len(r.IPs) > 0
 	})
+	if some || err != nil {
+		return some, err
+	}
+	lost, err := a.unrecorded()
+	return len(lost) > 0, err
+}
+
+// unrecorded returns the network's other attachments that run without a record,
+// by their host ends' aliases. For GC, they are those of its list.
+func (a Attachment) unrecorded() ([]string, error) {
+	known := []journal.Key{{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}}
+	records, err := a.Journal.Readable(a.Network)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		if masquerades(r.Plugin) {
+			known = append(known, r.Key)
+		}
+	}
+	lost, err := veth.Unrecorded(a.Network, known)
+	if a.gc {
+		lost = slices.DeleteFunc(lost, func(alias string) bool {
+			return !slices.ContainsFunc(a.living, func(v plugin.Attachment) bool { return a.aliasOf(v) == alias })
+		})
+	}
+	return lost, err
+}
+
+func (a Attachment) aliasOf(v plugin.Attachment) string {
+	return veth.Alias(journal.Key{Network: a.Network, ContainerID: v.ContainerID, IfName: v.IfName})
 }
 
 // others returns the records of the network's other attachments that pick
 // selects, but not of those that go.
 func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, error) {
-	all, err := a.Journal.Network(a.Network)
+	all, err := a.Journal.Readable(a.Network)
 	var some []journal.Record
 	for _, r := range all {
 		if masquerades(r.Plugin) && !a.owns(r) && pick(r) && !a.Journal.Leaving(r.Key) {

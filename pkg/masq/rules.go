@@ -12,7 +12,6 @@ import (
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
-	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // The reference's table and chains, which its rules for single containers and
@@ -307,10 +306,15 @@ func (a Attachment) sharesPrefix(p netip.Prefix) (bool, error) {
 	if a.Single {
 		return false, nil
 	}
-	return a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
+	some, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
 		c := confOf(r)
 		return !a.owns(r) && c.IPMasq && !c.single && hasPrefix(r.IPs, p)
 	})
+	if some || err != nil || p.IsSingleIP() {
+		return some, err
+	}
+	lost, err := a.unrecorded()
+	return len(lost) > 0, err
 }
 
 // delNetwork deletes the network's chain and sets.
@@ -335,13 +339,13 @@ func (a Attachment) delNetwork(c *nft.Conn, tx *nft.Tx) error {
 
 // gcRules removes the reference's rules for the network's attachments that are
 // not valid.
-func (a Attachment) gcRules(ctx context.Context, c *nft.Conn, valid []plugin.Attachment) error {
+func (a Attachment) gcRules(ctx context.Context, c *nft.Conn) error {
 	net, alive := iptables.Hash(16, a.Network)+"-", map[string]bool{}
-	for _, v := range valid {
+	for _, v := range a.living {
 		alive[instance(a.Network, v.ContainerID, v.IfName)] = true
 	}
 	err := c.Update(ctx, "collect masquerading of "+a.Network, func(tx *nft.Tx) error {
-		if err := a.gcTranslated(c, tx, valid); err != nil {
+		if err := a.gcTranslated(c, tx); err != nil {
 			return err
 		}
 		return a.sweep(c, tx, func(r nft.RuleInfo) bool {

@@ -244,6 +244,27 @@ func (c *Conn) DeleteBare(ctx context.Context, t Table) error {
 // builtin are the names of iptables' own chains.
 var builtin = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
+// SetNames returns the names of the table's sets and maps.
+func (c *Conn) SetNames(t Table) (names []string, err error) {
+	m := query("list sets of "+t.String(), t.Family, unix.NFT_MSG_GETSET).String(unix.NFTA_SET_TABLE, t.Name)
+	m.Reply = func(b []byte) error {
+		table, name := "", ""
+		attrs(b, func(typ uint16, d []byte) {
+			switch typ {
+			case unix.NFTA_SET_TABLE:
+				table = text(d)
+			case unix.NFTA_SET_NAME:
+				name = text(d)
+			}
+		})
+		if table == t.Name {
+			names = append(names, name)
+		}
+		return nil
+	}
+	return names, c.dump(m, func() { names = nil })
+}
+
 // hasSets reports whether the table has any set.
 func (c *Conn) hasSets(t Table) (found bool, err error) {
 	m := query("list sets of "+t.String(), t.Family, unix.NFT_MSG_GETSET).String(unix.NFTA_SET_TABLE, t.Name)

@@ -166,6 +166,21 @@ func (c *Conn) Links() ([]*Link, error) {
 	return all, c.Dump(m, func() { all = nil })
 }
 
+// LinksOfKind returns the namespace's links of a kind, which the kernel picks. It
+// is for what happens once in a network's life: it looks at all links.
+func (c *Conn) LinksOfKind(kind string) (all []*Link, err error) {
+	m := LinkMessage("list links of kind "+kind, unix.RTM_GETLINK, 0, 0)
+	m.Uint32(unix.IFLA_EXT_MASK, skipStats).Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, kind).End()
+	m.Reply = func(b []byte) error {
+		l, err := ParseLink(b)
+		if err == nil && l.Kind == kind {
+			all = append(all, l)
+		}
+		return err
+	}
+	return all, c.Dump(m, func() { all = nil })
+}
+
 // NotFound reports whether err says that a link, address, route … is not there.
 func NotFound(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) ||

@@ -250,7 +250,7 @@ func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
 		return false, err
 	}
 	for _, n := range networks {
-		records, err := c.Journal.Network(n)
+		records, err := c.Journal.Readable(n)
 		if err != nil {
 			return false, err
 		}

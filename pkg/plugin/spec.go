@@ -273,9 +273,18 @@ func (s Spec[C]) gc(ctx context.Context, c *Call, conf C) error {
 	return errors.Join(append(errs, call(s.GC, ctx, c, conf))...)
 }
 
+// gcRecords is DEL of each attachment that has a record and is not valid, also
+// where the record cannot be read: then its file's name says whose it is.
 func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
-	records, err := c.Journal.Network(c.Conf.Name)
+	records, err := c.Journal.Readable(c.Conf.Name)
 	errs := []error{err}
+	bad, _ := c.Journal.Bad(c.Conf.Name) // err says it already
+	for _, b := range bad {
+		c.Note("%v (skipped)", b.Err)
+		if b.Damaged() && isIdentifier(b.Key.ContainerID) { // not cut
+			records = append(records, journal.Record{Key: b.Key})
+		}
+	}
 	valid := make(map[Attachment]bool, len(c.valid))
 	for _, a := range c.valid {
 		valid[a] = true
@@ -305,7 +314,7 @@ func (s Spec[C]) gcOne(ctx context.Context, c *Call, conf C) error {
 	if err != nil {
 		return err
 	}
-	if e.Found == journal.Nothing {
+	if e.Found == journal.Nothing && !e.Damaged {
 		return e.Close() // its DEL came first
 	}
 	c.Entry = e

@@ -195,11 +195,44 @@ func Delete(host *nl.Conn, k journal.Key) (found bool, err error) {
 	return false, nil
 }
 
+// maxAlias is the kernel's limit, in bytes, without the final zero.
+const maxAlias = 255
+
 // Alias says in words whose the host's end is, for people who type `ip link`.
-// It is cut where the kernel's 255 bytes do not hold it.
+// It is cut where the kernel does not hold it.
 func Alias(k journal.Key) string {
-	const limit = 255
-	return journal.Cut("netcleat "+k.Network+" "+k.ContainerID+" "+k.IfName, limit)
+	return journal.Cut(aliases(k.Network)+k.ContainerID+" "+k.IfName, maxAlias)
+}
+
+// aliases begins the aliases of a network's host ends.
+func aliases(network string) string { return "netcleat " + network + " " }
+
+// Unrecorded returns the aliases of the network's host ends on this host that
+// are of none of the known attachments: of containers that run though the journal
+// has lost them. Networks whose long names begin alike are taken for one.
+func Unrecorded(network string, known []journal.Key) (lost []string, err error) {
+	host, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, host.Close()) }()
+	links, err := host.LinksOfKind("veth")
+	if err != nil {
+		return nil, err
+	}
+	ours := map[string]bool{}
+	for _, k := range known {
+		ours[Alias(k)] = true
+	}
+	const hashed = 17 // what Cut ends a name with
+	start := aliases(network)
+	start = start[:min(len(start), maxAlias-hashed)]
+	for _, l := range links {
+		if strings.HasPrefix(l.Alias, start) && !ours[l.Alias] {
+			lost = append(lost, l.Alias)
+		}
+	}
+	return lost, nil
 }
 
 // DeleteEnd removes a pair that this call has just made.

@@ -156,7 +156,7 @@ func (j *job) restoreChain(ctx context.Context, c *nft.Conn, target netip.Prefix
 // siblings returns what the container's other interfaces on the network publish:
 // the chain is theirs, too.
 func (j *job) siblings() ([]*job, error) {
-	records, err := j.dir.Network(j.key.Network)
+	records, err := j.dir.Readable(j.key.Network)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", j.key.Network, err)
 	}
@@ -487,7 +487,7 @@ func (j *job) recordedConflict(c *nft.Conn) error {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
 	for _, n := range names {
-		records, err := j.dir.Network(n)
+		records, err := j.dir.Readable(n)
 		if err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}

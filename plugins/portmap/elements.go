@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 )
 
@@ -380,7 +381,8 @@ func (j *job) delOwnRanges(c *nft.Conn, tx *nft.Tx, set nft.Set) error {
 
 // delNetwork removes the whole table where no other network publishes; else it
 // has elements remove the attachment's own, and removes the network's chain where
-// no other attachment of it publishes.
+// no other attachment of it publishes. Neither the records nor the elements may
+// speak of one: records can be lost.
 func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group, elements func() error) error {
 	needed, err := j.networkNeeded()
 	if err != nil {
@@ -389,11 +391,18 @@ func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group, elements func() error
 	if needed {
 		return elements()
 	}
+	others, err := j.others(c, g.layout)
+	if err != nil {
+		return err
+	}
+	if others.siblings {
+		return elements()
+	}
 	last, err := j.lastOf(c, g.layout)
 	if err != nil {
 		return err
 	}
-	if last {
+	if last && !others.strangers {
 		tx.DeleteTable(g.table)
 		return nil
 	}
@@ -406,6 +415,63 @@ func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group, elements func() error
 		return err
 	}
 	return errors.Join(c.DropChain(tx, chain, g.chain(networks), nil), j.delGroup(c, tx, g))
+}
+
+// others are who has elements beside those that are about to go.
+type others struct {
+	siblings  bool // of the same network
+	strangers bool // of other networks
+	nearby    bool // at addresses of the container's own subnet
+}
+
+// others looks at all elements of one family. It is for the last attachment of a
+// network that has a record: with many elements it takes time.
+func (j *job) others(c *nft.Conn, l layout) (found others, err error) {
+	sets, err := l.existing(c)
+	if err != nil {
+		return found, err
+	}
+	for _, set := range sets {
+		elems, err := c.Elements(set)
+		if err != nil {
+			return found, err
+		}
+		for _, e := range elems {
+			o := ownerOf(e.Comment)
+			if e.Comment == "" || e.Expires || j.goes(o) {
+				continue
+			}
+			if o.network == journal.Cut(j.key.Network, networkRoom) {
+				found.siblings = true
+			} else {
+				found.strangers = true
+			}
+			found.nearby = found.nearby || j.isNear(e.Data)
+		}
+	}
+	return found, nil
+}
+
+// goes reports whether an owner's elements are about to go: the attachment's own,
+// or those that a GC names.
+func (j *job) goes(o owner) bool {
+	if j.stale != nil {
+		return j.stale(o)
+	}
+	return o == ownerOf(j.owner())
+}
+
+// isNear reports whether the address that an element's data begins with is of one
+// of the container's subnets.
+func (j *job) isNear(data []byte) bool {
+	return slices.ContainsFunc(j.Targets, func(p netip.Prefix) bool {
+		n := p.Addr().BitLen() / 8
+		if len(data) < n {
+			return false
+		}
+		a, ok := netip.AddrFromSlice(data[:n])
+		return ok && p.Contains(a)
+	})
 }
 
 // lastOf reports whether the table has no other network, and nothing of the

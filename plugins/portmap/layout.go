@@ -116,6 +116,18 @@ func (g group) ranges(p proto) nft.Set {
 
 var protos = []proto{tcp, udp, sctp}
 
+// existing returns the maps of all groups that there are.
+func (l layout) existing(c *nft.Conn) (sets []nft.Set, err error) {
+	names, err := c.SetNames(l.table)
+	for _, name := range names {
+		interval := strings.HasPrefix(name, "ranges_")
+		if interval || strings.HasPrefix(name, "ports") {
+			sets = append(sets, nft.Set{Table: l.table, Name: name, Interval: interval})
+		}
+	}
+	return sets, err
+}
+
 func (g group) sets() []nft.Set {
 	return []nft.Set{g.ports(), g.anywhere(), g.ranges(tcp), g.ranges(udp), g.ranges(sctp)}
 }

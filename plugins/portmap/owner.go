@@ -1,11 +1,14 @@
 package portmap
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/nft"
 )
 
 // An element's comment names its owner: container, interface and network, of
@@ -100,6 +103,36 @@ func (j *job) localnetNeeded() (bool, error) {
 		needed = needed && (p.Localnet == "" || p.Localnet == j.Localnet)
 	}
 	return needed, err
+}
+
+// leaveLocalnet has the kernel no longer route packets from 127.0.0.1 to the
+// container's network, where nobody else needs that. It comes before the guard
+// goes.
+func (j *job) leaveLocalnet(ctx context.Context, c *nft.Conn) error {
+	if j.Localnet == "" {
+		return nil
+	}
+	needed, err := j.localnetNeeded()
+	if err == nil && !needed {
+		needed, err = j.localnetSeen(ctx, c)
+	}
+	if err != nil || needed {
+		return err
+	}
+	return j.unrouteLocalnet()
+}
+
+// localnetSeen reports whether the kernel has published ports of others near the
+// container, of which no record speaks.
+func (j *job) localnetSeen(ctx context.Context, c *nft.Conn) (bool, error) {
+	if c.Available() {
+		found, err := j.others(c, layoutOf(false))
+		if err != nil || found.siblings || found.nearby {
+			return true, err
+		}
+	}
+	ids, err := j.commented(ctx, c)
+	return slices.ContainsFunc(ids, func(id string) bool { return id != j.key.ContainerID }), err
 }
 
 // String returns the mapping's host side as people write it.

@@ -60,6 +60,7 @@ type job struct {
 	dir     journal.Dir
 	gate    gate.Gate
 	replace bool
+	stale   func(owner) bool // GC: whose elements go; nil is the attachment's own
 	note    func(format string, args ...any)
 }
 
@@ -105,16 +106,9 @@ func jobOf(c *plugin.Call, conf config) *job {
 // targets returns the first address of each family that the container's
 // interface has.
 func targets(prev *current.Result, ifName string) (list []netip.Prefix, err error) {
+	addrs, err := link.AddrsOf(prev, ifName)
 	var seen [2]bool
-	for _, ip := range prev.IPs {
-		if i := ip.Interface; i != nil && *i >= 0 && *i < len(prev.Interfaces) &&
-			(prev.Interfaces[*i].Name != ifName || prev.Interfaces[*i].Sandbox == "") {
-			continue
-		}
-		p, err := link.PrefixOf(ip.Address)
-		if err != nil {
-			return nil, cnierr.Decode(fmt.Errorf("prevResult: %w", err))
-		}
+	for _, p := range addrs {
 		family := 0
 		if p.Addr().Is6() {
 			family = 1
@@ -124,7 +118,7 @@ func targets(prev *current.Result, ifName string) (list []netip.Prefix, err erro
 		}
 		seen[family] = true
 	}
-	return list, nil
+	return list, err
 }
 
 // publish makes the rules, after it has written down in e what they are. Nobody
@@ -213,7 +207,7 @@ func recorded(c *plugin.Call) (*job, error) {
 	return j, nil
 }
 
-func del(ctx context.Context, c *plugin.Call, _ config) error {
+func del(ctx context.Context, c *plugin.Call, conf config) error {
 	j, err := recorded(c)
 	if err != nil {
 		c.Note("portmap: %v (removing without it)", err)
@@ -221,12 +215,14 @@ func del(ctx context.Context, c *plugin.Call, _ config) error {
 	if len(j.Targets) > 0 {
 		return j.unpublish(ctx)
 	}
-	// It was attached by the reference, or never.
+	// It was attached by the reference, or never, or its record is lost. Then the
+	// configuration may say what it has published, and prevResult at which address.
+	j.publication = jobOf(c, conf).publication
 	prev, err := c.PrevResult()
 	if err == nil && prev != nil {
 		j.Targets, _ = targets(prev, c.IfName)
 	}
-	return j.unpublishReference(ctx)
+	return j.unpublishUnrecorded(ctx, len(conf.Mappings) > 0 || !c.Journal.Remembers(j.key))
 }
 
 // unpublish removes what the publication consists of.
@@ -236,10 +232,7 @@ func (j *job) unpublish(ctx context.Context) error {
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}
-		needed, err := j.localnetNeeded()
-		if err == nil && !needed {
-			err = j.unrouteLocalnet() // before the guard goes
-		}
+		err := j.leaveLocalnet(ctx, c)
 		if j.Backend == iptables.IPTables {
 			return errors.Join(err, j.delChains(ctx, c))
 		}

@@ -13,24 +13,62 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
-// unpublishReference removes what the reference has left for the attachment, and
-// where the network's records are lost elements of ours that none speaks of any
-// more. Where only this attachment's is lost they are left to GC: to find them
-// all elements have to be looked at.
-func (j *job) unpublishReference(ctx context.Context) error {
-	return j.locked(ctx, func(c *nft.Conn) error {
+// unpublishUnrecorded removes what the reference has left for the attachment, and
+// what is ours of it by the kernel's comments. For the latter all elements have to
+// be looked at: search says whether there is a reason to.
+func (j *job) unpublishUnrecorded(ctx context.Context, search bool) error { //nolint:revive // what is known of the attachment
+	err := j.locked(ctx, func(c *nft.Conn) error {
 		c.Deleting()
+		if err := j.delLostLocalnet(ctx, c, search); err != nil {
+			return err
+		}
 		if !c.Available() {
 			return j.delLegacy(ctx)
 		}
-		return errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx), j.delRules(ctx, c))
+		return errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx), j.delRules(ctx, c, search))
 	})
+	j.flushTargets()
+	return err
+}
+
+// delLostLocalnet ends route_localnet where this suite has made it: where the
+// attachment has elements, or there is the guard that comes with it.
+func (j *job) delLostLocalnet(ctx context.Context, c *nft.Conn, search bool) error { //nolint:revive // as above
+	if !search || len(j.Mappings) == 0 {
+		return nil
+	}
+	if err := j.findLocalnet(); err != nil || j.Localnet == "" {
+		return err
+	}
+	ours := false
+	if c.Available() {
+		info, err := c.GetChain(layoutOf(false).guard())
+		if err != nil && !nft.Missing(err) {
+			return err
+		}
+		ours = info != nil
+	}
+	for _, legacy := range []bool{false, true} {
+		tool := iptables.Tool{Legacy: legacy}
+		if ours || legacy && !tool.Loaded("raw") || !legacy && !c.Available() {
+			continue
+		}
+		t, err := j.look(ctx, c, tool)
+		if err != nil {
+			return err
+		}
+		ours = t.guarded
+	}
+	if !ours {
+		return nil
+	}
+	return j.leaveLocalnet(ctx, c)
 }
 
 // delRules removes the reference's rules in its nftables tables. They name the
 // container, not its network: with a known address only those to that are this
 // attachment's.
-func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
+func (j *job) delRules(ctx context.Context, c *nft.Conn, search bool) error { //nolint:revive // as above
 	for _, v6 := range []bool{false, true} {
 		l := layoutOf(v6)
 		there, err := c.HasTable(l.table)
@@ -41,10 +79,10 @@ func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 			continue
 		}
 		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			if err := j.delTheirs(c, tx, l); err != nil || j.dir.Knows(j.key) {
+			if err := j.delTheirs(c, tx, l); err != nil || !search || !tx.Empty() {
 				return err
 			}
-			return j.delStrays(c, tx, l)
+			return j.sweep(c, tx, l)
 		})
 		if err != nil {
 			return err
@@ -96,28 +134,24 @@ func (j *job) concerns(r nft.RuleInfo, v6 bool) bool {
 	return !known
 }
 
-// delStrays removes elements that are this attachment's by their comment, where
-// the network has a chain at all.
-func (j *job) delStrays(c *nft.Conn, tx *nft.Tx, l layout) error {
-	return j.sweep(c, tx, l, func(o owner) bool { return o == ownerOf(j.owner()) })
-}
-
-// sweep removes elements by what their comments say, and the network's chain
-// where it is not needed. The maps of conditions are left to their last user.
-func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout, stale func(owner) bool) error {
-	info, err := c.GetChain(l.network(j.key.Network))
-	if err != nil || info == nil {
+// sweep removes the elements of those that go, and the network's chain where it is
+// not needed.
+func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout) error {
+	elements := func() error {
+		sets, err := l.existing(c)
+		for _, set := range sets {
+			err = errors.Join(err, sweepSet(c, tx, set, j.goes))
+		}
 		return err
 	}
-	g := l.group(nil)
-	return j.delNetwork(c, tx, g, func() error {
-		for _, set := range g.sets() {
-			if err := sweepSet(c, tx, set, stale); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	info, err := c.GetChain(l.network(j.key.Network))
+	if err != nil {
+		return err
+	}
+	if info == nil {
+		return elements()
+	}
+	return j.delNetwork(c, tx, l.group(nil), elements)
 }
 
 func sweepSet(c *nft.Conn, tx *nft.Tx, set nft.Set, stale func(owner) bool) error {
@@ -187,11 +221,10 @@ func (j *job) gcElements(ctx context.Context, n *nft.Conn, living []plugin.Attac
 	for _, a := range living {
 		alive[ownerOf(comment(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName}))] = true
 	}
+	j.stale = func(o owner) bool { return o.network == journal.Cut(j.key.Network, networkRoom) && !alive[o] }
 	for _, v6 := range []bool{false, true} {
 		err := n.Update(ctx, "collect published ports of "+j.key.Network, func(tx *nft.Tx) error {
-			return j.sweep(n, tx, layoutOf(v6), func(o owner) bool {
-				return o.network == journal.Cut(j.key.Network, networkRoom) && !alive[o]
-			})
+			return j.sweep(n, tx, layoutOf(v6))
 		})
 		if err != nil {
 			return err
@@ -204,10 +237,11 @@ func (j *job) gcElements(ctx context.Context, n *nft.Conn, living []plugin.Attac
 // network's chain where nothing needs it.
 func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
 	j := &job{key: journal.Key{Network: network, Plugin: "portmap"}, dir: dir, gate: g, note: func(string, ...any) {}}
+	j.stale = func(o owner) bool { return o.network == journal.Cut(network, networkRoom) && !o.recorded(dir) }
 	return j.locked(ctx, func(n *nft.Conn) error {
 		for _, v6 := range []bool{false, true} {
 			err := n.Update(ctx, "collect published ports of "+network, func(tx *nft.Tx) error {
-				return j.collect(n, tx, layoutOf(v6))
+				return j.sweep(n, tx, layoutOf(v6))
 			})
 			if err != nil && !nft.Missing(err) {
 				return err
@@ -215,25 +249,6 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) 
 		}
 		return nil
 	})
-}
-
-// collect removes the elements of one family, also where the network's chain is
-// not there.
-func (j *job) collect(c *nft.Conn, tx *nft.Tx, l layout) error {
-	stale := func(o owner) bool { return o.network == journal.Cut(j.key.Network, networkRoom) && !o.recorded(j.dir) }
-	info, err := c.GetChain(l.network(j.key.Network))
-	if err != nil {
-		return err
-	}
-	if info != nil {
-		return j.sweep(c, tx, l, stale)
-	}
-	for _, set := range l.group(nil).sets() {
-		if err := sweepSet(c, tx, set, stale); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // commented returns the containers of the network that iptables has chains of,
