@@ -3,9 +3,11 @@ package portmap
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nft"
@@ -131,8 +133,46 @@ func (j *job) localnetSeen(ctx context.Context, c *nft.Conn) (bool, error) {
 			return true, err
 		}
 	}
-	ids, err := j.commented(ctx, c)
-	return slices.ContainsFunc(ids, func(id string) bool { return id != j.key.ContainerID }), err
+	for _, tool := range []iptables.Tool{{}, {Legacy: true}} {
+		some, err := anyOf(c, tool)
+		if err != nil {
+			return true, err
+		}
+		if !some {
+			continue
+		}
+		saved, err := tool.Save(ctx, "nat")
+		if err != nil || slices.ContainsFunc(iptables.Parse(saved), j.isNearby) {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// anyOf reports whether the tool's IPv4 tables have published ports: to read them
+// takes a process.
+func anyOf(c *nft.Conn, tool iptables.Tool) (bool, error) {
+	if tool.Legacy {
+		return tool.Loaded("nat"), nil
+	}
+	if !c.Available() {
+		return false, nil
+	}
+	info, err := c.GetChain(nft.Chain{Table: nft.Table{Family: nft.IPv4, Name: "nat"}, Name: dnatChain})
+	if nft.Missing(err) {
+		err = nil
+	}
+	return info != nil, err
+}
+
+// isNearby reports whether a rule leads to another container near this one.
+func (j *job) isNearby(l iptables.Line) bool {
+	to := l.Value("--to-destination")
+	ip, err := netip.ParseAddr(to)
+	if at, perr := netip.ParseAddrPort(to); perr == nil {
+		ip, err = at.Addr(), nil
+	}
+	return err == nil && isContainers(l.Chain) && l.Chain != j.chainName("DN") && j.isNear(ip.AsSlice())
 }
 
 // String returns the mapping's host side as people write it.

@@ -60,6 +60,7 @@ type job struct {
 	dir     journal.Dir
 	gate    gate.Gate
 	replace bool
+	search  bool             // DEL without a record: there is a reason to look at all elements
 	stale   func(owner) bool // GC: whose elements go; nil is the attachment's own
 	note    func(format string, args ...any)
 }
@@ -222,7 +223,8 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 	if err == nil && prev != nil {
 		j.Targets, _ = targets(prev, c.IfName)
 	}
-	return j.unpublishUnrecorded(ctx, len(conf.Mappings) > 0 || !c.Journal.Remembers(j.key))
+	j.search = len(conf.Mappings) > 0 || !c.Journal.Remembers(j.key)
+	return j.unpublishUnrecorded(ctx)
 }
 
 // unpublish removes what the publication consists of.

@@ -14,18 +14,17 @@ import (
 )
 
 // unpublishUnrecorded removes what the reference has left for the attachment, and
-// what is ours of it by the kernel's comments. For the latter all elements have to
-// be looked at: search says whether there is a reason to.
-func (j *job) unpublishUnrecorded(ctx context.Context, search bool) error { //nolint:revive // what is known of the attachment
+// what is ours of it by the kernel's comments.
+func (j *job) unpublishUnrecorded(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
 		c.Deleting()
-		if err := j.delLostLocalnet(ctx, c, search); err != nil {
+		if err := j.delLostLocalnet(ctx, c); err != nil {
 			return err
 		}
 		if !c.Available() {
 			return j.delLegacy(ctx)
 		}
-		return errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx), j.delRules(ctx, c, search))
+		return errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx), j.delRules(ctx, c))
 	})
 	j.flushTargets()
 	return err
@@ -33,8 +32,8 @@ func (j *job) unpublishUnrecorded(ctx context.Context, search bool) error { //no
 
 // delLostLocalnet ends route_localnet where this suite has made it: where the
 // attachment has elements, or there is the guard that comes with it.
-func (j *job) delLostLocalnet(ctx context.Context, c *nft.Conn, search bool) error { //nolint:revive // as above
-	if !search || len(j.Mappings) == 0 {
+func (j *job) delLostLocalnet(ctx context.Context, c *nft.Conn) error {
+	if !j.search || len(j.Mappings) == 0 {
 		return nil
 	}
 	if err := j.findLocalnet(); err != nil || j.Localnet == "" {
@@ -68,7 +67,7 @@ func (j *job) delLostLocalnet(ctx context.Context, c *nft.Conn, search bool) err
 // delRules removes the reference's rules in its nftables tables. They name the
 // container, not its network: with a known address only those to that are this
 // attachment's.
-func (j *job) delRules(ctx context.Context, c *nft.Conn, search bool) error { //nolint:revive // as above
+func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 	for _, v6 := range []bool{false, true} {
 		l := layoutOf(v6)
 		there, err := c.HasTable(l.table)
@@ -79,7 +78,7 @@ func (j *job) delRules(ctx context.Context, c *nft.Conn, search bool) error { //
 			continue
 		}
 		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			if err := j.delTheirs(c, tx, l); err != nil || !search || !tx.Empty() {
+			if err := j.delTheirs(c, tx, l); err != nil || !j.search || !tx.Empty() {
 				return err
 			}
 			return j.sweep(c, tx, l)

@@ -1,0 +1,152 @@
+package portmap_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcleat/netcleat/pkg/plugin"
+)
+
+func port(n string) string {
+	return `[{"hostPort":` + n + `,"containerPort":80,"protocol":"tcp"},` + `{"hostPort":` + n + `,"containerPort":53,"protocol":"udp","hostIP":"192.0.2.1"}]`
+}
+
+// TestLostJournal: the journal is emptied while containers run. DEL and GC remove
+// the ports of the container that they are about, and no others.
+func TestLostJournal(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		for _, verb := range []string{plugin.Del, plugin.GC} {
+			t.Run(backend+" "+verb, func(t *testing.T) {
+				w := newTown(t)
+				before := w.rules()
+				a, b, c := w.at(who{"a", "net1", "10.1.0.2"}, backend, port("8080")), w.at(who{"b", "net1", "10.1.0.3"}, backend, port("8081")), w.at(who{"c", "net2", "10.1.0.4"}, backend, port("8082"))
+				w.Must(plugin.Add, a)
+				w.Must(plugin.Add, b)
+				w.Must(plugin.Add, c)
+				if err := os.RemoveAll(string(w.Journal())); err != nil {
+					t.Fatal(err)
+				}
+				if verb == plugin.Del {
+					w.Must(plugin.Del, a)
+				}
+				gc := call(`{"cniVersion":"1.1.0","name":"net1","type":"portmap","cni.dev/valid-attachments":[{"containerID":"b","ifname":"eth0"}]}`)
+				w.Must(plugin.GC, gc)
+				w.published(t, "10.1.0.3", "10.1.0.4")
+				w.Must(plugin.Del, a)
+				w.Must(plugin.Del, b)
+				w.published(t, "10.1.0.4")
+				w.Must(plugin.Del, c)
+				if diff := cmp.Diff(before, w.rules()); diff != "" {
+					t.Errorf("left behind (-before +after):\n%s", diff)
+				}
+				w.localnet(t, "0")
+			})
+		}
+	}
+}
+
+// published requires that the addresses, and no others of a to c, are led to, and
+// that connections from 127.0.0.1 are.
+func (w *town) published(t *testing.T, want ...string) {
+	t.Helper()
+	var got []string
+	out := w.rules()
+	for _, ip := range []string{"10.1.0.2", "10.1.0.3", "10.1.0.4"} {
+		if strings.Contains(out, ip) {
+			got = append(got, ip)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("published (-want +got):\n%s\n%s", diff, out)
+	}
+	w.localnet(t, "1")
+}
+
+func (w *town) localnet(t *testing.T, want string) {
+	t.Helper()
+	if got := strings.TrimSpace(w.Run("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet")); got != want {
+		t.Errorf("route_localnet is %s, want %s", got, want)
+	}
+}
+
+// TestLostRecord: the record of one container is lost, empty or damaged. Its DEL
+// removes its ports, which would lead to the address's next owner, and only them;
+// so does the DEL of the others leave its ports.
+func TestLostRecord(t *testing.T) {
+	lose := map[string]func(string) error{
+		"lost":    os.Remove,
+		"empty":   func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"damaged": func(path string) error { return os.WriteFile(path, []byte(`{"version":1,"net`), 0o600) },
+		"later":   func(path string) error { return os.WriteFile(path, []byte(`{"version":9,"netnsID":"new"}`), 0o600) },
+	}
+	for _, backend := range []string{"nftables", "iptables"} {
+		for name, lose := range lose {
+			t.Run(backend+" "+name, func(t *testing.T) {
+				w := newTown(t)
+				before := w.rules()
+				a, b := w.at(who{"a", "net1", "10.1.0.2"}, backend, port("8080")), w.at(who{"b", "net1", "10.1.0.3"}, backend, port("8081"))
+				w.Must(plugin.Add, a)
+				w.Must(plugin.Add, b)
+				if err := lose(w.Dir + "/journal/net1/a:eth0:portmap"); err != nil {
+					t.Fatal(err)
+				}
+				w.Must(plugin.Del, b)
+				w.published(t, "10.1.0.2")
+				w.Must(plugin.Add, b)
+				w.published(t, "10.1.0.2", "10.1.0.3")
+				w.Must(plugin.Del, a)
+				w.published(t, "10.1.0.3")
+				w.Must(plugin.Del, b)
+				if name == "later" {
+					return // the record stays until somebody forgets it, and so do the tables
+				}
+				if diff := cmp.Diff(before, w.rules()); diff != "" {
+					t.Errorf("left behind (-before +after):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// TestDelWithoutPorts: a DEL that is told neither ports nor addresses finds what
+// its container has published by the comments.
+func TestDelWithoutPorts(t *testing.T) {
+	w := newTown(t)
+	a, b := w.at(who{"a", "net1", "10.1.0.2"}, "nftables", port("8080")), w.at(who{"b", "net1", "10.1.0.3"}, "nftables", port("8081"))
+	w.Must(plugin.Add, a)
+	w.Must(plugin.Add, b)
+	if err := os.Remove(w.Dir + "/journal/net1/a:eth0:portmap"); err != nil {
+		t.Fatal(err)
+	}
+	a.Conf = `{"cniVersion":"1.1.0","name":"net1","type":"portmap"}`
+	w.Must(plugin.Del, a)
+	w.published(t, "10.1.0.3")
+}
+
+// TestForeignRecord: a file that cannot be read stops no ADD, DEL or CHECK of
+// others, on its own network and on others.
+func TestForeignRecord(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		for _, name := range []string{"old:eth0:portmap", "10.99.0.2", "lock"} {
+			t.Run(backend+" "+name, func(t *testing.T) {
+				w := newTown(t)
+				if err := os.MkdirAll(w.Dir+"/journal/net1", 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(w.Dir+"/journal/net1/"+name, []byte("cccc\r\neth0"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				a, b := w.at(who{"a", "net1", "10.1.0.2"}, backend, port("8080")), w.at(who{"b", "net2", "10.1.0.3"}, backend, port("8081"))
+				w.Must(plugin.Add, a)
+				w.Must(plugin.Add, b)
+				w.Must(plugin.Check, a)
+				w.Must(plugin.Del, a)
+				w.published(t, "10.1.0.3")
+				w.Must(plugin.Del, b)
+			})
+		}
+	}
+}
