@@ -111,6 +111,7 @@ fmt: $(LINTER) ## Format the code
 install-deps: $(LINTER) $(VULNCHECK) ## Install what the tests need, and say what (Debian and Ubuntu, root)
 	@scripts/test-deps
 	@scripts/reference
+	@scripts/nerdctl
 
 $(LINTER):
 	@echo "build golangci-lint $(GOLANGCI) (a minute or three, once)"

@@ -160,13 +160,6 @@ func DNAT(f Family, addr, port Reg) Expr {
 // NoPort is no register.
 const NoPort Reg = ^Reg(0)
 
-// Match is a match of iptables, which iptables-nft has the kernel run as it is.
-func Match(name string, rev uint32, info []byte) Expr {
-	return Expr{"match", func(m *nl.Message) {
-		m.String(unix.NFTA_MATCH_NAME, name).Attr(unix.NFTA_MATCH_REV, be32(rev)).Attr(unix.NFTA_MATCH_INFO, info)
-	}}
-}
-
 // IfName compares an interface's name: key is unix.NFT_META_IIFNAME or
 // unix.NFT_META_OIFNAME.
 func IfName(key uint32, op Op, name string) []Expr {

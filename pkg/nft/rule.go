@@ -11,6 +11,7 @@ type Rule struct {
 	Chain   Chain
 	Exprs   []Expr
 	Comment string
+	Proto   uint8 // the protocol that iptables' matches are told of; 0 is none
 }
 
 // Append adds a rule at the end of its chain.
@@ -31,6 +32,11 @@ func (tx *Tx) rule(r Rule, flags uint16) {
 		m.End().End()
 	}
 	m.End()
+	if r.Proto != 0 {
+		m.Begin(unix.NFTA_RULE_COMPAT | unix.NLA_F_NESTED)
+		m.Attr(unix.NFTA_RULE_COMPAT_PROTO, be32(uint32(r.Proto))).Attr(unix.NFTA_RULE_COMPAT_FLAGS, be32(0))
+		m.End()
+	}
 	if r.Comment != "" {
 		m.Attr(unix.NFTA_RULE_USERDATA, comments(r.Comment))
 	}
@@ -44,6 +50,7 @@ type RuleInfo struct {
 	Target  string   // the chain that the rule jumps or goes to; "" is none
 	Ends    bool     // it accepts, drops or returns, or gives another source (iptables' SNAT): no later rule of the chain counts
 	Values  [][]byte // what its comparisons compare with
+	Ports   []uint16 // what iptables' multiport compares with
 	Loads   [][]byte // what it loads, such as the address that a translation leads to
 }
 
@@ -104,9 +111,7 @@ func (r *RuleInfo) expressions(list []byte) {
 		case "cmp":
 			r.Values = append(r.Values, cmpValue(data))
 		case "match":
-			if c := xtComment(data); c != "" {
-				r.Comment = c
-			}
+			r.match(data)
 		case "target":
 			r.Ends = r.Ends || xtTarget(data) == "SNAT"
 		}
@@ -147,31 +152,6 @@ func verdictChain(verdict []byte) (chain string) {
 		}
 	})
 	return chain
-}
-
-func xtTarget(target []byte) (name string) {
-	nl.Attrs(target, func(typ uint16, d []byte) {
-		if typ == unix.NFTA_TARGET_NAME {
-			name = text(d)
-		}
-	})
-	return name
-}
-
-func xtComment(match []byte) (c string) {
-	name, info := "", []byte(nil)
-	nl.Attrs(match, func(typ uint16, d []byte) {
-		switch typ {
-		case unix.NFTA_MATCH_NAME:
-			name = text(d)
-		case unix.NFTA_MATCH_INFO:
-			info = d
-		}
-	})
-	if name == "comment" {
-		return text(info)
-	}
-	return ""
 }
 
 // DropChain deletes a chain and the rules of parent that enter it, but for those

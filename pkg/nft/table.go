@@ -133,8 +133,9 @@ func (tx *Tx) FlushChain(c Chain) {
 // ChainInfo is what the kernel says of a chain.
 type ChainInfo struct {
 	Name   string
-	Hooked bool // a base chain
-	Drops  bool // a base chain whose policy is drop
+	Hooked bool   // a base chain
+	Drops  bool   // a base chain whose policy is drop
+	Uses   uint32 // the rules in it, and those that jump to it
 
 	num      uint32 // of a base chain
 	priority int32
@@ -193,6 +194,8 @@ func parseChain(b []byte) (p parsedChain) {
 					p.priority = int32(u32(d))
 				}
 			})
+		case unix.NFTA_CHAIN_USE:
+			p.Uses = u32(d)
 		case unix.NFTA_CHAIN_POLICY:
 			p.Drops = u32(d) == uint32(Drop)
 		}

@@ -396,7 +396,8 @@ func (j *job) delShared(ctx context.Context, c *nft.Conn, f nft.Family) error {
 	return errors.Join(c.DeleteBare(ctx, nat), c.DeleteBare(ctx, raw))
 }
 
-// dropShared deletes a shared chain with the rules that enter it.
+// dropShared deletes a shared chain with the rules that enter it. What nftables
+// has published keeps its markers there.
 func dropShared(c *nft.Conn, tx *nft.Tx, chain nft.Chain) error {
 	for _, hook := range []string{"PREROUTING", "OUTPUT", "POSTROUTING"} {
 		parent := nft.Chain{Table: chain.Table, Name: hook}
@@ -410,8 +411,20 @@ func dropShared(c *nft.Conn, tx *nft.Tx, chain nft.Chain) error {
 			}
 		}
 	}
-	tx.FlushChain(chain)
-	tx.DeleteChain(chain)
+	rules, err := c.Rules(chain)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(rules, isMarker) {
+		tx.FlushChain(chain)
+		tx.DeleteChain(chain)
+		return nil
+	}
+	for _, r := range rules {
+		if !isMarker(r) {
+			tx.DeleteRule(chain, r.Handle)
+		}
+	}
 	return nil
 }
 
@@ -504,7 +517,8 @@ func (j *job) recordedConflict(c *nft.Conn) error {
 func anyChains(c *nft.Conn) (bool, error) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		rules, err := c.Rules(nft.Chain{Table: nft.Table{Family: f, Name: "nat"}, Name: dnatChain})
-		if len(rules) > 0 || err != nil && !nft.Missing(err) {
+		publishes := func(r nft.RuleInfo) bool { return !isMarker(r) }
+		if slices.ContainsFunc(rules, publishes) || err != nil && !nft.Missing(err) {
 			return true, err
 		}
 	}

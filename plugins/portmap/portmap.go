@@ -141,6 +141,9 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 		steps.Push("unpublish ports", func() error { return j.unpublish(context.WithoutCancel(ctx)) })
 		return j.make(ctx, c)
 	})
+	if cnierr.Code(err) == cnierr.PortTaken {
+		j.markOthers(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -148,6 +151,7 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 		return err
 	}
 	j.flushStale()
+	j.mark(ctx)
 	return nil
 }
 
@@ -192,6 +196,9 @@ func (j *job) chooseBackend() error {
 	if j.MarkBit != defaultMarkBit && tool.Installed() {
 		backend = iptables.IPTables // nftables' tables have one bit for all
 	}
+	if backend == iptables.NFTables && j.marked() && unmarkable() {
+		backend, tool.Legacy = iptables.IPTables, iptables.Tool{Legacy: true}.Installed()
+	}
 	j.Backend, j.Legacy = backend, tool.Legacy
 	return c.Close()
 }
@@ -224,6 +231,7 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 		j.Targets, _ = targets(prev, c.IfName)
 	}
 	j.search = len(conf.Mappings) > 0 || !c.Journal.Remembers(j.key)
+	defer j.unmark(ctx)
 	return j.unpublishUnrecorded(ctx)
 }
 
@@ -241,6 +249,7 @@ func (j *job) unpublish(ctx context.Context) error {
 		return errors.Join(err, j.delElements(ctx, c))
 	})
 	j.flushTargets()
+	j.unmark(ctx)
 	return err
 }
 
@@ -266,6 +275,7 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if err := r.GetState(&j.publication); err != nil || len(j.Targets) == 0 {
 		return err
 	}
+	defer j.mark(ctx)
 	if j.check(ctx) == nil {
 		return nil
 	}

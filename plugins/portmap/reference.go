@@ -193,7 +193,7 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 			}
 			dead := *j
 			dead.key.ContainerID = id
-			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx))
+			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx), dead.dropOwnMarkers(ctx))
 		}
 		return errors.Join(append(errs, j.gcShared(ctx, n))...)
 	})
@@ -238,6 +238,9 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) 
 	j := &job{key: journal.Key{Network: network, Plugin: "portmap"}, dir: dir, gate: g, note: func(string, ...any) {}}
 	j.stale = func(o owner) bool { return o.network == journal.Cut(network, networkRoom) && !o.recorded(dir) }
 	return j.locked(ctx, func(n *nft.Conn) error {
+		if err := j.collectMarkers(ctx); err != nil {
+			return err
+		}
 		for _, v6 := range []bool{false, true} {
 			err := n.Update(ctx, "collect published ports of "+network, func(tx *nft.Tx) error {
 				return j.sweep(n, tx, layoutOf(v6))

@@ -230,6 +230,13 @@ func (e *exam) leakOf(m ruleset.Mark) (who string, _ *leak) {
 		return "container " + id + " of network " + network, &leak{proven: !e.hasEnd(k), fix: func(ctx context.Context) error {
 			return errors.Join(e.recordless(k), portmap.Collect(ctx, nil, e.Journal, network))
 		}}
+	case portmap.IsMarker(m.Place, m.Text) && id != "":
+		if e.remembers(id) {
+			return "", nil
+		}
+		return "container " + id + " of network " + network + " (markers for nerdctl)", &leak{proven: true, fix: func(ctx context.Context) error {
+			return portmap.Collect(ctx, nil, e.Journal, network)
+		}}
 	case m.Element && table == "cni_spoofcheck" && id != "":
 		port := strings.Trim(m.Text, `"`)
 		if e.remembers(id) || e.hasLink(port) {

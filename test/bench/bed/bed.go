@@ -23,6 +23,7 @@ type Setup struct {
 	Floor  string          // the one binary that is started instead of plugins
 	List   json.RawMessage // the network list
 	IfName string
+	IDs    string         // the containers' names: a format for two numbers
 	Kind   string         // what the floor makes: bridge, ptp, macvlan or, where it only starts, nothing
 	Nets   []netip.Prefix // the networks that List hands out addresses from
 	Ports  int            // published by each attachment
@@ -229,7 +230,7 @@ func (b *Bed) call(ask Ask, start execute) (Cost, error) {
 		return Cost{}, fmt.Errorf("slot %d: not prepared", ask.Slot)
 	}
 	if ask.Verb == "ADD" || a.id == "" {
-		a.id, a.result = fmt.Sprintf("bench-%d-%d", os.Getpid(), b.serial.Add(1)), nil
+		a.id, a.result = fmt.Sprintf(b.setup.IDs, os.Getpid(), b.serial.Add(1)), nil
 	}
 	return b.runner.run(ask.Verb, a, start)
 }

@@ -59,7 +59,10 @@ func (c Case) Setup(backend string) (bed.Setup, error) {
 	if err != nil {
 		return bed.Setup{}, err
 	}
-	s := bed.Setup{List: list, IfName: "eth0", Kind: c.Kind, Ports: c.Ports, Leases: c.Leases, Timed: c.Timed, Proof: c.Proof}
+	s := bed.Setup{List: list, IfName: "eth0", IDs: "bench-%d-%d", Kind: c.Kind, Ports: c.Ports, Leases: c.Leases, Timed: c.Timed, Proof: c.Proof}
+	if bytes.Contains(list, []byte(`"nerdctlID"`)) {
+		s.IDs = "default-%032x%032x" // as nerdctl makes them
+	}
 	if c.IfName != "" {
 		s.IfName = c.IfName
 	}

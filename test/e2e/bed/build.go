@@ -115,3 +115,22 @@ func (h *Host) Reference() string { return h.built.reference }
 
 // Cnitool is the runtime of the specification's authors.
 func (h *Host) Cnitool() string { return h.built.reference + "/cnitool" }
+
+// nerdctlOnce builds nerdctl, once: that takes minutes.
+var nerdctlOnce = sync.OnceValues(func() (string, error) {
+	repo, err := root()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(repo, "build/clients/nerdctl"), output(filepath.Join(repo, "scripts/nerdctl"))
+})
+
+// Nerdctl is the runtime of that name.
+func Nerdctl(t testing.TB) string {
+	t.Helper()
+	path, err := nerdctlOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
