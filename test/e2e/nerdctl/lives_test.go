@@ -67,6 +67,7 @@ func TestReboot(t *testing.T) {
 	})
 	n.Sh(`ip link del ` + bridge + `
 		nft flush ruleset
+		awk '$2 ~ "^/run/containerd/" {print $2}' /proc/mounts | xargs -r umount
 		rm -rf /run/netcleat /run/containerd /run/cni`)
 	n.start()
 	n.do("start", "web", "random")
