@@ -92,9 +92,11 @@ func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err
 		}
 		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
 	}
-	if err := link.Configure(p, s.setup(l, given)); err != nil {
+	set := s.setup(l, given)
+	if err := link.Configure(p, set); err != nil {
 		return nil, s.explain(c, m, err)
 	}
+	given.Routes = set.Possible()
 	link.Record(c.Entry, given.IPs, link.InSandbox(l))
 	return s.complete(c, l, res, given), nil
 }
@@ -182,7 +184,13 @@ func Detach(ctx context.Context, c *plugin.Call, kind string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	return ipam.DelAfter(ctx, c, func() error { return link.Remove(p, c, kind) })
+	return ipam.DelAfter(ctx, c, func() error {
+		if err := link.Remove(p, c, kind); err != nil {
+			return err
+		}
+		link.AnnounceOthers(p)
+		return nil
+	})
 }
 
 // Check answers CHECK: what ADD made is still so. It returns the child for the

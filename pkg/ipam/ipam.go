@@ -76,10 +76,29 @@ func Del(ctx context.Context, c *plugin.Call) error {
 // Its failure must not keep the link: the caller notes it at most. Del speaks up
 // where the trouble lasts.
 func Release(ctx context.Context, c *plugin.Call) error {
-	if c.Conf.IPAM.Type != "dhcp" {
+	if c.Conf.IPAM.Type != dhcp {
 		return nil
 	}
 	return Del(ctx, c)
+}
+
+// OverLink reports whether the IPAM plugin may ask over the attachment's link, as
+// dhcp does: then the link has to lead somewhere before Add, and to keep its
+// hardware address. host-local and static never do; of others nothing is known.
+func OverLink(c *plugin.Call) bool {
+	name := c.Conf.IPAM.Type
+	return name == dhcp || name != "" && !c.Knows(name)
+}
+
+const dhcp = "dhcp"
+
+// RefuseDHCP refuses an ADD with dhcp for links at the other end of which no server
+// can be: it would wait for one in vain.
+func RefuseDHCP(c *plugin.Call) error {
+	if c.Verb != plugin.Add || c.Conf.IPAM.Type != dhcp {
+		return nil
+	}
+	return cnierr.Config("ipam dhcp: no DHCP server can be reached over an interface of %s: use host-local or static, or bridge or macvlan", c.Conf.Type)
 }
 
 // DelAfter removes the attachment's link by remove and gives back its addresses,

@@ -50,6 +50,49 @@ func advertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 	return append(append(b, targetLinkLayer, 1), mac...)
 }
 
+// AnnounceOthers tells the neighbours where the addresses of the sandbox's other
+// links are, for DEL of one. As long as two are on one network, each answers ARP for
+// the addresses of both, and the neighbours remember either; for up to a minute
+// they would send to the one that is deleted. IPv6 has no such answers.
+//
+// What cannot be sent is no error: the neighbours find out in their own time.
+func AnnounceOthers(p *nl.Pair) {
+	if p.Sandbox == nil {
+		return
+	}
+	addrs, err := p.Sandbox.Addrs(0)
+	if err != nil {
+		return
+	}
+	for _, a := range addrs {
+		if !a.Prefix.Addr().Is4() || a.Prefix.Addr().IsLoopback() {
+			continue
+		}
+		if l, err := p.Sandbox.LinkByIndex(a.Index); err == nil && l.Up() && len(l.MAC) == 6 {
+			announce4(p.NS, l, a.Prefix.Addr())
+		}
+	}
+}
+
+// announce4 broadcasts an ARP announcement (RFC 5227, 1.1), which overrides what the
+// neighbours have.
+func announce4(ns *netns.NS, l *nl.Link, ip netip.Addr) {
+	fd, err := ns.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	b := []byte{0, unix.ARPHRD_ETHER, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, their lengths, request
+	b = append(append(b, l.MAC...), ip.AsSlice()...)
+	b = append(append(b, make([]byte, 6)...), ip.AsSlice()...)
+	to := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ARP), Ifindex: l.Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
+	_ = unix.Sendto(fd, b, 0, to)
+	_ = unix.Close(fd)
+}
+
+func bigEndian(n uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n))
+}
+
 func hasV6(addrs []nl.Addr) bool {
 	for _, a := range addrs {
 		if a.Prefix.Addr().Is6() {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -72,7 +73,7 @@ func Configure(p *nl.Pair, s Setup) error {
 	if err != nil {
 		return err
 	}
-	routes, err := Routes(s.Index, s.IPs, s.Routes)
+	routes, err := Routes(s.Index, s.IPs, s.Possible())
 	if err != nil {
 		return err
 	}
@@ -236,6 +237,16 @@ func (s Setup) dadSysctls(conf, better func(key, value string) sysctl.Setting) [
 	}
 }
 
+// Possible returns the routes without those of IPv6 where Configure leaves IPv6
+// off, since IPAM gave no address of it: lists for one stack and for both often
+// have the same routes. The result names what was made.
+func (s Setup) Possible() []*types.Route {
+	if len(s.IPs) == 0 || s.AcceptRA || slices.ContainsFunc(s.IPs, func(ip *current.IPConfig) bool { return AddrOf(ip.Address.IP).Is6() }) {
+		return s.Routes
+	}
+	return slices.DeleteFunc(slices.Clone(s.Routes), func(r *types.Route) bool { return AddrOf(r.Dst.IP).Is6() })
+}
+
 // Routes returns the result's routes for the kernel. One without a gateway goes
 // through the first gateway that the addresses of its family have.
 func Routes(index int, ips []*current.IPConfig, routes []*types.Route) ([]nl.Route, error) {
@@ -329,7 +340,7 @@ func PrefixOf(n net.IPNet) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("address %s: not one with a mask", n.String())
 	}
 	if a.Is4() && bits == 128 {
-		ones -= 96
+		return netip.Prefix{}, fmt.Errorf("address ::ffff:%s/%d: an IPv4 address in IPv6 (write %s/%d)", a, ones, a, max(ones-96, 0))
 	}
 	p := netip.PrefixFrom(a, ones)
 	if !p.IsValid() {

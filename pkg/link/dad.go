@@ -3,6 +3,8 @@ package link
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -32,6 +34,20 @@ func waitDAD(p *nl.Pair, index int) error {
 		err = fmt.Errorf("duplicate address detection has not ended after %v", dadWait)
 	}
 	return errors.Join(err, w.Close())
+}
+
+// AddLinkLocal gives a link of the host the link-local address that the kernel
+// would give it, usable at once: without one that is, the host cannot ask for a
+// neighbour on behalf of others, and the kernel's own is not for one to two
+// seconds after the link has its first carrier.
+func AddLinkLocal(index int, mac net.HardwareAddr) *nl.Message {
+	ip := [16]byte{0xfe, 0x80, 11: 0xff, 12: 0xfe}
+	copy(ip[8:], mac[:3])
+	copy(ip[13:], mac[3:])
+	ip[8] ^= 2 // EUI-64 (RFC 4291, appendix A)
+	m := nl.AddAddr(nl.Addr{Index: index, Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), 64), Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD})
+	m.Forgive = []unix.Errno{unix.EEXIST}
+	return m
 }
 
 func settled(addrs []nl.Addr) (bool, error) {

@@ -93,6 +93,38 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
+// Routes of the family of which IPAM gave no address: the kernel has IPv4's, as with
+// the reference; IPv6 is off, so its routes are not made, and not reported.
+func TestRoutesOfTheOtherFamily(t *testing.T) {
+	for addr, want := range map[string]string{"10.1.0.2/16 10.1.0.1": "0.0.0.0/0", "fd00::2/64 fd00::1": "0.0.0.0/0 ::/0 2001:db8::/32"} {
+		_, p, s := ends(t)
+		a, gw, _ := strings.Cut(addr, " ")
+		s.IPs = []*current.IPConfig{ip(t, a, gw)}
+		s.Routes = []*types.Route{
+			{Dst: subnet(t, "0.0.0.0/0")}, {Dst: subnet(t, "::/0")},
+			{Dst: subnet(t, "2001:db8::/32"), GW: net.ParseIP("fe80::1")},
+		}
+		if err := link.Configure(p, s); err != nil {
+			t.Fatalf("%s: %v", addr, err)
+		}
+		var got []string
+		for _, r := range s.Possible() {
+			got = append(got, r.Dst.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: reports %v, want %s", addr, got, want)
+		}
+		l := &nl.Link{Name: "eth0", Index: s.Index}
+		if err := link.CheckRoutes(p.Sandbox, l, s.IPs, s.Possible()); err != nil {
+			t.Error(err)
+		}
+	}
+	s := link.Setup{IPs: []*current.IPConfig{ip(t, "10.1.0.2/16", "10.1.0.1")}, Routes: []*types.Route{{Dst: subnet(t, "::/0")}}, AcceptRA: true}
+	if len(s.Possible()) != 1 {
+		t.Error("with acceptRA the kernel has IPv6")
+	}
+}
+
 // An address that another host has is an error to who waits for detection, and
 // CHECK tells who does not.
 func TestDuplicateAddress(t *testing.T) {

@@ -1,8 +1,10 @@
 package link
 
 import (
+	"encoding/hex"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
@@ -70,10 +72,29 @@ func (k *MACKeys) Requested(c *plugin.Call) (net.HardwareAddr, error) {
 }
 
 // DerivedMAC is the address of an attachment's link for which nobody asked for
-// one: the same each time, and known before the link is made.
+// one: the same each time, and known before the link is made. The machine is part
+// of it, since two of one LAN may have networks and containers of the same names.
 func DerivedMAC(k journal.Key) net.HardwareAddr {
-	sum := sha2.Sum256([]byte(strings.Join([]string{"mac", k.Network, k.ContainerID, k.IfName}, "\x00")))
+	b, _ := os.ReadFile("/etc/machine-id") // which not every host has
+	return derivedMAC(k, idIn(b))
+}
+
+func derivedMAC(k journal.Key, machine string) net.HardwareAddr {
+	parts := []string{"mac", k.Network, k.ContainerID, k.IfName}
+	if machine != "" {
+		parts = append(parts, machine)
+	}
+	sum := sha2.Sum256([]byte(strings.Join(parts, "\x00")))
 	m := net.HardwareAddr(sum[:6])
 	m[0] = m[0]&^1 | 2 // unicast, locally administered
 	return m
+}
+
+// idIn returns what machine-id(5) says, or "" where that is not an ID, or not yet.
+func idIn(text []byte) string {
+	id := strings.TrimSpace(string(text))
+	if _, err := hex.DecodeString(id); err != nil {
+		return ""
+	}
+	return id
 }

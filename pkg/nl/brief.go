@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,8 @@ import (
 type Brief struct {
 	Index  int
 	Flags  uint16 // IFF_UP, IFF_PROMISC …
+	MTU    int
+	MAC    net.HardwareAddr
 	Driver string // "bridge", "veth" …; "" where the driver does not say
 }
 
@@ -39,6 +42,13 @@ func BriefByName(name string) (b Brief, err error) {
 		return Brief{}, &Error{What: fmt.Sprintf("flags of link %q", name), Errno: errno}
 	}
 	b.Flags = binary.NativeEndian.Uint16(req.data[:])
+	if errno := req.ioctl(fd, unix.SIOCGIFMTU); errno != 0 {
+		return Brief{}, &Error{What: fmt.Sprintf("mtu of link %q", name), Errno: errno}
+	}
+	b.MTU = int(binary.NativeEndian.Uint32(req.data[:]))
+	if b.MAC, err = req.mac(fd); err != nil {
+		return Brief{}, err
+	}
 	if info, err := unix.IoctlGetEthtoolDrvinfo(fd, name); err == nil {
 		b.Driver = cstring(info.Driver[:])
 	}
@@ -55,16 +65,20 @@ func MACByName(name string) (mac net.HardwareAddr, err error) {
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	req := ifreq{}
 	copy(req.name[:len(req.name)-1], name)
-	if errno := req.ioctl(fd, unix.SIOCGIFHWADDR); errno != 0 {
-		return nil, &Error{What: fmt.Sprintf("hardware address of link %q", name), Errno: errno}
-	}
-	return net.HardwareAddr(req.data[2:8]), nil // past sa_family
+	return req.mac(fd)
 }
 
 // ifreq is the kernel's struct of that name.
 type ifreq struct {
 	name [unix.IFNAMSIZ]byte
 	data [24]byte
+}
+
+func (r *ifreq) mac(fd int) (net.HardwareAddr, error) {
+	if errno := r.ioctl(fd, unix.SIOCGIFHWADDR); errno != 0 {
+		return nil, &Error{What: fmt.Sprintf("hardware address of link %q", cstring(r.name[:])), Errno: errno}
+	}
+	return slices.Clone(net.HardwareAddr(r.data[2:8])), nil // past sa_family
 }
 
 // ioctl asks the kernel; 0 is success.

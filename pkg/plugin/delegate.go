@@ -36,3 +36,10 @@ func (c *Call) Delegate(ctx context.Context, p Plugin) (*current.Result, error) 
 	}
 	return res, nil
 }
+
+// Knows reports whether the suite has a plugin of that name, whichever file would
+// be run.
+func (c *Call) Knows(name string) bool {
+	_, ok := c.table[name]
+	return ok
+}

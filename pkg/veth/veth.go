@@ -6,6 +6,8 @@
 package veth
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -35,7 +37,7 @@ type End struct {
 // 32-bit name; the next salt then gives another.
 func identity(k journal.Key, salt byte) (host, sandbox End) {
 	sum := sha2.Sum256([]byte(strings.Join([]string{k.Network, k.ContainerID, k.IfName, string(rune('0' + salt))}, "\x00")))
-	host = End{Name: "veth" + hex.EncodeToString(sum[:4]), MAC: localMAC(sum[4:10])}
+	host = End{Name: "veth" + hex.EncodeToString(sum[:4]), MAC: highMAC(sum[4:10])}
 	sandbox = End{Name: k.IfName, MAC: localMAC(sum[10:16])}
 	return host, sandbox
 }
@@ -50,11 +52,22 @@ func localMAC(b []byte) net.HardwareAddr {
 	return m
 }
 
+// highMAC is an address above those of network cards: a bridge takes the lowest
+// of its ports' addresses for its own, and keeps that of the port to the LAN
+// (libvirt does the same).
+func highMAC(b []byte) net.HardwareAddr {
+	m := localMAC(b)
+	m[0] = 0xfe
+	return m
+}
+
 // Spec is a pair to be made.
 type Spec struct {
 	Key journal.Key
-	MTU int              // of both ends; 0 is the kernel's default
-	MAC net.HardwareAddr // of the sandbox's end; nil is derived like the host's
+	MTU int // of the sandbox's end; 0 is the kernel's default
+	// HostMTU is that of the host's end, where it is not the sandbox's.
+	HostMTU int
+	MAC     net.HardwareAddr // of the sandbox's end; nil is derived like the host's
 	// Master is the index of the bridge that the host's end becomes a port of, or 0.
 	Master int
 
@@ -115,8 +128,8 @@ func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
 		m.Flags |= unix.NLM_F_ECHO
 	}
 	m.Attr(unix.IFLA_ADDRESS, host.MAC)
-	if s.MTU != 0 {
-		m.Uint32(unix.IFLA_MTU, uint32(s.MTU))
+	if mtu := cmp.Or(s.HostMTU, s.MTU); mtu != 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(mtu))
 	}
 	if s.Master != 0 {
 		m.Uint32(unix.IFLA_MASTER, uint32(s.Master))
@@ -147,7 +160,7 @@ func (s Spec) create(p *nl.Pair, host, sandbox *End) error {
 		}
 	}
 	host.Index, host.MTU = made.Index, made.MTU
-	sandbox.Index, sandbox.MTU = made.Parent, made.MTU
+	sandbox.Index, sandbox.MTU = made.Parent, cmp.Or(s.MTU, made.MTU)
 	return nil
 }
 
@@ -164,9 +177,11 @@ func deleteStale(host *nl.Conn, e End) (deleted bool, err error) {
 	return true, host.Do(nl.DelLinkIndex(l.Name, l.Index))
 }
 
-// is reports whether l is the host end e.
+// is reports whether l is the host end e. Earlier versions took the first byte of
+// its address from the hash, too.
 func (e End) is(l *nl.Link) bool {
-	return l.Kind == "veth" && l.Name == e.Name && l.MAC.String() == e.MAC.String()
+	return l.Kind == "veth" && l.Name == e.Name && len(l.MAC) == len(e.MAC) &&
+		l.MAC[0]&3 == 2 && bytes.Equal(l.MAC[1:], e.MAC[1:])
 }
 
 // HostName returns the name of the host's end, but for the rare attachment that

@@ -91,6 +91,7 @@ func TestNameTaken(t *testing.T) {
 		"another's":            {[]string{first.Name + " type veth peer name x0"}, second.Name},
 		"another kind":         {[]string{first.Name + " address " + first.MAC.String() + " type bridge"}, second.Name},
 		"stale":                {[]string{first.Name + " address " + first.MAC.String() + " type veth peer name x0"}, first.Name},
+		"stale, of before":     {[]string{first.Name + " address 06" + first.MAC.String()[2:] + " type veth peer name x0"}, first.Name},
 		"another's, and stale": {[]string{first.Name + " type bridge", second.Name + " address " + second.MAC.String() + " type veth peer name x0"}, second.Name},
 	} {
 		t.Run(name, func(t *testing.T) {

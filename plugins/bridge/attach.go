@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -19,7 +20,7 @@ type attachment struct {
 	*plugin.Call
 	net           *nl.Pair
 	conf          *config
-	bridge        int // its index
+	bridge        nl.Brief
 	host, sandbox veth.End
 	res           *current.Result
 }
@@ -39,22 +40,25 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	if a.bridge, err = ensureBridge(p, &conf); err != nil {
 		return nil, err
 	}
-	a.host, a.sandbox, err = veth.Create(p, veth.Spec{Key: c.Key(""), MTU: conf.MTU, MAC: conf.mac, Master: a.bridge})
+	a.host, a.sandbox, err = veth.Create(p, a.pair())
 	if err != nil {
 		return nil, err
 	}
 	remove := func() error { return veth.DeleteEnd(p.Host, a.host) }
 	steps.Push("delete "+a.host.Name, remove)
 	if conf.layer3 {
+		if err := a.connectForIPAM(ctx, &steps); err != nil {
+			return nil, err
+		}
 		if a.res, err = ipam.Add(ctx, c); err != nil {
 			return nil, err
 		}
 		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
-		if conf.mac == nil {
+		if a.takesMACOfAddress() {
 			a.sandbox.MAC = link.MACOf(link.AddrOf(a.res.IPs[0].Address.IP))
 		}
 	}
-	if err := a.setUpHost(); err != nil {
+	if err := a.setUpHost(&steps); err != nil {
 		return nil, err
 	}
 	if err := a.remember(); err != nil {
@@ -64,9 +68,51 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 		return nil, err
 	}
 	if !conf.DisableContainerInterface {
-		if err := link.Configure(p, a.setup()); err != nil {
+		set := a.setup()
+		if err := link.Configure(p, set); err != nil {
 			return nil, err
 		}
+		a.res.Routes = set.Possible()
 	}
 	return a.result()
+}
+
+// pair is the pair to be made. Without mtu it has the bridge's, which the kernel
+// would lower. Where the bridge leads to a LAN, the host's end never has less.
+func (a *attachment) pair() veth.Spec {
+	s := veth.Spec{Key: a.Key(""), MTU: cmp.Or(a.conf.MTU, a.bridge.MTU), MAC: a.conf.mac, Master: a.bridge.Index}
+	if !a.conf.IsGateway {
+		s.HostMTU = max(s.MTU, a.bridge.MTU)
+	}
+	if s.MAC == nil && !a.takesMACOfAddress() {
+		s.MAC = link.DerivedMAC(s.Key)
+	}
+	return s
+}
+
+// takesMACOfAddress reports whether the sandbox's end is to have the hardware
+// address that is made of its address. Where the IPAM plugin asks over the link, it
+// is given the address for the hardware address that the link has then.
+func (a *attachment) takesMACOfAddress() bool {
+	return a.conf.mac == nil && a.conf.layer3 && !ipam.OverLink(a.Call)
+}
+
+// connectForIPAM brings the port up before the addresses are known, where the IPAM
+// plugin asks for them over the link.
+func (a *attachment) connectForIPAM(ctx context.Context, steps *undo.Stack) error {
+	if !ipam.OverLink(a.Call) {
+		return nil
+	}
+	if err := a.remember(); err != nil {
+		return err
+	}
+	if err := a.addSpoofCheck(ctx, steps); err != nil {
+		return err
+	}
+	return a.net.Host.Do(a.port()...)
+}
+
+// port sets up the host's end as a port of the bridge.
+func (a *attachment) port() []*nl.Message {
+	return a.conf.port(a.net, a.host, veth.Alias(a.Key(""))).messages()
 }

@@ -109,5 +109,22 @@ next:
 		}
 		return cnierr.Check("gateway %s is missing on %s", gw, conf.gatewayLink())
 	}
+	for _, ip := range res.IPs {
+		if err := checkWayBack(p, b, ip); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func checkWayBack(p *nl.Pair, b nl.Brief, ip *current.IPConfig) error {
+	r, needed := wayBack(b.Index, ip)
+	if !needed {
+		return nil
+	}
+	have, err := p.Host.RouteTo(link.AddrOf(ip.Address.IP))
+	if nl.NoRoute(err) || err == nil && have.Index != b.Index {
+		return cnierr.Check("address %s: the host has no route to it over the bridge", r.Dst)
+	}
+	return err
 }

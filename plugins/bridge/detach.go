@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/spoof"
@@ -24,7 +25,10 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 		c.Note("%v", err)
 	}
 	removed := veth.Remove(p, c)
-	rules := errors.Join(masq.Del(ctx, masq.Of(c, conf.IPMasqBackend)), spoof.Del(ctx, c.Gate, port(c)))
+	link.AnnounceOthers(p)
+	a := masq.Of(c, conf.IPMasqBackend)
+	removed = errors.Join(removed, delWayBack(p, &conf, a.Addrs))
+	rules := errors.Join(masq.Del(ctx, a), spoof.Del(ctx, c.Gate, port(c)))
 	if removed != nil || !conf.layer3 {
 		return errors.Join(removed, rules)
 	}

@@ -16,26 +16,25 @@ import (
 	"github.com/netcleat/netcleat/pkg/sysctl"
 )
 
-// ensureBridge returns the index of the bridge, which it makes where there is
-// none and brings up where it is down. A bridge is shared: nothing of this is
-// undone.
-func ensureBridge(p *nl.Pair, c *config) (int, error) {
-	b, err := nl.BriefByName(c.Bridge)
+// ensureBridge returns the bridge, which it makes where there is none and brings
+// up where it is down. A bridge is shared: nothing of this is undone.
+func ensureBridge(p *nl.Pair, c *config) (b nl.Brief, err error) {
+	b, err = nl.BriefByName(c.Bridge)
 	if nl.NotFound(err) {
 		if err := createBridge(p, c); err != nil {
-			return 0, err
+			return b, err
 		}
 		b, err = nl.BriefByName(c.Bridge)
 	}
 	if err != nil {
-		return 0, err
+		return b, err
 	}
 	if b.Driver != "bridge" {
-		return 0, cnierr.Config("%q already exists but is not a bridge", c.Bridge)
+		return b, cnierr.Config("%q already exists but is not a bridge", c.Bridge)
 	}
 	if c.filtersVLANs() {
 		if err := requireFiltering(p, c); err != nil {
-			return 0, err
+			return b, err
 		}
 	}
 	want := uint16(unix.IFF_UP)
@@ -43,16 +42,16 @@ func ensureBridge(p *nl.Pair, c *config) (int, error) {
 		want |= unix.IFF_PROMISC
 	}
 	if b.Flags&want == want {
-		return b.Index, nil
+		return b, nil
 	}
 	// Router advertisements are off before it is up (CVE-2020-10749), whichever
 	// of several ADDs made it, and though that one was killed.
 	if b.Flags&unix.IFF_UP == 0 {
 		if err := noRA(p, c.Bridge); err != nil {
-			return 0, err
+			return b, err
 		}
 	}
-	return b.Index, p.Host.Do(nl.SetFlags("bring up "+c.Bridge, b.Index, uint32(want), uint32(want)))
+	return b, p.Host.Do(nl.SetFlags("bring up "+c.Bridge, b.Index, uint32(want), uint32(want)))
 }
 
 // createBridge makes the bridge, down. Its MAC address is set at once: one that
@@ -143,10 +142,11 @@ func createGatewayPair(p *nl.Pair, c *config, bridge int) error {
 		return err
 	}
 	name, mac := c.gatewayLink(), randomMAC()
-	portName := "br" + hex.EncodeToString(mac[2:])
+	portName, portMAC := "br"+hex.EncodeToString(mac[2:]), randomMAC()
+	portMAC[0] = 0xfe // above others, of which the bridge takes the lowest
 	m := nl.NewLink("veth", portName, unix.IFF_UP)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
-	m.Uint32(unix.IFLA_MASTER, uint32(bridge)).Uint32(unix.IFLA_MTU, uint32(br.MTU))
+	m.Attr(unix.IFLA_ADDRESS, portMAC).Uint32(unix.IFLA_MASTER, uint32(bridge)).Uint32(unix.IFLA_MTU, uint32(br.MTU))
 	const peer = 1 // VETH_INFO_PEER
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Begin(unix.IFLA_INFO_DATA).Begin(peer)
 	m.Raw(nl.Ifinfomsg(0)).String(unix.IFLA_IFNAME, name).Attr(unix.IFLA_ADDRESS, mac).Uint32(unix.IFLA_MTU, uint32(br.MTU))
@@ -200,39 +200,48 @@ func gateways(ips []*current.IPConfig) ([]netip.Prefix, error) {
 
 // ensureAddress gives the link the gateway's address. A different address of
 // the same family (IPv6: of an overlapping subnet), which is not a gateway either,
-// is replaced with forceAddress and refused without it.
-func ensureAddress(p *nl.Pair, c *config, gw nl.Addr, gws []netip.Prefix) error {
-	index, want := gw.Index, gw.Prefix
-	have, err := p.Host.Addrs(index)
+// is replaced with forceAddress and refused without it. added says that the link
+// did not have it.
+func (a *attachment) ensureAddress(gw nl.Addr, gws []netip.Prefix) (added bool, err error) {
+	want, c, host := gw.Prefix, a.conf, a.net.Host
+	have, err := host.Addrs(gw.Index)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var batch []*nl.Message
-	for _, a := range have {
+	for _, h := range have {
 		switch {
-		case a.Prefix == want:
-			return nil
-		case slices.Contains(gws, a.Prefix):
-		case a.Prefix.Addr().Is4() != want.Addr().Is4(), a.Prefix.Addr().IsLinkLocalUnicast():
-		case want.Addr().Is6() && !a.Prefix.Masked().Overlaps(want.Masked()):
+		case h.Prefix == want:
+			return false, nil
+		case slices.Contains(gws, h.Prefix):
+		case h.Prefix.Addr().Is4() != want.Addr().Is4(), h.Prefix.Addr().IsLinkLocalUnicast():
+		case want.Addr().Is6() && !h.Prefix.Masked().Overlaps(want.Masked()):
 		case !c.ForceAddress:
-			return cnierr.Newf(cnierr.InvalidConfig, "%q already has an IP address different from %v (it has %v; forceAddress replaces it)", c.gatewayLink(), want, a.Prefix)
+			return false, cnierr.Newf(cnierr.InvalidConfig, "%q already has an IP address different from %v (it has %v; forceAddress replaces it)", c.gatewayLink(), want, h.Prefix)
 		default:
-			batch = append(batch, nl.DelAddr(a))
+			batch = append(batch, nl.DelAddr(h))
 		}
 	}
-	addr := nl.Addr{Index: index, Prefix: want, Flags: c.addrFlags(want)}
-	add := nl.AddAddr(addr)
-	add.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
-	if err := p.Host.Do(append(batch, add)...); err != nil {
-		return err
+	if want.Addr().Is6() && !c.EnableDAD {
+		gw.Flags = unix.IFA_F_NODAD
+		mac, err := a.gatewayMAC()
+		if err != nil {
+			return false, err
+		}
+		batch = append(batch, link.AddLinkLocal(gw.Index, mac))
 	}
-	return link.AwaitLocal(nil, p.Host, addr)
+	add := nl.AddAddr(gw)
+	add.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	if err := host.Do(append(batch, add)...); err != nil {
+		return false, err
+	}
+	return true, link.AwaitLocal(nil, host, gw)
 }
 
-func (c *config) addrFlags(p netip.Prefix) uint32 {
-	if p.Addr().Is6() && !c.EnableDAD {
-		return unix.IFA_F_NODAD
+// gatewayMAC is the hardware address of the gateways' interface.
+func (a *attachment) gatewayMAC() (net.HardwareAddr, error) {
+	if a.conf.VLAN == 0 {
+		return a.bridge.MAC, nil
 	}
-	return 0
+	return nl.MACByName(a.conf.gatewayLink())
 }

@@ -1,7 +1,10 @@
 package bridge
 
 import (
+	"bytes"
+	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -9,25 +12,29 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/forward"
+	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // setUpHost sets up the port, the gateways and forwarding.
-func (a *attachment) setUpHost() error {
-	batch := a.conf.port(a.net, a.host, veth.Alias(a.Key(""))).messages()
+func (a *attachment) setUpHost(steps *undo.Stack) error {
+	var batch []*nl.Message
+	if !ipam.OverLink(a.Call) {
+		batch = a.port()
+	}
 	if a.conf.IsGateway {
-		gws, err := gateways(a.res.IPs)
+		index, err := ensureGatewayLink(a.net, a.conf, a.bridge.Index)
 		if err != nil {
 			return err
 		}
-		index, err := ensureGatewayLink(a.net, a.conf, a.bridge)
-		if err != nil {
+		if err := a.ensureGateways(index); err != nil {
 			return err
 		}
-		if err := ensureGateways(a.net, a.conf, index, gws); err != nil {
+		if err := a.addWayBack(index, steps); err != nil {
 			return err
 		}
 		batch = append(batch, freshNeighbours(index, a.sandbox, a.res.IPs)...)
@@ -40,23 +47,113 @@ func (a *attachment) setUpHost() error {
 
 // ensureGateways gives the host its addresses on the network and turns on
 // forwarding for their families.
-func ensureGateways(p *nl.Pair, conf *config, index int, gws []netip.Prefix) error {
-	var v4, v6 bool
+func (a *attachment) ensureGateways(index int) error {
+	gws, err := gateways(a.res.IPs)
+	if err != nil {
+		return err
+	}
+	var v4, v6, added bool
 	for _, gw := range gws {
 		v4, v6 = v4 || gw.Addr().Is4(), v6 || gw.Addr().Is6()
-		if err := ensureAddress(p, conf, nl.Addr{Index: index, Prefix: gw}, gws); err != nil {
+		more, err := a.ensureAddress(nl.Addr{Index: index, Prefix: gw}, gws)
+		if err != nil {
 			return err
 		}
+		added = added || more
+	}
+	if err := a.keepMAC(added); err != nil {
+		return err
 	}
 	if v4 {
-		if err := forward.Enable4(p.Gate); err != nil {
+		if err := forward.Enable4(a.Gate); err != nil {
 			return err
 		}
 	}
 	if v6 {
-		return forward.Enable6(p.Host, p.Gate)
+		return forward.Enable6(a.net.Host, a.Gate)
 	}
 	return nil
+}
+
+// keepMAC makes the bridge keep its hardware address, which is the containers'
+// gateway's, however its ports come and go: one that nobody has set is that of a
+// port. An address that was there before, and that no port of ours changes, is the
+// host's affair.
+func (a *attachment) keepMAC(added bool) error { //nolint:revive // whether the bridge became the gateway now
+	if a.conf.VLAN != 0 {
+		return nil // the gateway is an interface of its own
+	}
+	now, err := nl.MACByName(a.conf.Bridge)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(a.bridge.MAC, make([]byte, len(now))) { // it had a port once, and lost it
+		a.bridge.MAC = now
+	}
+	if !added && bytes.Equal(now, a.bridge.MAC) {
+		return nil
+	}
+	return a.net.Host.Do(nl.SetLink("keep MAC address of "+a.conf.Bridge, a.bridge.Index).Attr(unix.IFLA_ADDRESS, a.bridge.MAC))
+}
+
+// wayBack is the host's route to an address of which the gateway is not in the
+// address's subnet, such as fe80::1: the gateway's own address brings none then.
+func wayBack(index int, ip *current.IPConfig) (r nl.Route, needed bool) {
+	p, err := link.PrefixOf(ip.Address)
+	gw := link.GatewayOf(ip.Gateway)
+	if err != nil || !gw.IsValid() || p.Contains(gw) {
+		return r, false
+	}
+	r = nl.Route{Dst: p.Masked(), Index: index}
+	if p.Addr().Is4() {
+		r.Scope = unix.RT_SCOPE_LINK
+	}
+	return r, true
+}
+
+// addWayBack adds the host's routes that the gateways' addresses do not bring. One
+// to a subnet is shared and stays with the bridge, as the gateways do; one to a
+// single address goes with the attachment. A route that is there already is the
+// host's.
+func (a *attachment) addWayBack(index int, steps *undo.Stack) error {
+	for _, ip := range a.res.IPs {
+		r, needed := wayBack(index, ip)
+		if !needed {
+			continue
+		}
+		err := a.net.Host.Do(nl.AddRoute(r))
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if r.Dst.IsSingleIP() {
+			steps.Push("delete route "+r.String(), func() error { return a.net.Host.Do(nl.DelRoute(r)) })
+		}
+	}
+	return nil
+}
+
+// delWayBack deletes the host's routes to the attachment's single addresses.
+func delWayBack(p *nl.Pair, c *config, ips []netip.Prefix) error {
+	if !c.IsGateway || !slices.ContainsFunc(ips, netip.Prefix.IsSingleIP) {
+		return nil
+	}
+	b, err := nl.BriefByName(c.gatewayLink())
+	if nl.NotFound(err) {
+		return nil // and its routes with it
+	}
+	if err != nil {
+		return err
+	}
+	var all []*nl.Message
+	for _, ip := range ips {
+		if ip.IsSingleIP() {
+			all = append(all, nl.DelRoute(nl.Route{Dst: ip, Index: b.Index}))
+		}
+	}
+	return p.Host.Do(all...)
 }
 
 // freshNeighbours corrects what the host remembers of an address that another
@@ -100,10 +197,11 @@ func (a *attachment) setup() link.Setup {
 	s := link.Setup{
 		Name: a.sandbox.Name, Index: a.sandbox.Index,
 		IPs: a.res.IPs, Routes: a.res.Routes, SetMAC: a.sandbox.MAC, AcceptRA: a.conf.AcceptRA,
-		Peer: a.host.Index, MAC: a.conf.mac,
+		Peer: a.host.Index, MAC: a.sandbox.MAC,
 	}
-	if !a.conf.IsGateway { // the bridge may lead to switches, which remember ports
-		s.MAC = a.sandbox.MAC
+	// A bridge that is no gateway may lead to switches, which remember ports.
+	if a.conf.IsGateway && a.takesMACOfAddress() {
+		s.MAC = nil
 	}
 	if a.conf.EnableDAD {
 		s.DAD = link.WaitDAD

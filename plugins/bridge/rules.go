@@ -7,6 +7,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/gate"
+	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
@@ -18,10 +19,8 @@ import (
 
 // addRules makes the attachment's firewall rules, before the sandbox's end is up.
 func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
-	if a.conf.MACSpoofCheck {
-		takeBack, err := spoof.Add(ctx, a.Gate, port(a.Call), a.sandbox.MAC)
-		steps.Push("remove spoof check", takeBack)
-		if err != nil {
+	if !ipam.OverLink(a.Call) {
+		if err := a.addSpoofCheck(ctx, steps); err != nil {
 			return err
 		}
 	}
@@ -29,6 +28,17 @@ func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
 		return nil
 	}
 	return masq.Settle(ctx, masq.Of(a.Call, a.conf.IPMasqBackend), a.conf.IPMasq, steps)
+}
+
+// addSpoofCheck refuses other MAC addresses than the sandbox's, before the sandbox's
+// end is up.
+func (a *attachment) addSpoofCheck(ctx context.Context, steps *undo.Stack) error {
+	if !a.conf.MACSpoofCheck {
+		return nil
+	}
+	takeBack, err := spoof.Add(ctx, a.Gate, port(a.Call), a.sandbox.MAC)
+	steps.Push("remove spoof check", takeBack)
+	return err
 }
 
 // port is the attachment's port of the bridge, as its record names it.

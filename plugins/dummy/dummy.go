@@ -35,7 +35,7 @@ func parse(c *plugin.Call) (conf struct{}, err error) {
 	if c.Conf.IPAM.Type == "" {
 		return conf, cnierr.Config("dummy interface requires an IPAM configuration")
 	}
-	return conf, nil
+	return conf, ipam.RefuseDHCP(c)
 }
 
 // attach answers ADD. The link comes before the addresses: that the kernel made
@@ -69,6 +69,7 @@ func attach(ctx context.Context, c *plugin.Call, _ struct{}) (_ *current.Result,
 	if err := link.Configure(p, setup); err != nil {
 		return nil, err
 	}
+	res.Routes = setup.Possible()
 	link.Record(c.Entry, res.IPs, link.InSandbox(l))
 	res.Interfaces = []*current.Interface{link.Interface(l, c.Netns)}
 	for _, ip := range res.IPs {

@@ -52,9 +52,11 @@ func (s sysfs) attach(ctx context.Context, c *plugin.Call, conf config) (_ *curr
 		steps.Push("release addresses", func() error { return release(ctx, c, back) })
 	}
 	if l != nil {
-		if err := link.Configure(p, conf.setup(l, res)); err != nil {
+		set := conf.setup(l, res)
+		if err := link.Configure(p, set); err != nil {
 			return nil, err
 		}
+		res.Routes = set.Possible()
 		link.Record(c.Entry, res.IPs, link.InSandbox(l))
 	}
 	return complete(c, t, l, res), nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -23,7 +24,13 @@ func (s sysfs) detach(ctx context.Context, c *plugin.Call, conf config) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	back := func() error { return s.giveBack(p, c, &conf) }
+	back := func() error {
+		if err := s.giveBack(p, c, &conf); err != nil {
+			return err
+		}
+		link.AnnounceOthers(p)
+		return nil
+	}
 	if !conf.layer3 {
 		return back()
 	}

@@ -75,10 +75,10 @@ func (r *requested) parse(s string) error {
 		p, err = netip.ParsePrefix(s)
 		a = p.Addr()
 	}
-	if err != nil || a.Zone() != "" {
+	if err != nil || a.Zone() != "" || a.Is4In6() {
 		return fmt.Errorf("invalid IP address %s", s)
 	}
-	r.Addr = a.Unmap()
+	r.Addr = a
 	return nil
 }
 

@@ -25,10 +25,10 @@ func (a *addr) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	ip, err := netip.ParseAddr(s)
-	if err != nil || ip.Zone() != "" {
+	if err != nil || ip.Zone() != "" || ip.Is4In6() {
 		return cnierr.Config("invalid IP address: %s", s)
 	}
-	*a = addr{ip.Unmap()}
+	*a = addr{ip}
 	return nil
 }
 
@@ -46,11 +46,8 @@ func (p *prefix) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	n, err := netip.ParsePrefix(*s)
-	if err != nil {
+	if err != nil || n.Addr().Is4In6() {
 		return cnierr.Config("invalid CIDR address: %s", *s)
-	}
-	if n.Addr().Is4In6() && n.Bits() >= 96 {
-		n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
 	}
 	*p = prefix{n}
 	return nil

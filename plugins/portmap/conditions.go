@@ -104,7 +104,7 @@ func addressIs(v6 bool, field string, op nft.Op, value string) []nft.Expr {
 		}
 		p = netip.PrefixFrom(ip, ip.BitLen())
 	}
-	if !ok || p.Addr().Is6() != v6 {
+	if !ok || p.Addr().Is6() != v6 || p.Addr().Is4In6() {
 		return nil
 	}
 	return nft.Addr(side, op, p)

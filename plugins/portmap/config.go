@@ -289,10 +289,10 @@ func parseMapping(r portMapping) (mapping, error) {
 		return m, nil
 	}
 	ip, err := netip.ParseAddr(r.HostIP)
-	if err != nil || ip.Zone() != "" {
+	if err != nil || ip.Zone() != "" || ip.Is4In6() {
 		return m, cnierr.Config("host port %d: hostIP %q: want an address", r.HostPort, r.HostIP)
 	}
-	switch ip = ip.Unmap(); {
+	switch {
 	case !ip.IsUnspecified():
 		m.HostIP = ip
 	case ip.Is4():

@@ -53,9 +53,11 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	if err := masq.Settle(ctx, masq.Of(c, conf.IPMasqBackend), conf.IPMasq, &steps); err != nil {
 		return nil, err
 	}
-	if err := link.Configure(p, conf.setup(host, sandbox, res, hops)); err != nil {
+	set := conf.setup(host, sandbox, res, hops)
+	if err := link.Configure(p, set); err != nil {
 		return nil, err
 	}
+	res.Routes = set.Possible()
 	return complete(c, host, sandbox, res), nil
 }
 

@@ -1,9 +1,11 @@
 package ptp
 
 import (
+	"cmp"
 	"net"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -33,7 +35,7 @@ func parse(c *plugin.Call) (conf config, err error) {
 	case conf.MTU < 0:
 		return conf, cnierr.Config("mtu %d: negative", conf.MTU)
 	}
-	if err := masq.CheckBackend(conf.IPMasqBackend); err != nil {
+	if err := cmp.Or(masq.CheckBackend(conf.IPMasqBackend), ipam.RefuseDHCP(c)); err != nil {
 		return conf, err
 	}
 	conf.mac, err = conf.Requested(c)

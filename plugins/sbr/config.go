@@ -44,10 +44,9 @@ func (c *config) setGateways(list []string) error {
 	}
 	for _, s := range list {
 		gw, err := netip.ParseAddr(s)
-		if err != nil || gw.Zone() != "" || gw.IsUnspecified() || gw.IsMulticast() {
+		if err != nil || gw.Zone() != "" || gw.Is4In6() || gw.IsUnspecified() || gw.IsMulticast() {
 			return cnierr.Config("invalid static gateway IP address: %s", s)
 		}
-		gw = gw.Unmap()
 		set, family := &c.Gateway6, "IPv6"
 		if gw.Is4() {
 			set, family = &c.Gateway4, "IPv4"

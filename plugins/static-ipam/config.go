@@ -130,8 +130,7 @@ func parsePrefix(s string) (netip.Prefix, bool) {
 // keeps plugins from choosing one themselves.
 func parseGateway(s string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(strings.TrimSpace(s))
-	a = a.Unmap()
-	return a, err == nil && a.Zone() == "" && !a.IsMulticast()
+	return a, err == nil && a.Zone() == "" && !a.Is4In6() && !a.IsMulticast()
 }
 
 // setGateways gives each gateway of CNI_ARGS to the addresses whose subnet it is

@@ -54,9 +54,11 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 		}
 		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
 	}
-	if err := link.Configure(p, conf.setup(l, res)); err != nil {
+	set := conf.setup(l, res)
+	if err := link.Configure(p, set); err != nil {
 		return nil, err
 	}
+	res.Routes = set.Possible()
 	link.Record(c.Entry, res.IPs, link.InSandbox(l))
 	return complete(c, l, res), nil
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -39,6 +40,9 @@ func parse(c *plugin.Call) (config, error) {
 		return conf, err
 	}
 	if err := conf.validate(); err != nil {
+		return conf, err
+	}
+	if err := ipam.RefuseDHCP(c); err != nil {
 		return conf, err
 	}
 	if err := c.CheckArgs("MAC"); err != nil && c.Verb == plugin.Add {

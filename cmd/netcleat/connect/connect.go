@@ -181,7 +181,7 @@ func parseIP(s string) (netip.Addr, error) {
 		p, err = netip.ParsePrefix(s)
 		a = p.Addr()
 	}
-	if err != nil {
+	if err != nil || a.Is4In6() {
 		return a, fmt.Errorf("ip %q: want an address, such as 10.5.0.9", s)
 	}
 	return a, nil

@@ -45,7 +45,7 @@ func parsePublish(s string) (list []mapping, err error) {
 	ip := ""
 	if i := strings.LastIndexByte(host, ':'); i >= 0 {
 		ip, host = strings.Trim(host[:i], "[]"), host[i+1:]
-		if _, err := netip.ParseAddr(ip); err != nil {
+		if a, err := netip.ParseAddr(ip); err != nil || a.Is4In6() {
 			return nil, fmt.Errorf("%q: want an address of the host", ip)
 		}
 	}
