@@ -36,18 +36,26 @@ func waitDAD(p *nl.Pair, index int) error {
 	return errors.Join(err, w.Close())
 }
 
-// AddLinkLocal gives a link of the host the link-local address that the kernel
+// EnsureLinkLocal gives a link of the host the link-local address that the kernel
 // would give it, usable at once: without one that is, the host cannot ask for a
 // neighbour on behalf of others, and the kernel's own is not for one to two
-// seconds after the link has its first carrier.
-func AddLinkLocal(index int, mac net.HardwareAddr) *nl.Message {
+// seconds after the link has its first carrier. have are the addresses that the
+// link has: one that the kernel is still looking for duplicates of is replaced.
+func EnsureLinkLocal(index int, mac net.HardwareAddr, have []nl.Addr) []*nl.Message {
 	ip := [16]byte{0xfe, 0x80, 11: 0xff, 12: 0xfe}
 	copy(ip[8:], mac[:3])
 	copy(ip[13:], mac[3:])
 	ip[8] ^= 2 // EUI-64 (RFC 4291, appendix A)
-	m := nl.AddAddr(nl.Addr{Index: index, Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), 64), Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD})
-	m.Forgive = []unix.Errno{unix.EEXIST}
-	return m
+	a := nl.Addr{Index: index, Prefix: netip.PrefixFrom(netip.AddrFrom16(ip), 64), Scope: unix.RT_SCOPE_LINK, Flags: unix.IFA_F_NODAD}
+	var all []*nl.Message
+	for _, h := range have {
+		if h.Prefix == a.Prefix && h.Flags&unix.IFA_F_TENTATIVE != 0 {
+			all = append(all, nl.DelAddr(h))
+		}
+	}
+	add := nl.AddAddr(a)
+	add.Forgive = []unix.Errno{unix.EEXIST}
+	return append(all, add)
 }
 
 func settled(addrs []nl.Addr) (bool, error) {

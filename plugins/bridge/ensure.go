@@ -228,7 +228,7 @@ func (a *attachment) ensureAddress(gw nl.Addr, gws []netip.Prefix) (added bool, 
 		if err != nil {
 			return false, err
 		}
-		batch = append(batch, link.AddLinkLocal(gw.Index, mac))
+		batch = append(batch, link.EnsureLinkLocal(gw.Index, mac, have)...)
 	}
 	add := nl.AddAddr(gw)
 	add.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile

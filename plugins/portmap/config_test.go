@@ -18,7 +18,7 @@ func TestParse(t *testing.T) {
 		`{}`: "",
 		ports(`{"HostPort":8080,"ContainerPort":80,"Protocol":"TCP"}`):                         "*:8080/tcp",
 		ports(`{"hostPort":8080,"containerPort":80}`):                                          "*:8080/tcp",
-		ports(`{"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":"::ffff:1.2.3.4"}`): "1.2.3.4:53/udp",
+		ports(`{"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":"::ffff:1.2.3.4"}`): `host port 53: hostIP "::ffff:1.2.3.4": want an address`,
 		ports(`{"hostPort":1,"containerPort":2},{"hostPort":1,"containerPort":2}`):             "*:1/tcp",
 		ports(`{"hostPort":0,"containerPort":80}`):                                             "Invalid host port number: 0",
 		ports(`{"hostPort":80,"containerPort":65536}`):                                         "Invalid container port number: 65536",
@@ -62,7 +62,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestConditionsThatMakeNoSense(t *testing.T) {
-	for _, cond := range []string{"ip", "ip saddr", "ip saddr fd00::1", "ip6 saddr fd00::1", "iifname eth*", "iifname eth%d", "iifname a/b", "tcp dport http", "ct state new", "mark x"} {
+	for _, cond := range []string{"ip", "ip saddr", "ip saddr fd00::1", "ip6 saddr fd00::1", "ip6 saddr ::ffff:10.0.0.1", "iifname eth*", "iifname eth%d", "iifname a/b", "tcp dport http", "ct state new", "mark x"} {
 		if _, err := parseConditions([]string{cond}, false); cnierr.Code(err) != cnierr.UnsupportedField {
 			t.Errorf("%s: %v", cond, err)
 		}

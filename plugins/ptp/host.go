@@ -136,7 +136,7 @@ func (e end) messages(hops []hop) []*nl.Message {
 		a := nl.Addr{Index: e.Index, Prefix: whole(h.gateway)}
 		if h.gateway.Is6() {
 			a.Flags = unix.IFA_F_NODAD // nobody else is on the link
-			all = append(all, link.AddLinkLocal(e.Index, e.MAC))
+			all = append(all, link.EnsureLinkLocal(e.Index, e.MAC, nil)...)
 		}
 		all = append(all, nl.AddAddr(a))
 	}

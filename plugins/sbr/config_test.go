@@ -23,7 +23,6 @@ func TestParse(t *testing.T) {
 		`"gateways":[]`:                      {},
 		`"gateways":["10.0.0.1"]`:            {Gateway4: gw4},
 		`"gateways":["fd00::1","10.0.0.1"]`:  {Gateway4: gw4, Gateway6: gw6},
-		`"gateways":["::ffff:10.0.0.1"]`:     {Gateway4: gw4},
 		`"table":4294967295,"gateways":null`: {Table: 4294967295},
 		`"table":null,"addSourceHints":false,"gateways":["fe80::1"]`: {Gateway6: netip.MustParseAddr("fe80::1")},
 	} {
@@ -45,6 +44,7 @@ func TestParseRefuses(t *testing.T) {
 		{`"table":"x"`, cnierr.DecodingFailure, "failed to load netconf"},
 		{`"gateways":["10.0.0.1","fd00::1","10.0.0.2"]`, cnierr.InvalidConfig, "gateways list cannot contain more than 2 entries (one IPv4, one IPv6)"},
 		{`"gateways":["x"]`, cnierr.InvalidConfig, "invalid static gateway IP address: x"},
+		{`"gateways":["::ffff:10.0.0.1"]`, cnierr.InvalidConfig, "invalid static gateway IP address: ::ffff:10.0.0.1"},
 		{`"gateways":["0.0.0.0"]`, cnierr.InvalidConfig, "invalid static gateway IP address: 0.0.0.0"},
 		{`"gateways":["10.0.0.1","10.0.0.2"]`, cnierr.InvalidConfig, "gateways list contains multiple IPv4 addresses: 10.0.0.1 and 10.0.0.2"},
 		{`"gateways":["fd00::1","fd00::2"]`, cnierr.InvalidConfig, "gateways list contains multiple IPv6 addresses: fd00::1 and fd00::2"},

@@ -75,6 +75,7 @@ func TestParseRefuses(t *testing.T) {
 		{"args gateway", `"ipam":{}}`, "GATEWAY=x", cnierr.InvalidConfig, "invalid gateway address: x"},
 		{"args unknown", `"ipam":{}}`, "A=b", cnierr.InvalidEnvironment, `ARGS: unknown args ["A=b"]`},
 		{"two prefix lengths", `"ipam":{"addresses":[{"address":"10.0.0.5/24"},{"address":"10.0.0.5/16"}]}}`, "", cnierr.InvalidConfig, "10.0.0.5/16 is also given as 10.0.0.5/24"},
+		{"mapped gateway", `"ipam":{"addresses":[{"address":"10.0.0.5/24","gateway":"::ffff:10.0.0.1"}]}}`, "", cnierr.InvalidConfig, "invalid gateway address"},
 		{"mapped", `"ipam":{"addresses":[{"address":"::ffff:10.0.0.5/120"}]}}`, "", cnierr.InvalidConfig, "CIDR"},
 		{"route without dst", `"ipam":{"routes":[{"gw":"10.0.0.1"}]}}`, "", cnierr.InvalidConfig, "route 0: no dst"},
 		{"route null", `"ipam":{"routes":[null]}}`, "", cnierr.InvalidConfig, "route 0: no dst"},

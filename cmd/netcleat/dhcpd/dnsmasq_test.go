@@ -1,16 +1,25 @@
 package dhcpd
 
 import (
+	"encoding/json"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/plugins/bridge"
+	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
+	"github.com/netcleat/netcleat/plugins/dummy"
+	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
+	"github.com/netcleat/netcleat/plugins/macvlan"
+	"github.com/netcleat/netcleat/plugins/ptp"
+	"github.com/netcleat/netcleat/plugins/tap"
 )
 
 // short makes dnsmasq's leases renew after 2 s and rebind after 4 s.
@@ -163,4 +172,56 @@ func TestGC(t *testing.T) {
 	l.daemon()
 	l.eventually(5*time.Second, "only the other network's lease is left", func() bool { return l.leaseFiles() == 1 })
 	l.Must(plugin.Check, other)
+}
+
+// The plugins over whose interfaces a server can be reached attach with a lease, and
+// the container keeps the hardware address that the lease was given to.
+func TestMainPlugins(t *testing.T) {
+	for name, keys := range map[string]string{
+		"bridge":      `"bridge":"br0"`,
+		"macvlan":     `"master":"dev0"`,
+		"host-device": `"device":"dev0"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLAN(t)
+			l.IPBatch("link del veth0\nlink add p0 up master br0 type veth peer name dev0\nlink set dev0 up")
+			server := l.dnsmasq()
+			l.daemon()
+			c := l.call("")
+			c.Plugin = name
+			c.Table = plugin.Table{"dhcp": dhcp.Plugin, "bridge": bridge.Plugin, "macvlan": macvlan.Plugin, "host-device": hostdevice.Plugin}
+			c.Conf = strings.Replace(c.Conf, `"type":"bridge"`, `"type":"`+name+`",`+keys, 1)
+			a := l.Do(plugin.Add, c)
+			if a.Exit != 0 {
+				t.Fatal(a.Stdout)
+			}
+			var res current.Result
+			if err := json.Unmarshal([]byte(a.Stdout), &res); err != nil {
+				t.Fatal(err)
+			}
+			ip, mac := res.IPs[0].Address.IP.String(), res.Interfaces[len(res.Interfaces)-1].Mac
+			server.waitFor("DHCPACK(br0) "+ip+" "+mac, 0, time.Second)
+			if got := l.SandboxIP("link", "show", "eth0"); !strings.Contains(got, mac) {
+				t.Errorf("the lease is for %s, the container has %s", mac, got)
+			}
+			l.Reaches(l.Sandbox, "10.77.0.1")
+			l.Must(plugin.Check, c.With(`"prevResult":`+a.Stdout))
+			l.Must(plugin.Del, c)
+			server.waitFor("DHCPRELEASE(br0) "+ip, 0, time.Second)
+		})
+	}
+}
+
+// Where no server can be at the other end, ADD says so at once, with no daemon
+// asked.
+func TestRefused(t *testing.T) {
+	l := newLAN(t)
+	table := plugin.Table{"dhcp": dhcp.Plugin, "ptp": ptp.Plugin, "dummy": dummy.Plugin, "tap": tap.Plugin}
+	for _, name := range []string{"ptp", "dummy", "tap"} {
+		c := l.call("")
+		c.Plugin, c.Table, c.IfName = name, table, "net1"
+		c.Conf = strings.Replace(c.Conf, `"type":"bridge"`, `"type":"`+name+`"`, 1)
+		l.Fails(plugin.Add, c, cnierr.InvalidConfig)
+		l.Must(plugin.Del, c)
+	}
 }
