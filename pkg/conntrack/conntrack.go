@@ -33,6 +33,8 @@ const (
 	msgGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	msgDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 
+	headerLen = 4 // struct nfgenmsg
+
 	attrOrig   = 1
 	attrReply  = 2
 	attrID     = 12
@@ -109,9 +111,7 @@ func find(c *nl.Conn, by Filter) (list []Conn, err error) {
 	m.End().End()
 	m.Begin(attrFilter|unix.NLA_F_NESTED).Uint32(filterOrig, flags).Uint32(filterReply, 0).End()
 	m.Reply = func(b []byte) error {
-		if len(b) > 4 {
-			list = append(list, parse(b[4:]))
-		}
+		list = append(list, parse(nl.After(b, headerLen)))
 		return nil
 	}
 	return list, c.Dump(m, func() { list = nil })
@@ -151,7 +151,7 @@ func flow(b []byte) (f Flow) {
 			nl.Attrs(d, func(typ uint16, d []byte) {
 				switch {
 				case typ == protoNum:
-					f.Proto = d[0]
+					f.Proto = nl.Uint8(d)
 				case typ == protoSrc && len(d) == 2:
 					sport = binary.BigEndian.Uint16(d)
 				case typ == protoDst && len(d) == 2:

@@ -109,9 +109,7 @@ const headerLen = 4 // struct nfgenmsg
 
 // attrs walks the attributes of an answer.
 func attrs(body []byte, fn func(typ uint16, data []byte)) {
-	if len(body) > headerLen {
-		nl.Attrs(body[headerLen:], fn)
-	}
+	nl.Attrs(nl.After(body, headerLen), fn)
 }
 
 func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }

@@ -214,7 +214,7 @@ func (c *Conn) HasSet(s Set) (found bool, err error) {
 // set that does not exist has none.
 func (c *Conn) Elements(s Set) (all []Elem, err error) {
 	m := elemQuery("list elements of", s)
-	m.Reply = func(b []byte) error { all = append(all, parseElems(b)...); return nil }
+	m.Reply = func(b []byte) error { all = append(all, s.parseElems(b)...); return nil }
 	return all, c.dump(m, func() { all = nil })
 }
 
@@ -227,7 +227,7 @@ func (c *Conn) Find(s Set, keys ...[]byte) (found []Elem, err error) {
 		for _, k := range keys[:n] {
 			m := elemQuery("look up element of", s)
 			m.Forgive = []unix.Errno{unix.ENOENT}
-			m.Reply = func(b []byte) error { found = append(found, parseElems(b)...); return nil }
+			m.Reply = func(b []byte) error { found = append(found, s.parseElems(b)...); return nil }
 			writeElems(m, []Elem{{Key: k}})
 			msgs = append(msgs, m)
 		}
@@ -245,11 +245,19 @@ func elemQuery(what string, s Set) *nl.Message {
 	return m.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name).String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 }
 
-func parseElems(b []byte) (all []Elem) {
+// parseElems reads the elements of an answer that have a key of the set's size.
+// Others are not of this suite: nft(8) can add a catch-all, which has none.
+func (s Set) parseElems(b []byte) (all []Elem) {
+	_, size := concat(s.Key)
 	attrs(b, func(typ uint16, d []byte) {
-		if typ == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			nl.Attrs(d, func(_ uint16, d []byte) { all = append(all, parseElem(d)) })
+		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			return
 		}
+		nl.Attrs(d, func(_ uint16, d []byte) {
+			if e := parseElem(d); len(e.Key) == int(size) {
+				all = append(all, e)
+			}
+		})
 	})
 	return all
 }

@@ -106,7 +106,7 @@ func ParseAddr(b []byte) (Addr, error) {
 		case unix.IFA_ADDRESS:
 			address, _ = netip.AddrFromSlice(d)
 		case unix.IFA_FLAGS:
-			a.Flags = u32(d)
+			a.Flags = Uint32(d)
 		}
 	})
 	if !local.IsValid() {
@@ -168,7 +168,7 @@ func parseNeigh(b []byte) (Neigh, error) {
 		case unix.NDA_LLADDR:
 			n.MAC = append(net.HardwareAddr(nil), d...)
 		case unix.NDA_MASTER:
-			n.Bridge = int(u32(d))
+			n.Bridge = int(Uint32(d))
 		}
 	})
 	return n, nil

@@ -64,6 +64,11 @@ func Dial(ns *netns.NS, protocol int, g gate.Gate) (*Conn, error) {
 	// (before 4.12) send the copy, which parse skips.
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	// The kernel then refuses what others send to this socket: they can neither
+	// fill its buffer nor end its waiting. What came before is skipped by receive.
+	if err := unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, errors.Join(os.NewSyscallError("netlink connect", err), c.Close())
+	}
 	return c, nil
 }
 
@@ -185,12 +190,13 @@ func (c *Conn) send(b []byte) error {
 // single message, whose attributes have 16-bit lengths.
 const datagram = 64 << 10
 
-// receive reads one datagram.
+// receive reads one datagram of the kernel's. Whoever has CAP_NET_ADMIN in the
+// socket's namespace, as a container may, can send to it as well: that is skipped.
 func (c *Conn) receive() (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
+		n, from, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
 		switch {
-		case err == unix.EINTR:
+		case err == unix.EINTR, err == nil && !ofKernel(from):
 			continue
 		case err != nil:
 			return 0, os.NewSyscallError("recvfrom", err)
@@ -201,12 +207,19 @@ func (c *Conn) receive() (int, error) {
 	}
 }
 
+// ofKernel reports whether a datagram's sender is the kernel, which has port ID 0.
+// No process can have that.
+func ofKernel(from unix.Sockaddr) bool {
+	a, ok := from.(*unix.SockaddrNetlink)
+	return ok && a.Pid == 0
+}
+
 // answers handles the messages of one datagram. done means that the last
 // request is answered.
 func (c *Conn) answers(b []byte, first uint32, msgs []*Message) (done bool, err error) {
 	var errs []error
 	for len(b) >= unix.SizeofNlMsghdr {
-		l := int(binary.NativeEndian.Uint32(b))
+		l := length(b)
 		if l < unix.SizeofNlMsghdr || l > len(b) {
 			break
 		}
@@ -220,6 +233,12 @@ func (c *Conn) answers(b []byte, first uint32, msgs []*Message) (done bool, err 
 		b = b[min((l+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
 	}
 	return done, errors.Join(errs...)
+}
+
+// length reads the length of a message from its header. One that no datagram can
+// have is longer than any, also where an int has 32 bits.
+func length(header []byte) int {
+	return int(min(binary.NativeEndian.Uint32(header), 2*datagram))
 }
 
 // errInconsistent says that the table changed while it was dumped.
@@ -261,7 +280,7 @@ func (m *Message) verdict(flags uint16, body []byte) error {
 	if flags&unix.NLM_F_ACK_TLVS != 0 && len(body) >= 4+unix.SizeofNlMsghdr {
 		at := 4 + unix.SizeofNlMsghdr
 		if flags&unix.NLM_F_CAPPED == 0 {
-			at = min(len(body), 4+int(binary.NativeEndian.Uint32(body[4:])))
+			at = min(len(body), 4+length(body[4:]))
 		}
 		Attrs(body[at:], func(typ uint16, data []byte) {
 			if typ == unix.NLMSGERR_ATTR_MSG {

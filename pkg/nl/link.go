@@ -209,19 +209,19 @@ func (l *Link) attr(typ uint16, d []byte) {
 	case unix.IFLA_PERM_ADDRESS:
 		l.PermanentMAC = append(net.HardwareAddr(nil), d...)
 	case unix.IFLA_MTU:
-		l.MTU = int(u32(d))
+		l.MTU = int(Uint32(d))
 	case unix.IFLA_TXQLEN:
-		l.TxQLen = int(u32(d))
+		l.TxQLen = int(Uint32(d))
 	case unix.IFLA_OPERSTATE:
-		l.OperState = d[0]
+		l.OperState = Uint8(d)
 	case unix.IFLA_MASTER:
-		l.Master = int(u32(d))
+		l.Master = int(Uint32(d))
 	case unix.IFLA_LINK:
-		l.Parent = int(u32(d))
+		l.Parent = int(Uint32(d))
 	case unix.IFLA_LINK_NETNSID:
-		l.ParentNetns = int(int32(u32(d)))
+		l.ParentNetns = int(int32(Uint32(d)))
 	case unix.IFLA_GROUP:
-		l.Group = u32(d)
+		l.Group = Uint32(d)
 	case unix.IFLA_IFALIAS:
 		l.Alias = cstring(d)
 	case unix.IFLA_PROP_LIST:
@@ -246,12 +246,4 @@ func (l *Link) infoAttr(typ uint16, d []byte) {
 	case unix.IFLA_INFO_SLAVE_DATA:
 		l.PortInfo = append([]byte(nil), d...)
 	}
-}
-
-// u32 reads a 32-bit attribute; a shorter one is 0.
-func u32(d []byte) uint32 {
-	if len(d) < 4 {
-		return 0
-	}
-	return binary.NativeEndian.Uint32(d)
 }

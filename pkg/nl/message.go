@@ -94,6 +94,9 @@ func (m *Message) End() *Message {
 	return m
 }
 
+// Body returns what follows the netlink header.
+func (m *Message) Body() []byte { return m.body }
+
 // append adds the whole message, header first, to buf.
 func (m *Message) append(buf []byte, seq uint32, flags uint16) []byte {
 	buf = binary.NativeEndian.AppendUint32(buf, uint32(unix.SizeofNlMsghdr+len(m.body)))
@@ -119,4 +122,46 @@ func Attrs(b []byte, fn func(typ uint16, data []byte)) {
 		}
 		b = b[next:]
 	}
+}
+
+// Uint8 reads an attribute of one byte; an empty one is 0.
+func Uint8(d []byte) uint8 {
+	if len(d) == 0 {
+		return 0
+	}
+	return d[0]
+}
+
+// Uint16 reads an attribute in the host's byte order; a shorter one is 0.
+func Uint16(d []byte) uint16 {
+	if len(d) < 2 {
+		return 0
+	}
+	return binary.NativeEndian.Uint16(d)
+}
+
+// Uint32 reads an attribute in the host's byte order; a shorter one is 0.
+func Uint32(d []byte) uint32 {
+	if len(d) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(d)
+}
+
+// Uint64 reads an attribute in the host's byte order; a shorter one is 0.
+func Uint64(d []byte) uint64 {
+	if len(d) < 8 {
+		return 0
+	}
+	return binary.NativeEndian.Uint64(d)
+}
+
+// After returns what follows the first n bytes of a body, which are its header;
+// nothing where it is shorter.
+func After(body []byte, n int) []byte { return body[min(n, len(body)):] }
+
+// NetworkOrder turns a number into what a field of the network's byte order
+// (__be16) holds as a number of the host's: htons(3).
+func NetworkOrder(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }

@@ -241,18 +241,18 @@ func (r *Route) attr(typ uint16, d []byte) {
 	case unix.RTA_PREFSRC:
 		r.Source, _ = netip.AddrFromSlice(d)
 	case unix.RTA_OIF:
-		r.Index = int(u32(d))
+		r.Index = int(Uint32(d))
 	case unix.RTA_PRIORITY:
-		r.Priority = u32(d)
+		r.Priority = Uint32(d)
 	case unix.RTA_TABLE:
-		r.Table = u32(d)
+		r.Table = Uint32(d)
 	case unix.RTA_METRICS:
 		Attrs(d, func(typ uint16, d []byte) {
 			switch typ {
 			case unix.RTAX_MTU:
-				r.MTU = int(u32(d))
+				r.MTU = int(Uint32(d))
 			case unix.RTAX_ADVMSS:
-				r.AdvMSS = int(u32(d))
+				r.AdvMSS = int(Uint32(d))
 			}
 		})
 	}

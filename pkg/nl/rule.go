@@ -117,9 +117,9 @@ func parseRule(b []byte) (Rule, error) {
 			a, _ := netip.AddrFromSlice(d)
 			r.Dst = netip.PrefixFrom(a, int(b[1]))
 		case unix.FRA_TABLE:
-			r.Table = cmp.Or(u32(d), r.Table)
+			r.Table = cmp.Or(Uint32(d), r.Table)
 		case unix.FRA_PRIORITY:
-			r.Priority = u32(d)
+			r.Priority = Uint32(d)
 		}
 	})
 	return r, nil

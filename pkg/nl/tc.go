@@ -45,7 +45,7 @@ type TC struct {
 // FilterInfo is the Info of a filter: its priority, and the protocol in host
 // byte order (unix.ETH_P_ALL …).
 func FilterInfo(priority, protocol uint16) uint32 {
-	return uint32(priority)<<tcPrioShift | uint32(protocol<<8|protocol>>8)
+	return uint32(priority)<<tcPrioShift | uint32(NetworkOrder(protocol))
 }
 
 func (t TC) message(what string, typ, flags uint16) *Message {

@@ -22,9 +22,6 @@ func NewWatch(ns *netns.NS, groups ...int) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, errors.Join(os.NewSyscallError("bind", err), c.Close())
-	}
 	for _, g := range groups {
 		if err := unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g); err != nil {
 			return nil, errors.Join(fmt.Errorf("subscribe to rtnetlink group %d: %w", g, err), c.Close())
@@ -50,25 +47,38 @@ func (w *Watch) Until(deadline time.Time, done func() (bool, error)) error {
 	}
 }
 
-// next waits for one datagram of events. Events lost to a full buffer count as
-// one: the caller looks at the state again.
+// next waits for one datagram of the kernel's events. Events lost to a full buffer
+// count as one: the caller looks at the state again.
 func (w *Watch) next(deadline time.Time) error {
-	left := time.Until(deadline)
-	if left <= 0 {
-		return os.ErrDeadlineExceeded
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		if event, err := w.wait(left); event || err != nil {
+			return err
+		}
 	}
+}
+
+// wait waits for one datagram. event means that the kernel sent it.
+func (w *Watch) wait(left time.Duration) (event bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(w.c.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, int(left/time.Millisecond)+1)
 	switch {
 	case err == unix.EINTR:
-		return nil
+		return true, nil
 	case err != nil:
-		return os.NewSyscallError("poll", err)
+		return false, os.NewSyscallError("poll", err)
 	case n == 0:
-		return os.ErrDeadlineExceeded
+		return false, os.ErrDeadlineExceeded
 	}
-	if _, err := w.c.receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
-		return err
+	_, from, err := unix.Recvfrom(w.c.fd, w.c.buf, unix.MSG_DONTWAIT)
+	switch err {
+	case nil:
+		return ofKernel(from), nil
+	case unix.EINTR, unix.EAGAIN, unix.ENOBUFS:
+		return true, nil
 	}
-	return nil
+	return false, os.NewSyscallError("recvfrom", err)
 }

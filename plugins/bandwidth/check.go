@@ -1,8 +1,8 @@
 package bandwidth
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"math"
 
@@ -167,7 +167,7 @@ func (s shaper) checkHTB(host *nl.Conn, l *nl.Link, q *nl.TC) error {
 func anySelects(filters []*nl.TC, want []byte) bool {
 	const keysAt = 16
 	for _, f := range filters {
-		if have := attr(f.Options, u32Selector); len(have) == len(want) && string(have[keysAt:]) == string(want[keysAt:]) {
+		if have := attr(f.Options, u32Selector); len(have) == len(want) && bytes.Equal(nl.After(have, keysAt), nl.After(want, keysAt)) {
 			return true
 		}
 	}
@@ -203,10 +203,10 @@ func rateOf(parms, rate64 []byte) uint64 {
 	if r := u32(parms, rateAt); r != math.MaxUint32 || len(rate64) < 8 {
 		return uint64(r)
 	}
-	return binary.NativeEndian.Uint64(rate64)
+	return nl.Uint64(rate64)
 }
 
-func u32(b []byte, at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
+func u32(b []byte, at int) uint32 { return nl.Uint32(nl.After(b, at)) }
 
 // attr returns the first attribute of that type, or nil.
 func attr(b []byte, typ uint16) (found []byte) {

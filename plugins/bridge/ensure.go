@@ -98,7 +98,7 @@ func requireFiltering(p *nl.Pair, c *config) error {
 // flag reads an attribute of one byte as a bool.
 func flag(attrs []byte, want uint16) (on bool) {
 	nl.Attrs(attrs, func(typ uint16, d []byte) {
-		on = on || typ == want && len(d) > 0 && d[0] != 0
+		on = on || typ == want && nl.Uint8(d) != 0
 	})
 	return on
 }

@@ -51,7 +51,7 @@ func (c *config) preservedOrRemoved(p *nl.Pair) uint16 {
 func attr16(attrs []byte, want, def uint16) uint16 {
 	nl.Attrs(attrs, func(typ uint16, d []byte) {
 		if typ == want && len(d) >= 2 {
-			def = binary.NativeEndian.Uint16(d)
+			def = nl.Uint16(d)
 		}
 	})
 	return def

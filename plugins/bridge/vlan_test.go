@@ -160,3 +160,29 @@ func TestVLANNeedsAFilteringBridge(t *testing.T) {
 		}
 	}
 }
+
+// Containers of a VLAN reach other machines, whose answers find back, also where
+// the host's rules see what passes a bridge, as on every Kubernetes node.
+func TestVLANEgress(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		for _, nf := range []string{"0", "1"} {
+			t.Run(backend+" bridge-nf-call="+nf, func(t *testing.T) {
+				bed := filtering(t)
+				bed.Forward()
+				for _, key := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+					bed.Run("sysctl", "-qw", "net.bridge."+key+"="+nf)
+				}
+				world := lan(bed)
+				_, a := add(bed, "a", `"isDefaultGateway":true,"vlan":100,"ipMasq":true,"ipMasqBackend":"`+backend+`"`, "10.1.0.2/16 10.1.0.1", "fd00:1::2/64 fd00:1::1")
+				for to, want := range map[string]string{"192.0.2.9": "192.0.2.1", "2001:db8::9": "2001:db8::1"} {
+					if got := seenBy(t, bed, a, world, to); got != want {
+						t.Errorf("%s sees %q, want %q", to, got, want)
+					}
+					if !pingFrom(bed, a, to) {
+						t.Errorf("%s does not answer", to)
+					}
+				}
+			})
+		}
+	}
+}

@@ -184,8 +184,8 @@ func (j *job) portIsolated() (on bool, err error) {
 		return false, err
 	}
 	nl.Attrs(l.PortInfo, func(typ uint16, d []byte) {
-		if typ == unix.IFLA_BRPORT_ISOLATED && len(d) > 0 {
-			on = d[0] != 0
+		if typ == unix.IFLA_BRPORT_ISOLATED {
+			on = nl.Uint8(d) != 0
 		}
 	})
 	return on, nil

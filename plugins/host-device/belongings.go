@@ -71,9 +71,9 @@ func (b *belongings) giveBack(c *nl.Conn, l *nl.Link) error {
 	}
 	for _, r := range b.routes {
 		const settable = unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE
-		binary.NativeEndian.PutUint32(r[8:], binary.NativeEndian.Uint32(r[8:])&settable)
-		nl.Attrs(r[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
-			if typ == unix.RTA_OIF {
+		binary.NativeEndian.PutUint32(r[8:], nl.Uint32(r[8:])&settable)
+		nl.Attrs(nl.After(r, unix.SizeofRtMsg), func(typ uint16, d []byte) {
+			if typ == unix.RTA_OIF && len(d) == 4 {
 				binary.NativeEndian.PutUint32(d, uint32(l.Index))
 			}
 		})

@@ -4,7 +4,6 @@ package ipvlan
 
 import (
 	"context"
-	"encoding/binary"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -74,12 +73,11 @@ func check(ctx context.Context, c *plugin.Call, conf config) error {
 // traitsOf reads mode and flag from what the kernel says of the link.
 func traitsOf(l *nl.Link) (t traits) {
 	nl.Attrs(l.Info, func(typ uint16, d []byte) {
-		switch {
-		case len(d) < 2:
-		case typ == unix.IFLA_IPVLAN_MODE:
-			t.Mode = mode(binary.NativeEndian.Uint16(d))
-		case typ == unix.IFLA_IPVLAN_FLAGS:
-			t.Flag = flag(binary.NativeEndian.Uint16(d))
+		switch typ {
+		case unix.IFLA_IPVLAN_MODE:
+			t.Mode = mode(nl.Uint16(d))
+		case unix.IFLA_IPVLAN_FLAGS:
+			t.Flag = flag(nl.Uint16(d))
 		}
 	})
 	return t

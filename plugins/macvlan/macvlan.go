@@ -4,7 +4,6 @@ package macvlan
 
 import (
 	"context"
-	"encoding/binary"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -57,7 +56,7 @@ func check(ctx context.Context, c *plugin.Call, conf config) error {
 		return err
 	}
 	nl.Attrs(l.Info, func(typ uint16, d []byte) {
-		if typ == unix.IFLA_MACVLAN_MODE && len(d) == 4 && mode(binary.NativeEndian.Uint32(d)) != conf.mode {
+		if typ == unix.IFLA_MACVLAN_MODE && mode(nl.Uint32(d)) != conf.mode {
 			err = cnierr.Check("interface %s is not in mode %s", l.Name, conf.mode)
 		}
 	})

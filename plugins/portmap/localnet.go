@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
 	"slices"
@@ -38,9 +37,9 @@ func outgoing(c *nl.Conn, ip netip.Addr) string {
 	m := nl.NewMessage("route to "+ip.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, ip)
 	index := 0
 	m.Reply = func(b []byte) error {
-		nl.Attrs(b[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
-			if typ == unix.RTA_OIF && len(d) == 4 {
-				index = int(binary.NativeEndian.Uint32(d))
+		nl.Attrs(nl.After(b, unix.SizeofRtMsg), func(typ uint16, d []byte) {
+			if typ == unix.RTA_OIF {
+				index = int(nl.Uint32(d))
 			}
 		})
 		return nil

@@ -2,7 +2,6 @@ package tap
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -73,7 +72,7 @@ func (c *config) compareDevice(l *nl.Link) error {
 	nl.Attrs(l.Info, func(typ uint16, d []byte) { info[typ] = d })
 	// No owner is no attribute, but any other difference is one.
 	ownedBy := func(typ uint16, want *uint32) bool {
-		return want == nil || len(info[typ]) == 4 && binary.NativeEndian.Uint32(info[typ]) == *want
+		return want == nil || len(info[typ]) == 4 && nl.Uint32(info[typ]) == *want
 	}
 	is := func(typ uint16) byte {
 		if len(info[typ]) == 0 {

@@ -4,7 +4,6 @@ package vlan
 
 import (
 	"context"
-	"encoding/binary"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -69,7 +68,7 @@ func check(ctx context.Context, c *plugin.Call, conf config) error {
 		return err
 	}
 	nl.Attrs(l.Info, func(typ uint16, d []byte) {
-		if typ == unix.IFLA_VLAN_ID && len(d) == 2 && int(binary.NativeEndian.Uint16(d)) != conf.VLANID {
+		if typ == unix.IFLA_VLAN_ID && int(nl.Uint16(d)) != conf.VLANID {
 			err = cnierr.Check("interface %s is not in VLAN %d", l.Name, conf.VLANID)
 		}
 	})

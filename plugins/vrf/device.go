@@ -1,7 +1,6 @@
 package vrf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -42,8 +41,8 @@ func find(sandbox *nl.Conn, name string) (device, error) {
 
 func tableOf(l *nl.Link) (table uint32) {
 	nl.Attrs(l.Info, func(typ uint16, d []byte) {
-		if typ == attrTable && len(d) >= 4 {
-			table = binary.NativeEndian.Uint32(d)
+		if typ == attrTable {
+			table = nl.Uint32(d)
 		}
 	})
 	return table

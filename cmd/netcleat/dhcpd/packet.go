@@ -13,6 +13,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // The ports of RFC 2131.
@@ -58,15 +60,13 @@ func openWire(s *sandbox, xid dhcpv4.TransactionID) (_ *wire, err error) {
 	// It hears nothing before it is bound, and by then the filter is there.
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, answersTo(xid))
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: s.link.Index})
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: nl.NetworkOrder(unix.ETH_P_IP), Ifindex: s.link.Index})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("packet socket on %s: %w", s.link.Name, err), unix.Close(fd))
 	}
 	return &wire{file: os.NewFile(uintptr(fd), "dhcp"), index: s.link.Index, mac: s.link.MAC, xid: xid}, nil
 }
-
-func bigEndian(v uint16) uint16 { return v<<8 | v>>8 }
 
 // answersTo is a filter for UDP to the client's port with the transaction's
 // number: on a busy LAN the others' answers wake nobody.
@@ -101,7 +101,7 @@ func (w *wire) send(m *dhcpv4.DHCPv4, src netip.Addr, to peer) error {
 	if len(mac) != 6 {
 		mac = broadcastMAC
 	}
-	addr := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: w.index, Halen: 6}
+	addr := &unix.SockaddrLinklayer{Protocol: nl.NetworkOrder(unix.ETH_P_IP), Ifindex: w.index, Halen: 6}
 	copy(addr.Addr[:], mac)
 	raw, err := w.file.SyscallConn()
 	if err != nil {

@@ -130,7 +130,7 @@ func (x *exam) port(b *nl.Link) {
 }
 
 func flag(attrs []byte, want uint16) (on bool) {
-	nl.Attrs(attrs, func(typ uint16, d []byte) { on = on || typ == want && len(d) > 0 && d[0] != 0 })
+	nl.Attrs(attrs, func(typ uint16, d []byte) { on = on || typ == want && nl.Uint8(d) != 0 })
 	return on
 }
 

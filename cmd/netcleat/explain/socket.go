@@ -48,8 +48,8 @@ func listeners(ns *netns.NS, protocol uint8, port uint16) (inodes []uint32, err 
 		binary.NativeEndian.PutUint32(req[statesAt:], states)
 		m := nl.NewMessage("list sockets", sockDiagByFamily, 0, req...)
 		m.Reply = func(b []byte) error {
-			if len(b) >= sizeofDiagMsg && binary.BigEndian.Uint16(b[portAt:]) == port {
-				some = append(some, binary.NativeEndian.Uint32(b[inodeAt:]))
+			if at, inode, ok := parseSocket(b); ok && at == port {
+				some = append(some, inode)
 			}
 			return nil
 		}
@@ -59,6 +59,14 @@ func listeners(ns *netns.NS, protocol uint8, port uint16) (inodes []uint32, err 
 		inodes = append(inodes, some...)
 	}
 	return inodes, nil
+}
+
+// parseSocket reads the body of an answer. ok is false where it is cut short.
+func parseSocket(b []byte) (port uint16, inode uint32, ok bool) {
+	if len(b) < sizeofDiagMsg {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint16(b[portAt:]), nl.Uint32(b[inodeAt:]), true
 }
 
 // owner names the process that has one of the sockets.

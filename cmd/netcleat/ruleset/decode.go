@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // decoder turns the rules of one table into conditions and verdicts.
@@ -305,7 +307,7 @@ func (d *decoder) bitwise(e *expr.Bitwise) {
 		return out
 	}
 	if r.name == "ct state" && len(e.Mask) == 4 {
-		r.name += " " + strings.Join(stateNames(binary.NativeEndian.Uint32(e.Mask)), ",")
+		r.name += " " + strings.Join(stateNames(nl.Uint32(e.Mask)), ",")
 	}
 	if ones, size := net.IPMask(e.Mask).Size(); size > 0 && strings.HasSuffix(r.name, "addr") {
 		r.name += fmt.Sprintf("/%d", ones)
