@@ -1,32 +1,44 @@
 package main
 
 import (
-	"encoding/json"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 func TestPicture(t *testing.T) {
+	prefixes := func(all ...string) (list []netip.Prefix) {
+		for _, s := range all {
+			list = append(list, netip.MustParsePrefix(s))
+		}
+		return list
+	}
+	subnet, gateway := prefixes("10.90.0.0/24")[0], netip.MustParseAddr("10.90.0.1")
 	s := scene{
 		forwarding: "1",
 		rules:      []string{"ip saddr 10.90.0.0/24 masquerade"},
 		containers: []container{
 			{
-				"red", links(t, `[{"ifindex":2,"ifname":"eth0","link_index":5,"addr_info":[{"local":"10.90.0.2","prefixlen":24,"scope":"global"}]}]`)[0],
-				[]route{{"default", "10.90.0.1"}, {"10.90.0.0/24", ""}},
+				"red", link{&nl.Link{Index: 2, Name: "eth0", Parent: 5}, prefixes("10.90.0.2/24")},
+				[]nl.Route{{Dst: prefixes("0.0.0.0/0")[0], Gateway: gateway}, {Dst: subnet}, {Dst: prefixes("fe80::/64")[0]}},
 			},
-			{"blue", links(t, `[{"ifindex":2,"ifname":"eth0","link_index":6,"addr_info":[{"local":"10.90.0.3","prefixlen":24,"scope":"global"}]}]`)[0], nil},
+			{"blue", link{&nl.Link{Index: 2, Name: "eth0", Parent: 6}, prefixes("10.90.0.3/24")}, nil},
 		},
-		links: links(t, `[
-			{"ifindex":1,"ifname":"lo"},
-			{"ifindex":3,"ifname":"up0","addr_info":[{"local":"192.0.2.1","prefixlen":24,"scope":"global"},{"local":"fe80::1","prefixlen":64,"scope":"link"}]},
-			{"ifindex":4,"ifname":"cni-nat","linkinfo":{"info_kind":"bridge"},"addr_info":[{"local":"10.90.0.1","prefixlen":24,"scope":"global"}]},
-			{"ifindex":5,"ifname":"veth1","master":"cni-nat"},
-			{"ifindex":6,"ifname":"veth2","master":"cni-nat"}]`),
+		links: []link{
+			{&nl.Link{Index: 1, Name: "lo"}, nil},
+			{&nl.Link{Index: 3, Name: "up0"}, prefixes("192.0.2.1/24", "fe80::1/64")},
+			{&nl.Link{Index: 4, Name: "cni-nat", Kind: "bridge"}, prefixes("10.90.0.1/24")},
+			{&nl.Link{Index: 5, Name: "veth1", Master: 4}, nil},
+			{&nl.Link{Index: 6, Name: "veth2", Master: 4}, nil},
+		},
 	}
 	want := `  world 192.0.2.2
    ║
@@ -46,40 +58,42 @@ func TestPicture(t *testing.T) {
 	}
 }
 
-func links(t *testing.T, doc string) []link {
-	t.Helper()
-	var l []link
-	if err := json.Unmarshal([]byte(doc), &l); err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
 // What the kernel lacks is named, with what to do about it.
 func TestMissingFeaturesAreNamed(t *testing.T) {
-	bin := t.TempDir()
-	t.Setenv("PATH", bin)
-	for _, name := range []string{"ip", "nft"} {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho Unknown device type >&2\nexit 2\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := features(t.Context())
+	err := missing([]feature{
+		{"bridges", "bridge", func() error { return unix.EOPNOTSUPP }},
+		{"veth pairs", "veth", func() error { return nil }},
+	})
 	if err == nil {
 		t.Fatal("nothing is missing")
 	}
-	for _, want := range []string{"refuses bridges", "modprobe bridge", "modprobe veth", "nft_masq", "Unknown device type"} {
+	for _, want := range []string{"refuses bridges", "modprobe bridge", unix.EOPNOTSUPP.Error()} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
 	}
+	if strings.Contains(err.Error(), "veth") {
+		t.Errorf("veth is not missing: %v", err)
+	}
 }
 
-func TestMissingProgramsAreNamed(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	err := programs()
-	if err == nil || !strings.Contains(err.Error(), "ping is missing: apt-get install iputils-ping") {
-		t.Errorf("got %v", err)
+// The demo calls no program but those that were built: a fresh machine has neither
+// nft nor ping.
+func TestNeedsNoPrograms(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces take root: run it as root (make test)")
+	}
+	dir := t.TempDir()
+	for name, pkg := range map[string]string{"demo": ".", "netcleat": "../../cmd/netcleat", "cni": "../../cmd/cni"} {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	cmd := exec.Command(filepath.Join(dir, "demo"), "-conflist", "../../conflist-examples/bridge-nat.conflist", "-netcleat", filepath.Join(dir, "netcleat"))
+	cmd.Env = []string{"PATH=" + t.TempDir()}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Nothing is left") || !strings.Contains(string(out), "masquerade") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -3,7 +3,7 @@
 // shows that nothing is left.
 //
 // It does so on a host of its own, a network and a mount namespace, and touches
-// nothing of this machine's.
+// nothing of this machine's. It takes Go, root and the kernel, and no other program.
 package main
 
 import (
@@ -57,21 +57,7 @@ func run(ctx context.Context, o options) error {
 	if os.Getenv(inside) != "" {
 		return show(ctx, o)
 	}
-	if err := programs(); err != nil {
-		return err
-	}
 	return enter(ctx)
-}
-
-// programs says which programs are missing, with the package of each.
-func programs() error {
-	var errs []error
-	for _, p := range []struct{ program, pkg string }{{"ip", "iproute2"}, {"nft", "nftables"}, {"ping", "iputils-ping"}} {
-		if _, err := exec.LookPath(p.program); err != nil {
-			errs = append(errs, fmt.Errorf("%s is missing: apt-get install %s", p.program, p.pkg))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // enter runs this program again on a host of its own.
@@ -96,59 +82,6 @@ func enter(ctx context.Context) error {
 		return fmt.Errorf("new network namespace: %w: root without CAP_SYS_ADMIN; in a container, run that with --privileged", err)
 	}
 	return err
-}
-
-// furnish makes the demo's host empty where plugins write, and gives it a
-// neighbour that stands for the world.
-func furnish(ctx context.Context) error {
-	for _, path := range []string{"/run", "/var/lib"} {
-		if err := unix.Mount("tmpfs", path, "tmpfs", 0, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", path, err)
-		}
-	}
-	if err := features(ctx); err != nil {
-		return err
-	}
-	return commands(ctx, [][]string{
-		{"ip", "link", "set", "lo", "up"},
-		{"ip", "netns", "add", world},
-		{"ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", world},
-		{"ip", "addr", "add", hostAddress, "dev", "up0"},
-		{"ip", "link", "set", "up0", "up"},
-		{"ip", "-n", world, "addr", "add", worldAddress + "/24", "dev", "up0"},
-		{"ip", "-n", world, "link", "set", "up0", "up"},
-	})
-}
-
-// features tries what the demo needs of the kernel and says what is missing.
-func features(ctx context.Context) error {
-	var errs []error
-	for _, f := range []struct {
-		name, modules string
-		try           [][]string
-	}{
-		{"bridges", "bridge", [][]string{{"ip", "link", "add", "try0", "type", "bridge"}, {"ip", "link", "del", "try0"}}},
-		{"veth pairs", "veth", [][]string{{"ip", "link", "add", "try0", "type", "veth"}, {"ip", "link", "del", "try0"}}},
-		{"masquerading by nftables", "nf_tables nft_chain_nat nft_masq", [][]string{
-			{"nft", "add table ip try; add chain ip try c { type nat hook postrouting priority 100; }; add rule ip try c masquerade"},
-			{"nft", "delete table ip try"},
-		}},
-	} {
-		if err := commands(ctx, f.try); err != nil {
-			errs = append(errs, fmt.Errorf("this kernel refuses %s: %w\n  load what is missing (modprobe %s), or use a kernel that has it", f.name, err, f.modules))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// commands runs programs until one fails.
-func commands(ctx context.Context, all [][]string) error {
-	for _, argv := range all {
-		if _, err := output(ctx, argv...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // output runs a program and returns what it prints.

@@ -2,45 +2,33 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
+	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
-// link is what ip(8) says of an interface.
+// link is an interface with its addresses.
 type link struct {
-	Index     int    `json:"ifindex"`
-	Name      string `json:"ifname"`
-	Master    string `json:"master"`
-	PeerIndex int    `json:"link_index"`
-	PeerName  string `json:"link"`
-	Addresses []struct {
-		Local  string `json:"local"`
-		Length int    `json:"prefixlen"`
-		Scope  string `json:"scope"`
-	} `json:"addr_info"`
-	Info struct {
-		Kind string `json:"info_kind"`
-	} `json:"linkinfo"`
+	*nl.Link
+	addrs []netip.Prefix
 }
 
-// route is what ip(8) says of a route.
-type route struct {
-	Dst     string `json:"dst"`
-	Gateway string `json:"gateway"`
-}
-
-// container is one with its interface, routes, and the port it hangs on.
+// container is one with its interface, and routes.
 type container struct {
 	name   string
 	eth0   link
-	routes []route
+	routes []nl.Route
 }
 
 // scene is all that the picture shows.
@@ -52,49 +40,104 @@ type scene struct {
 }
 
 // look gathers what exists and draws it.
-func look(ctx context.Context, names []string) (string, error) {
+func look(ctx context.Context, names []string) (text string, err error) {
 	var s scene
-	if err := ipJSON(ctx, &s.links, "-d", "addr"); err != nil {
+	if s.links, err = linksOf(""); err != nil {
 		return "", err
 	}
 	for _, name := range names {
 		c := container{name: name}
-		var links []link
-		err := errors.Join(ipJSON(ctx, &links, "-n", name, "-d", "addr", "show", "eth0"), ipJSON(ctx, &c.routes, "-n", name, "route"))
-		if err != nil || len(links) != 1 {
+		if err := c.look(); err != nil {
 			return "", fmt.Errorf("eth0 of %s: %w", name, err)
 		}
-		c.eth0 = links[0]
 		s.containers = append(s.containers, c)
 	}
-	ruleset, err := output(ctx, "nft", "list", "ruleset")
-	if err != nil {
+	if s.rules, err = masquerading(ctx); err != nil {
 		return "", err
-	}
-	for line := range strings.Lines(string(ruleset)) {
-		if masquerades(line) {
-			s.rules = append(s.rules, strings.TrimSpace(line))
-		}
 	}
 	forward, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 	s.forwarding = strings.TrimSpace(string(forward))
 	return s.draw(), err
 }
 
-// masquerades reports whether a line of the ruleset is a rule that does so; the
-// names of tables and comments have the word, too.
-func masquerades(line string) bool {
-	rule, _, _ := strings.Cut(line, " comment ")
-	return slices.Contains(strings.Fields(rule), "masquerade")
+// dial opens a socket in the container.
+func (c container) dial() (*nl.Conn, error) {
+	if c.name == "" { // the host
+		return nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	}
+	ns, err := netns.Open(pathOf(c.name))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := nl.Dial(ns, unix.NETLINK_ROUTE, nil)
+	return conn, errors.Join(err, ns.Close())
 }
 
-// ipJSON runs ip(8) and decodes its answer.
-func ipJSON(ctx context.Context, v any, args ...string) error {
-	out, err := output(ctx, append([]string{"ip", "-j"}, args...)...)
+func (c *container) look() error {
+	links, err := linksOf(c.name)
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(out, v)
+	for _, l := range links {
+		if l.Name == "eth0" {
+			c.eth0 = l
+		}
+	}
+	if c.eth0.Link == nil {
+		return unix.ENODEV
+	}
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	c.routes, err = conn.Routes(unix.RT_TABLE_MAIN)
+	return errors.Join(err, conn.Close())
+}
+
+// linksOf returns the interfaces of a container, or of the host.
+func linksOf(name string) (all []link, err error) {
+	c, err := container{name: name}.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	links, err := c.Links()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		own := link{Link: l}
+		addrs, err := c.Addrs(l.Index)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range addrs {
+			own.addrs = append(own.addrs, a.Prefix)
+		}
+		all = append(all, own)
+	}
+	return all, nil
+}
+
+// masquerading returns the rules that do so, as nft(8) writes them.
+func masquerading(ctx context.Context) (rules []string, err error) {
+	r, err := ruleset.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	marks, err := r.Marks()
+	for _, m := range marks {
+		if !m.Element && masquerades(m.Text) {
+			rules = append(rules, m.Text)
+		}
+	}
+	return rules, err
+}
+
+// masquerades reports whether a rule does so; comments have the word, too.
+func masquerades(text string) bool {
+	rule, _, _ := strings.Cut(text, " comment ")
+	return slices.Contains(strings.Fields(rule), "masquerade")
 }
 
 // draw draws the scene: the world on top, containers below.
@@ -112,9 +155,9 @@ func (s scene) draw() string {
 	}
 	b.WriteString("   │\n")
 	for _, l := range s.links {
-		if l.Info.Kind == "bridge" {
+		if l.Kind == "bridge" {
 			fmt.Fprintf(&b, "  %s #%d  bridge  %s\n", l.Name, l.Index, l.addresses())
-			s.drawPorts(&b, l.Name)
+			s.drawPorts(&b, l.Index)
 		}
 	}
 	return b.String()
@@ -122,7 +165,7 @@ func (s scene) draw() string {
 
 // drawPorts draws the ports of a bridge, each with the container at its other
 // end.
-func (s scene) drawPorts(b *strings.Builder, bridge string) {
+func (s scene) drawPorts(b *strings.Builder, bridge int) {
 	var ports []link
 	for _, l := range s.links {
 		if l.Master == bridge {
@@ -135,7 +178,7 @@ func (s scene) drawPorts(b *strings.Builder, bridge string) {
 			branch, trunk = "└", " "
 		}
 		for _, c := range s.containers {
-			if c.eth0.PeerIndex == port.Index {
+			if c.eth0.Parent == port.Index {
 				fmt.Fprintf(b, "   %s── %s #%d ═══ eth0 #%d in %s  %s\n", branch, port.Name, port.Index, c.eth0.Index, c.name, c.eth0.addresses())
 				fmt.Fprintf(b, "   %s   routes: %s\n", trunk, drawRoutes(c.routes))
 			}
@@ -143,12 +186,18 @@ func (s scene) drawPorts(b *strings.Builder, bridge string) {
 	}
 }
 
-func drawRoutes(routes []route) string {
+func drawRoutes(routes []nl.Route) string {
 	var all []string
 	for _, r := range routes {
-		text := r.Dst
-		if r.Gateway != "" {
-			text += " via " + r.Gateway
+		text := r.Dst.String()
+		switch {
+		case r.Dst.Addr().IsLinkLocalUnicast(), r.Dst.Addr().IsMulticast():
+			continue
+		case r.Dst.Bits() == 0:
+			text = "default"
+		}
+		if r.Gateway.IsValid() {
+			text += " via " + r.Gateway.String()
 		}
 		all = append(all, text)
 	}
@@ -158,22 +207,23 @@ func drawRoutes(routes []route) string {
 // addresses lists the interface's, but the link-local ones.
 func (l link) addresses() string {
 	var all []string
-	for _, a := range l.Addresses {
-		if a.Scope == "global" {
-			all = append(all, fmt.Sprintf("%s/%d", a.Local, a.Length))
+	for _, p := range l.addrs {
+		if !p.Addr().IsLinkLocalUnicast() {
+			all = append(all, p.String())
 		}
 	}
 	return strings.Join(all, " ")
 }
 
 // firstAddress returns the first address of a result.
-func firstAddress(r types.Result) (string, error) {
+func firstAddress(r types.Result) (netip.Addr, error) {
 	res, err := current.NewResultFromResult(r)
 	if err != nil {
-		return "", err
+		return netip.Addr{}, err
 	}
 	if len(res.IPs) == 0 {
-		return "", errors.New("result without an address")
+		return netip.Addr{}, errors.New("result without an address")
 	}
-	return res.IPs[0].Address.IP.String(), nil
+	a, _ := netip.AddrFromSlice(res.IPs[0].Address.IP)
+	return a.Unmap(), nil
 }

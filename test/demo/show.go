@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -30,7 +30,7 @@ type demo struct {
 	file     string
 	cni      *libcni.CNIConfig
 	network  *libcni.NetworkConfigList
-	attached map[string]string // container: its address
+	attached map[string]netip.Addr // by container
 }
 
 // show is the demo's story.
@@ -54,7 +54,7 @@ func show(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	if err := d.pings(ctx); err != nil {
+	if err := d.pings(); err != nil {
 		return err
 	}
 	say("\nWhat now exists (# is the interface index):\n")
@@ -76,7 +76,7 @@ func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
 // newDemo installs the plugins and reads the network.
 func newDemo(ctx context.Context, dir string, o options) (*demo, error) {
-	d := &demo{dir: dir, file: o.conflist, attached: map[string]string{}}
+	d := &demo{dir: dir, file: o.conflist, attached: map[string]netip.Addr{}}
 	plugins := o.plugins
 	if plugins == "" {
 		plugins = filepath.Join(dir, "bin")
@@ -99,12 +99,12 @@ func newDemo(ctx context.Context, dir string, o options) (*demo, error) {
 }
 
 func runtimeConf(name string) *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{ContainerID: name, NetNS: "/run/netns/" + name, IfName: "eth0"}
+	return &libcni.RuntimeConf{ContainerID: name, NetNS: pathOf(name), IfName: "eth0"}
 }
 
 // attach makes a container and attaches it.
 func (d *demo) attach(ctx context.Context, name string) error {
-	if _, err := output(ctx, "ip", "netns", "add", name); err != nil {
+	if err := newNamespace(name); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -135,52 +135,58 @@ func (d *demo) detach(ctx context.Context, name string) error {
 func milliseconds(t time.Duration) float64 { return float64(t.Microseconds()) / 1000 }
 
 // pings sends packets every way that the network promises.
-func (d *demo) pings(ctx context.Context) error {
+func (d *demo) pings() error {
 	red, blue := names[0], names[1]
-	gateway, err := output(ctx, "ip", "-n", red, "route", "show", "default")
+	via, err := gatewayOf(red)
 	if err != nil {
 		return err
 	}
-	via := ""
-	if f := strings.Fields(string(gateway)); len(f) > 2 {
-		via = f[2]
-	}
 	say("\nPing:")
-	for _, p := range []struct{ from, to, address string }{
+	for _, p := range []struct {
+		from, to string
+		address  netip.Addr
+	}{
 		{red, blue, d.attached[blue]},
 		{blue, red, d.attached[red]},
 		{red, "gateway", via},
-		{blue, world + " (which knows the host alone: NAT)", worldAddress},
+		{blue, world + " (which knows the host alone: NAT)", netip.MustParseAddr(worldAddress)},
 	} {
-		out, err := exec.CommandContext(ctx, "ip", "netns", "exec", p.from, "ping", "-c", "1", "-w", "5", p.address).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("ping from %s to %s %q: %w\n%s", p.from, p.to, p.address, err, out)
+		if err := ping(p.from, p.address); err != nil {
+			return fmt.Errorf("ping from %s to %s %s: %w", p.from, p.to, p.address, err)
 		}
 		say("  %-5s → %s %s: answered", p.from, p.address, p.to)
 	}
 	return nil
 }
 
+// gatewayOf returns the gateway of a container's default route.
+func gatewayOf(name string) (netip.Addr, error) {
+	c, err := container{name: name}.dial()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	r, err := c.DefaultRoute()
+	return r.Gateway, errors.Join(err, c.Close())
+}
+
 // nothingLeft fails where anything of the attachments is still there.
 func (d *demo) nothingLeft(ctx context.Context) error {
-	links, err := output(ctx, "ip", "-o", "link", "show", "type", "veth")
+	links, err := linksOf("")
 	if err != nil {
 		return err
 	}
-	rules, err := output(ctx, "nft", "list", "ruleset")
+	rules, err := masquerading(ctx)
 	if err != nil {
 		return err
 	}
 	var left []string
-	for line := range strings.Lines(string(links)) {
-		if !strings.Contains(line, " up0@") {
-			left = append(left, "link "+line)
+	for _, l := range links {
+		if l.Kind == "veth" && l.Name != "up0" {
+			left = append(left, "link "+l.Name)
 		}
 	}
-	for line := range strings.Lines(string(rules)) {
-		if masquerades(line) {
-			left = append(left, "rule "+strings.TrimSpace(line))
-		}
+	for _, rule := range rules {
+		left = append(left, "rule "+rule)
 	}
 	files, err := remaining("/run/netcleat", "/var/lib/cni/networks", filepath.Join(d.dir, "cache"))
 	if err != nil {
