@@ -36,15 +36,15 @@ func New(t testing.TB) *Bed {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test
 	home, err := netns.Open(netns.Own)
 	must(t, err)
+	t.Cleanup(func() {
+		must(t, unix.Setns(home.Fd(), unix.CLONE_NEWNET))
+		_ = home.Close()
+	})
 	b := &Bed{t: t, Dir: t.TempDir()}
 	b.Sandbox = b.NewSandbox()
 	b.Path = b.PathOf(b.Sandbox)
 	b.Host = newNS(t) // last: the thread stays there
 	b.loUp(b.Host)
-	t.Cleanup(func() {
-		must(t, unix.Setns(home.Fd(), unix.CLONE_NEWNET))
-		_ = home.Close()
-	})
 	return b
 }
 
@@ -62,9 +62,9 @@ func (b *Bed) NewSandbox() *netns.NS {
 	b.t.Helper()
 	back, err := netns.Open(netns.Own)
 	must(b.t, err)
+	defer func() { must(b.t, back.Close()) }() // also where newNS skips the test
 	n := newNS(b.t)
 	must(b.t, unix.Setns(back.Fd(), unix.CLONE_NEWNET))
-	must(b.t, back.Close())
 	return n
 }
 
