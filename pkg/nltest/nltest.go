@@ -36,15 +36,13 @@ func New(t testing.TB) *Bed {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test
 	home, err := netns.Open(netns.Own)
 	must(t, err)
-	t.Cleanup(func() {
-		must(t, unix.Setns(home.Fd(), unix.CLONE_NEWNET))
-		_ = home.Close()
-	})
+	t.Cleanup(func() { _ = home.Close() }) // also where the test is skipped
 	b := &Bed{t: t, Dir: t.TempDir()}
 	b.Sandbox = b.NewSandbox()
 	b.Path = b.PathOf(b.Sandbox)
 	b.Host = newNS(t) // last: the thread stays there
 	b.loUp(b.Host)
+	t.Cleanup(func() { must(t, unix.Setns(home.Fd(), unix.CLONE_NEWNET)) })
 	return b
 }
 
