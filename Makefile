@@ -82,6 +82,7 @@ test-faults: install-deps ## Every kill, every refusal, the long storm, and the 
 .PHONY: bench
 bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only (root)
 	$(GO) run ./test/bench $(if $(BENCH),-bench '$(BENCH)')
+	$(if $(BENCH),,$(GO) test -run '^$$' -bench Run -benchtime 20x -timeout 30m ./test/e2e/nerdctl)
 
 .PHONY: golden
 golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)

@@ -38,14 +38,14 @@ cgroup_manager = "cgroupfs"
 // nerdctl is the runtime on a host of its own.
 type nerdctl struct {
 	*bed.Host
-	t      *testing.T
+	t      testing.TB
 	cgroup string
 }
 
 // bridge is nerdctl's own network's, and shared by all containers that choose none.
 const bridge = "nerdctl0"
 
-func newNerdctl(t *testing.T) nerdctl {
+func newNerdctl(t testing.TB) nerdctl {
 	t.Helper()
 	h := bed.New(t, "containerd", "ctr", "runc", "busybox", "nft", "iptables")
 	h.OwnEtc()

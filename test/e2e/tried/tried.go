@@ -79,33 +79,36 @@ func compare(client string) error {
 	if err != nil {
 		return err
 	}
-	before, table, after, err := cut(string(text), client)
+	part, err := cut(string(text), client)
 	if err != nil {
 		return err
 	}
 	if os.Getenv("UPDATE") != "" {
-		return os.WriteFile(path, []byte(before+written(table)+after), 0o644) //nolint:gosec // to be read by all
+		return os.WriteFile(path, []byte(part.before+written(part.table)+part.after), 0o644) //nolint:gosec // to be read by all
 	}
-	if missing, stale := differ(table); len(missing)+len(stale) > 0 {
+	if missing, stale := differ(part.table); len(missing)+len(stale) > 0 {
 		return fmt.Errorf("docs/runtimes.md, tried: %s: UPDATE=1 go test rewrites the table\nmissing:\n%s\nno test has:\n%s",
 			client, strings.Join(missing, "\n"), strings.Join(stale, "\n"))
 	}
 	return nil
 }
 
-// cut finds the client's table, and what is before and after it.
-func cut(text, client string) (before, table, after string, err error) {
+// parts are the document's: the client's table, and what is before and after it.
+type parts struct{ before, table, after string }
+
+// cut finds the client's table.
+func cut(text, client string) (parts, error) {
 	begin, end := "<!-- tried: "+client+" (UPDATE=1 go test rewrites this) -->\n", "<!-- end of tried -->"
 	i := strings.Index(text, begin)
 	if i < 0 {
-		return "", "", "", fmt.Errorf("docs/runtimes.md: no line %s", begin)
+		return parts{}, fmt.Errorf("docs/runtimes.md: no line %s", begin)
 	}
 	i += len(begin)
 	n := strings.Index(text[i:], end)
 	if n < 0 {
-		return "", "", "", fmt.Errorf("docs/runtimes.md: no line %s behind %s", end, begin)
+		return parts{}, fmt.Errorf("docs/runtimes.md: no line %s behind %s", end, begin)
 	}
-	return text[:i], text[i : i+n], text[i+n:], nil
+	return parts{text[:i], text[i : i+n], text[i+n:]}, nil
 }
 
 // line is the row in the table.
