@@ -68,7 +68,9 @@ func TestReboot(t *testing.T) {
 	n.Sh(`ip link del ` + bridge + `
 		nft flush ruleset
 		awk '$2 ~ "^/run/containerd/" {print $2}' /proc/mounts | xargs -r umount
-		rm -rf /run/netcleat /run/containerd /run/cni`)
+		rm -rf /run/netcleat /run/containerd /run/cni
+		echo 01234567-89ab-4def-8123-456789abcdef >/run/boot_id
+		mount --bind /run/boot_id /proc/sys/kernel/random/boot_id`)
 	n.start()
 	n.do("start", "web", "random")
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
