@@ -17,6 +17,25 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
+// Nothing is an error in lists that work as projects ship them.
+func TestShippedListsHaveNoErrors(t *testing.T) {
+	a, err := txtar.ParseFile("testdata/shipped.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range a.Files {
+		if f.Name == "want" {
+			continue
+		}
+		path := write(t, filepath.Join(t.TempDir(), f.Name), f.Data)
+		for _, found := range Check(path) {
+			if found.Level == Error {
+				t.Errorf("%s: %s", f.Name, found.Message)
+			}
+		}
+	}
+}
+
 // Each archive is a directory of configurations, and in the file want what is
 // found in them.
 func TestFindings(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"regexp"
@@ -123,12 +124,29 @@ func (l *linter) ipam(n *list, e *entry) {
 		l.say(Warning, e.document, e.ipam.at, "ipam: no type: there will be no addresses, whatever else is said here")
 	case e.ipamType == "":
 	case ours:
-		l.keys(e.document, e.ipam, l.properties(e.ipamType))
-		l.refusal(n, e, question{e.ipamType, p, e.ipam})
+		l.delegated(n, e, p)
 	case isPlugin(e.ipamType):
 		l.say(Error, e.document, e.ipam.get("type").at, "ipam %q: hands out no addresses; want host-local, static, dhcp or another's", e.ipamType)
 	default:
 		l.say(Note, e.document, e.ipam.get("type").at, "ipam %q: not one of ours, and not checked%s", e.ipamType, meant(e.ipamType, slices.Sorted(maps.Keys(ipams))))
+	}
+}
+
+// delegated checks what one of our IPAM plugins is told. Plugins of others fill in
+// or change it before they call it: Canal's list says "usePodCidr" for a subnet,
+// Antrea's says none. So with them what it would refuse is no error.
+func (l *linter) delegated(n *list, e *entry, p parser) {
+	if isPlugin(e.typ) {
+		l.keys(e.document, e.ipam, l.properties(e.ipamType))
+		l.refusal(n, e, question{e.ipamType, p, e.ipam})
+		return
+	}
+	before := len(l.found)
+	l.refusal(n, e, question{e.ipamType, p, e.ipam})
+	for i := range l.found[before:] {
+		f := &l.found[before+i]
+		f.Level = Note
+		f.Message += fmt.Sprintf(" (unless plugin %q changes it before)", e.typ)
 	}
 }
 
