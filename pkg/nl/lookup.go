@@ -12,6 +12,22 @@ import (
 // RouteTo returns the entry of the routing tables by which the namespace sends
 // to addr. None satisfies NoRoute.
 func (c *Conn) RouteTo(addr netip.Addr) (Route, error) {
+	return c.routeFor(addr, func(*Message) {})
+}
+
+// RouteFrom is RouteTo for what comes from src: over the link of index in, or
+// for 0 from the namespace itself.
+func (c *Conn) RouteFrom(src, addr netip.Addr, in int) (Route, error) {
+	return c.routeFor(addr, func(m *Message) {
+		m.body[2] = uint8(src.BitLen())
+		m.IP(unix.RTA_SRC, src)
+		if in != 0 {
+			m.Uint32(unix.RTA_IIF, uint32(in))
+		}
+	})
+}
+
+func (c *Conn) routeFor(addr netip.Addr, ask func(*Message)) (Route, error) {
 	h := make([]byte, unix.SizeofRtMsg)
 	h[0], h[1] = family(addr), uint8(addr.BitLen())
 	flags := uint32(unix.RTM_F_FIB_MATCH)
@@ -20,6 +36,7 @@ func (c *Conn) RouteTo(addr netip.Addr) (Route, error) {
 	}
 	binary.NativeEndian.PutUint32(h[8:], flags)
 	m := NewMessage(fmt.Sprintf("route to %s", addr), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, addr)
+	ask(m)
 	var found []Route
 	m.Reply = func(b []byte) (err error) {
 		found, err = ParseRoute(b)

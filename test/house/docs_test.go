@@ -91,6 +91,38 @@ func checkRead(t *testing.T, binary, where string, conf map[string]json.RawMessa
 	}
 }
 
+// What people copy starts with every runtime: containerd 1.6 and podman 4 refuse
+// version 1.1.0, and do not know cniVersions.
+func TestListsStartWithEveryRuntime(t *testing.T) {
+	lists := 0
+	check := func(where, conf string) {
+		var l struct {
+			CNIVersion  string
+			CNIVersions []string
+			Plugins     []json.RawMessage
+		}
+		if err := json.Unmarshal([]byte(conf), &l); err != nil || len(l.Plugins) == 0 {
+			return // no list
+		}
+		lists++
+		if l.CNIVersion != "1.0.0" || !slices.Equal(l.CNIVersions, []string{"1.0.0", "1.1.0"}) {
+			t.Errorf(`%s: cniVersion %q, cniVersions %q; want "1.0.0" and "1.0.0", "1.1.0"`, where, l.CNIVersion, l.CNIVersions)
+		}
+	}
+	for _, f := range files(t, ".conflist") {
+		check(f, read(t, f))
+	}
+	indented := regexp.MustCompile("(?s) *```json\n(.*?)```")
+	for _, f := range files(t, ".md") {
+		for _, block := range indented.FindAllStringSubmatch(read(t, f), -1) {
+			check(f, block[1])
+		}
+	}
+	if lists < 20 {
+		t.Errorf("found %d lists", lists)
+	}
+}
+
 // Every example is in its README, and a story runs it.
 func TestExamples(t *testing.T) {
 	readme := read(t, "conflist-examples/README.md")

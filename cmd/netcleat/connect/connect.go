@@ -240,10 +240,27 @@ func Disconnect(ctx context.Context, o Options, s *Sandbox, r Request) (err erro
 	if err := o.installed(list); err != nil {
 		return err
 	}
-	if err := o.library().DelNetworkList(ctx, list, rt); err != nil {
-		return fmt.Errorf("network %s: %w", r.Network, err)
+	return o.detach(ctx, s, func() error {
+		if err := o.library().DelNetworkList(ctx, list, rt); err != nil {
+			return fmt.Errorf("network %s: %w", r.Network, err)
+		}
+		return nil
+	})
+}
+
+// detach has the container keep a default route, if it had one.
+func (o Options) detach(ctx context.Context, s *Sandbox, del func() error) error {
+	if s.Gone() {
+		return del()
 	}
-	return nil
+	before, err := s.observe()
+	if err != nil {
+		return err
+	}
+	if err := del(); err != nil {
+		return err
+	}
+	return o.elect(ctx, s, before)
 }
 
 // remembered is the list that the container was attached with, and what the

@@ -3,7 +3,8 @@
 // list to where runtimes look.
 //
 // The list has version 1.0.0 of the specification, which every runtime in use
-// reads: the libraries of podman 4 and nerdctl 1 know no later one. GC is
+// reads, and names 1.1.0 in "cniVersions", for runtimes that know the key: podman
+// 4, nerdctl 1 and containerd 1 do not, and refuse a result of 1.1.0. GC is
 // disabled in it, since a directory of networks is shared: CRI-O, when it starts,
 // would have libcni detach what others have attached.
 package create

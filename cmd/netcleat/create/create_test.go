@@ -2,6 +2,7 @@ package create
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
@@ -143,6 +145,23 @@ func TestLists(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Errorf("-want +got (UPDATE=1 rewrites it)\n%s", diff)
+	}
+}
+
+// Runtimes that know cniVersions speak 1.1.0, with its GC and STATUS; the others
+// read 1.0.0 (podman 4, nerdctl 1, containerd 1.6).
+func TestVersions(t *testing.T) {
+	text, err := draw(t, "web", somewhere())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := libcni.NetworkConfFromBytes([]byte(text))
+	if err != nil || l.CNIVersion != "1.1.0" {
+		t.Errorf("libcni reads version %q %v, want 1.1.0", l.CNIVersion, err)
+	}
+	var old struct{ CNIVersion string }
+	if err := json.Unmarshal([]byte(text), &old); err != nil || old.CNIVersion != "1.0.0" {
+		t.Errorf("cniVersion %q %v, want 1.0.0", old.CNIVersion, err)
 	}
 }
 

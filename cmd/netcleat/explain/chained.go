@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/sysctl"
 	"github.com/netcleat/netcleat/plugins/portmap"
 )
@@ -62,11 +65,44 @@ func (x *exam) published(missing bool) error {
 		default:
 			x.fine("portmap", want, "so it is")
 		}
+		x.hijacked(want, p)
 		if err := x.sockets(p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hijacked looks whether a rule that comes first sends what is for the port
+// elsewhere.
+func (x *exam) hijacked(want string, p portmap.Port) {
+	for _, l := range x.links {
+		to := x.addressOn(l)
+		if !to.IsValid() || to.IsLoopback() || l.Name == x.gatewayLink() || p.HostIP.Is6() {
+			continue
+		}
+		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
+			to = p.HostIP
+		}
+		v := x.rules.Redirected(ruleset.Packet{Src: world4, Dst: to, In: l.Name, Proto: p.Protocol, Port: p.Host, Local: true})
+		if v == nil || strings.Contains(v.Chain, " cni_hostport ") || strings.Contains(v.Chain, " CNI-") {
+			continue
+		}
+		x.problem("portmap", want, fmt.Sprintf("%s sends what comes over %s elsewhere before: %s", v.Chain, l.Name, v.By),
+			finding.Do("publish another port of the host, or have whoever made that rule remove it"))
+		return
+	}
+}
+
+// addressOn is the first IPv4 address of a link of the host.
+func (x *exam) addressOn(l *nl.Link) netip.Addr {
+	all, _ := x.pair.Host.Addrs(l.Index) // without one nothing is published there
+	for _, a := range all {
+		if a.Prefix.Addr().Is4() {
+			return a.Prefix.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 // sockets remarks on who listens on the host and who does not in the sandbox.
@@ -150,7 +186,7 @@ func (x *exam) tunedSysctl(name, value string) {
 			return r
 		}, key)
 	}
-	key = strings.Replace(key, "IFNAME", x.row.Interface, 1)
+	key = strings.Replace(key, "IFNAME", x.sandbox.Name, 1)
 	now, err := sysctl.Get(x.pair.NS, key)
 	have := ""
 	switch {
@@ -168,7 +204,7 @@ func (x *exam) tunedLink(t tuning) {
 		if !same {
 			have = "it is not"
 		}
-		x.judge("tuning", want+" on "+x.row.Interface, have, finding.Run(x.inside("ip link set "+finding.Quote(x.row.Interface)+" "+option)))
+		x.judge("tuning", want+" on "+x.sandbox.Name, have, finding.Run(x.inside("ip link set "+finding.Quote(x.sandbox.Name)+" "+option)))
 	}
 	l := x.sandbox
 	const promisc, allMulti = 0x100, 0x200 // IFF_PROMISC, IFF_ALLMULTI

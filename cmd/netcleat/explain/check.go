@@ -31,6 +31,9 @@ func (x *exam) checks(ctx context.Context) error {
 		x.note(x.main(), "what libcni remembers", "it knows nothing of this attachment: the plugins' own CHECK was not run", finding.Mend{})
 		return nil
 	}
+	if x.sandbox.Name != x.row.Interface {
+		return nil // they look for the name
+	}
 	if x.unchecked {
 		x.note(x.main(), "a CHECK by the plugins themselves", "the list has disableCheck: it was not run", finding.Mend{})
 		return nil

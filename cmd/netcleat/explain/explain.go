@@ -95,6 +95,11 @@ func (x *exam) problem(plugin, want, have string, m finding.Mend) {
 	x.add(Line{Level: finding.Problem, Plugin: plugin, Want: want, Have: have, Mend: &m})
 }
 
+// warn adds what may break some of the traffic, and not all of it.
+func (x *exam) warn(plugin, want, have string, m finding.Mend) {
+	x.add(Line{Level: finding.Warning, Plugin: plugin, Want: want, Have: have, Mend: &m})
+}
+
 // note adds a remark; m may say nothing.
 func (x *exam) note(plugin, want, have string, m finding.Mend) {
 	l := Line{Level: finding.Note, Plugin: plugin, Want: want, Have: have}
@@ -149,7 +154,7 @@ func (x *exam) examine(ctx context.Context) (err error) {
 	if err != nil || !there {
 		return err
 	}
-	errs := []error{x.addresses(), x.routes(), x.insideNeighbours(), x.insideFilter()}
+	errs := []error{x.addresses(), x.routes(), x.policy(), x.insideNeighbours(), x.insideFilter()}
 	errs = append(errs, x.outside()...)
 	errs = append(errs, x.lease())
 	missing, err := x.missingRules(ctx)

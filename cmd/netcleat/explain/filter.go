@@ -110,14 +110,14 @@ func (x *exam) forwarded(missing []string) {
 	for _, h := range x.hops() {
 		a := h.addr.Addr()
 		want := "the firewall lets " + h.addr.Masked().String() + " through"
-		drops := append(x.rules.Drops("forward", x.leaving(a)), x.rules.Drops("forward", x.entering(a))...)
+		drops := x.drops(a)
 		told := map[string]bool{}
 		for _, v := range drops {
 			if told[v.Chain] {
 				continue
 			}
 			told[v.Chain] = true
-			m := finding.Run(admit(v, h.addr.Masked()))
+			m := admit(v, h.addr.Masked())
 			if lacks {
 				m = restore
 			}
@@ -137,9 +137,69 @@ func (x *exam) forwarded(missing []string) {
 	}
 }
 
-// admit is a command that has a chain let a subnet's packets and the answers
+// drops are the chains on the way out of the container and back that drop its
+// packets. Before routing the answers have the host's address where it masquerades.
+func (x *exam) drops(a netip.Addr) []dropped {
+	out, back := x.leaving(a), x.entering(a)
+	arrives, comes := out, back
+	arrives.Out, comes.Out = "", ""
+	if x.confs[0].IPMasq {
+		comes.Dst = netip.Addr{}
+	}
+	var all []dropped
+	for _, w := range []struct {
+		hook   string
+		packet ruleset.Packet
+	}{
+		{"prerouting", arrives}, {"prerouting", comes}, {"forward", out}, {"forward", back}, {"postrouting", out}, {"postrouting", back},
+	} {
+		for _, v := range x.rules.Drops(w.hook, w.packet) {
+			all = append(all, dropped{v, w.hook, w.packet})
+		}
+	}
+	return all
+}
+
+// dropped is a packet that a chain drops.
+type dropped struct {
+	ruleset.Verdict
+	hook   string
+	packet ruleset.Packet
+}
+
+// admit is what has a chain let a subnet's packets and the answers through.
+func admit(v dropped, subnet netip.Prefix) finding.Mend {
+	switch {
+	case v.hook == "forward":
+		return finding.Run(admitForwarded(v.Verdict, subnet))
+	case v.packet.Answer: // before connections are tracked nothing tells an answer from an attack
+		return finding.Do("have " + v.Chain + " let answers to the host's own connections pass: what comes in over " + v.packet.In)
+	}
+	_, chain, _ := strings.Cut(v.Chain, " ")
+	table, name, _ := strings.Cut(chain, " ")
+	tool := iptablesOf(subnet.Addr())
+	if !v.Native {
+		_, name, _ = strings.Cut(v.Chain, " ")
+		table, name, _ = strings.Cut(name, " ")
+		tool += "-legacy"
+	}
+	if !v.Native || name == strings.ToUpper(name) && slices.Contains([]string{"raw", "mangle", "filter"}, table) {
+		return finding.Run(fmt.Sprintf("%s -t %s -I %s -s %s -j ACCEPT", tool, table, name, subnet))
+	}
+	return finding.Run(fmt.Sprintf("nft insert rule %s %s saddr %s accept", v.Chain, family(subnet.Addr()), subnet))
+}
+
+// family is nft(8)'s word for the family of an address.
+func family(a netip.Addr) string {
+	if a.Is6() {
+		return "ip6"
+	}
+	return "ip"
+}
+
+// admitForwarded is a command that has a chain let a subnet's packets and the answers
 // through.
-func admit(v ruleset.Verdict, subnet netip.Prefix) string {
+func admitForwarded(v ruleset.Verdict, subnet netip.Prefix) string {
 	_, chain, _ := strings.Cut(v.Chain, " ")
 	table, name, _ := strings.Cut(chain, " ")
 	if !v.Native || table == "filter" && name == "FORWARD" {
@@ -149,10 +209,7 @@ func admit(v ruleset.Verdict, subnet netip.Prefix) string {
 		}
 		return fmt.Sprintf("%s -I FORWARD -s %s -j ACCEPT && %s -I FORWARD -d %s -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT", tool, subnet, tool, subnet)
 	}
-	ip := "ip"
-	if subnet.Addr().Is6() {
-		ip = "ip6"
-	}
+	ip := family(subnet.Addr())
 	insert := "nft insert rule " + v.Chain + " "
 	return fmt.Sprintf("%s%s saddr %s accept && %s%s daddr %s ct state established,related accept && %s%s daddr %s ct status dnat accept",
 		insert, ip, subnet, insert, ip, subnet, insert, ip, subnet)

@@ -2,7 +2,9 @@ package explain
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -43,8 +45,8 @@ func (x *exam) parent() {
 	}
 	x.judge(x.main(), "its parent "+l.Name+", up", have, finding.Run("ip link set "+finding.Quote(l.Name)+" up"))
 	if x.sandbox.MTU > l.MTU {
-		x.problem(x.main(), fmt.Sprintf("an MTU up to the %d of %s", l.MTU, l.Name), fmt.Sprintf("%s has %d", x.row.Interface, x.sandbox.MTU),
-			finding.Run(x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.row.Interface), l.MTU))))
+		x.warn(x.main(), fmt.Sprintf("an MTU up to the %d of %s", l.MTU, l.Name), fmt.Sprintf("%s has %d", x.sandbox.Name, x.sandbox.MTU),
+			finding.Run(x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.sandbox.Name), l.MTU))))
 	}
 }
 
@@ -56,7 +58,7 @@ func (x *exam) end() {
 	}
 	x.judge(x.main(), "its end on the host, "+x.host.Name+", up", have, finding.Run("ip link set "+finding.Quote(x.host.Name)+" up"))
 	if x.host.MTU != x.sandbox.MTU && x.tunedMTU() == x.sandbox.MTU {
-		x.note("tuning", "one MTU at both ends", fmt.Sprintf("%s has the %d that it was given and %s has %d: what is larger is lost", x.row.Interface, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Mend{})
+		x.note("tuning", "one MTU at both ends", fmt.Sprintf("%s has the %d that it was given and %s has %d: what is larger is lost", x.sandbox.Name, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Mend{})
 	} else if x.host.MTU != x.sandbox.MTU {
 		low := min(x.host.MTU, x.sandbox.MTU)
 		if x.confs[0].MTU != 0 {
@@ -64,9 +66,9 @@ func (x *exam) end() {
 		}
 		mend := fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.host.Name), low)
 		if x.host.MTU == low {
-			mend = x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.row.Interface), low))
+			mend = x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.sandbox.Name), low))
 		}
-		x.problem(x.main(), "one MTU at both ends", fmt.Sprintf("%s has %d and %s has %d: what is larger is lost", x.row.Interface, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Run(mend))
+		x.warn(x.main(), "one MTU at both ends", fmt.Sprintf("%s has %d and %s has %d: what is larger is lost", x.sandbox.Name, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Run(mend))
 	}
 }
 
@@ -137,11 +139,13 @@ func flag(attrs []byte, want uint16) (on bool) {
 // bridgeMTU looks whether what the container may send fits through the bridge.
 func (x *exam) bridgeMTU(b *nl.Link) {
 	if x.sandbox.MTU <= b.MTU {
-		x.fine("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d", x.row.Interface, x.sandbox.MTU))
+		x.fine("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d", x.sandbox.Name, x.sandbox.MTU))
 		return
 	}
-	x.problem("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d: larger packets are lost", x.row.Interface, x.sandbox.MTU),
-		finding.Run(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(b.Name), x.sandbox.MTU)))
+	if x.host.MTU == x.sandbox.MTU { // else one fix has been told
+		x.warn("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d: larger packets are lost", x.sandbox.Name, x.sandbox.MTU),
+			finding.Run(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(b.Name), x.sandbox.MTU)))
+	}
 }
 
 // learnt looks whether the bridge sends the container's frames to its port.
@@ -235,13 +239,23 @@ func (x *exam) hostRoutes() error {
 			}
 		}
 		mend := fmt.Sprintf("ip route replace %s dev %s", netip.PrefixFrom(a, a.BitLen()), finding.Quote(name))
+		if rule, err := leads(x.pair.Host, a, netip.Addr{}); err != nil {
+			return err
+		} else if rule != nil && have != "" {
+			have += fmt.Sprintf(": rule %d, %s, comes before the main table", rule.Priority, rule)
+			mend = before(*rule, "to", a)
+		}
 		x.judge(x.main(), fmt.Sprintf("the host's route to %s over %s", a, name), have, finding.Run(mend))
+		if err := x.wayOut(a, gw); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // forwarding looks whether the host forwards the families of the addresses.
 func (x *exam) forwarding() error {
+	var errs []error
 	for _, f := range []struct {
 		v6        bool
 		name, key string
@@ -258,23 +272,55 @@ func (x *exam) forwarding() error {
 			have = "it is off"
 		}
 		x.judge(x.main(), "forwarding of "+f.name, have, finding.Run(setting(f.key, "1")))
+		if have == "" && !f.v6 { // which has one switch for all
+			errs = append(errs, x.forwardingOn(append([]string{x.gatewayLink()}, x.uplinks()...)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forwardingOn looks whether the host forwards what comes in over the links.
+func (x *exam) forwardingOn(names []string) error {
+	for _, name := range names {
+		key := "net/ipv4/conf/" + name + "/forwarding"
+		v, err := sysctl.Get(nil, key)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // of which others tell
+		}
+		if err != nil {
+			return err
+		}
+		if v == "0" {
+			x.problem(x.main(), "forwarding of IPv4 from "+name, "it is off", finding.Run(setting(key, "1")))
+		}
 	}
 	return nil
+}
+
+// uplinks are the links of IPv4's default routes, and the one that the host reaches
+// the world by.
+func (x *exam) uplinks() (names []string) {
+	add := func(r nl.Route) {
+		if l := x.links[r.Index]; l != nil && !slices.Contains(names, l.Name) {
+			names = append(names, l.Name)
+		}
+	}
+	routes, _ := x.pair.Host.Routes(unix.RT_TABLE_MAIN) // without them the other way is left
+	for _, r := range routes {
+		if r.Dst.Bits() == 0 && r.Dst.Addr().Is4() {
+			add(r)
+		}
+	}
+	if r, err := x.pair.Host.RouteTo(world4); err == nil {
+		add(r)
+	}
+	return names
 }
 
 // filter looks whether answers are dropped that come over another of several
 // uplinks than the one they were asked on.
 func (x *exam) filter() error {
-	routes, err := x.pair.Host.Routes(unix.RT_TABLE_MAIN)
-	if err != nil {
-		return err
-	}
-	var uplinks []string
-	for _, r := range routes {
-		if l := x.links[r.Index]; r.Dst.Bits() == 0 && r.Dst.Addr().Is4() && l != nil && !slices.Contains(uplinks, l.Name) {
-			uplinks = append(uplinks, l.Name)
-		}
-	}
+	uplinks := x.uplinks()
 	if len(uplinks) < 2 {
 		return nil
 	}

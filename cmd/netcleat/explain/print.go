@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 )
 
 // Print prints reports for people.
@@ -28,7 +31,7 @@ func Print(w io.Writer, reports []Report) error {
 			}
 		}
 		if r.First == nil {
-			b.WriteString("nothing is wrong with it\n")
+			b.WriteString(summary(r) + "\n")
 			continue
 		}
 		fmt.Fprintf(&b, "breaks first: %s: %s: %s\n", r.First.Plugin, r.First.Want, r.First.Have)
@@ -36,6 +39,14 @@ func Print(w io.Writer, reports []Report) error {
 	}
 	_, err := io.WriteString(w, strings.Map(printable, b.String()))
 	return err
+}
+
+// summary is of an attachment that works.
+func summary(r Report) string {
+	if slices.ContainsFunc(r.Lines, func(l Line) bool { return l.Level == finding.Warning }) {
+		return "it works, but see the warnings"
+	}
+	return "nothing is wrong with it"
 }
 
 // printable replaces what a terminal would obey: names of links in a sandbox are

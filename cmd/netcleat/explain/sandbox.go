@@ -18,15 +18,16 @@ import (
 
 // findInterface looks for the sandbox's end, and reports whether it is there.
 func (x *exam) findInterface() (there bool, err error) {
-	name, plugin := x.row.Interface, x.main()
-	l, err := x.pair.Sandbox.LinkByName(name)
+	plugin := x.main()
+	l, err := x.pair.Sandbox.LinkByName(x.row.Interface)
 	if nl.NotFound(err) {
-		return false, x.lost()
+		l, err = x.renamed()
 	}
-	if err != nil {
+	if err != nil || l == nil {
 		return false, err
 	}
 	x.sandbox = l
+	name := l.Name
 	if host := x.links[l.Parent]; l.ParentNetns >= 0 && host != nil && (l.Kind != "veth" || host.Kind == "veth" && host.Parent == l.Index) {
 		x.host = host
 	}
@@ -52,24 +53,23 @@ func (x *exam) findInterface() (there bool, err error) {
 // connected.
 func (x *exam) carries() bool { return x.sandbox.Kind == "veth" && x.sandbox.Up() }
 
-// lost says what has become of an interface that is not there: another name, or
-// nothing.
-func (x *exam) lost() error {
+// renamed returns the interface under another name, which does not keep packets
+// from passing, or nil where it is missing.
+func (x *exam) renamed() (*nl.Link, error) {
 	name := x.row.Interface
-	want := name + " in the sandbox, up"
 	all, err := x.pair.Sandbox.Links()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, l := range all {
 		if x.was(l) {
 			// A name may be anything that the container likes.
-			x.problem(x.main(), want, "it is called "+l.Name, finding.Run(x.inside("ip link set "+finding.Quote(l.Name)+" name "+finding.Quote(name))))
-			return nil
+			x.warn(x.main(), name+" in the sandbox", "it is called "+l.Name, finding.Run(x.inside("ip link set "+finding.Quote(l.Name)+" name "+finding.Quote(name))))
+			return l, nil
 		}
 	}
-	x.problem(x.main(), want, "it is missing", again)
-	return nil
+	x.problem(x.main(), name+" in the sandbox, up", "it is missing", again)
+	return nil, nil
 }
 
 // was reports whether a link of the sandbox is the one that the records speak of.
@@ -101,9 +101,9 @@ func (x *exam) addresses() error {
 	if err != nil {
 		return err
 	}
-	plugin, dev := x.ipam(), finding.Quote(x.row.Interface)
+	plugin, dev := x.ipam(), finding.Quote(x.sandbox.Name)
 	for _, h := range hops {
-		want := fmt.Sprintf("%s on %s", h.addr, x.row.Interface)
+		want := fmt.Sprintf("%s on %s", h.addr, x.sandbox.Name)
 		i := slices.IndexFunc(have, func(a nl.Addr) bool { return a.Prefix == h.addr })
 		add := "ip addr replace " + h.addr.String() + " dev " + dev
 		if h.addr.Addr().Is6() {
@@ -151,7 +151,7 @@ func (x *exam) disabled(hops []hop) error {
 	if !slices.ContainsFunc(hops, func(h hop) bool { return h.addr.Addr().Is6() }) {
 		return nil
 	}
-	key := "net/ipv6/conf/" + x.row.Interface + "/disable_ipv6"
+	key := "net/ipv6/conf/" + x.sandbox.Name + "/disable_ipv6"
 	v, err := sysctl.Get(x.pair.NS, key)
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (x *exam) disabled(hops []hop) error {
 	if v != "0" {
 		have = "disable_ipv6 is " + v
 	}
-	x.judge(x.main(), "IPv6 on "+x.row.Interface, have, finding.Run(x.inside(setting(key, "0"))))
+	x.judge(x.main(), "IPv6 on "+x.sandbox.Name, have, finding.Run(x.inside(setting(key, "0"))))
 	return nil
 }
 
@@ -252,7 +252,7 @@ func (x *exam) routeCommand(r nl.Route) string {
 	if r.Dst.Addr().Is6() {
 		s = "ip -6 route replace "
 	}
-	s += r.String() + " dev " + finding.Quote(x.row.Interface)
+	s += r.String() + " dev " + finding.Quote(x.sandbox.Name)
 	if r.Source.IsValid() {
 		s += " src " + r.Source.String()
 	}
@@ -278,7 +278,7 @@ func (x *exam) insideNeighbours() error {
 		if err != nil || n == nil {
 			return err
 		}
-		forget := finding.Run(x.inside("ip neigh del " + h.gateway.String() + " dev " + finding.Quote(x.row.Interface)))
+		forget := finding.Run(x.inside("ip neigh del " + h.gateway.String() + " dev " + finding.Quote(x.sandbox.Name)))
 		want := "gateway " + h.gateway.String() + " as a neighbour"
 		gw := x.hostLink(x.gatewayLink())
 		switch {
@@ -315,7 +315,7 @@ func (x *exam) insideFilter() error {
 	if len(x.container) < 2 || x.has("sbr") || x.has("vrf") {
 		return nil
 	}
-	strict, err := strictest(x.sysctls(true), x.row.Interface)
+	strict, err := strictest(x.sysctls(true), x.sandbox.Name)
 	if err != nil || strict == "" {
 		return err
 	}

@@ -133,9 +133,9 @@ func (d *decoder) decide(e expr.Any) {
 			end(masquerade, "snat")
 			return
 		}
-		end(accept, "dnat")
+		end(dnat, "dnat")
 	case *expr.Redir:
-		end(accept, "redirect")
+		end(dnat, "redirect")
 	case *expr.Target:
 		switch e.Name {
 		case "MASQUERADE", "SNAT":
@@ -143,12 +143,12 @@ func (d *decoder) decide(e expr.Any) {
 		case "REJECT":
 			end(drop, e.Name)
 		case "DNAT", "REDIRECT":
-			end(accept, e.Name)
+			end(dnat, e.Name)
 		default:
 			d.say("%s", e.Name)
 		}
 	case *expr.Fib:
-		d.regs[slot(e.Register)] = register{name: "fib", size: 4, load: func(Packet) bits { return unknown(4) }}
+		d.regs[slot(e.Register)] = fibRegister(e)
 	case *expr.Byteorder, *expr.Dynset:
 	default:
 		d.unclear(strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr.")))
@@ -168,6 +168,8 @@ func verdictOf(e *expr.Verdict) verdict {
 	return verdict{kinds[e.Kind], e.Chain}
 }
 
+var protocolNumbers = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
 // metaRegister knows the family and the interfaces.
 func metaRegister(key expr.MetaKey) register {
 	switch key {
@@ -185,6 +187,13 @@ func metaRegister(key expr.MetaKey) register {
 				return known([]byte{unix.NFPROTO_IPV4})
 			}
 			return known([]byte{unix.NFPROTO_IPV6})
+		}}
+	case expr.MetaKeyL4PROTO:
+		return register{"meta l4proto", 1, func(p Packet) bits {
+			if number, ok := protocolNumbers[p.Proto]; ok {
+				return known([]byte{number})
+			}
+			return unknown(1)
 		}}
 	case expr.MetaKeyPROTOCOL:
 		return register{"meta protocol", 2, func(p Packet) bits {
@@ -234,9 +243,36 @@ func stateOf(p Packet) uint32 {
 	return stateNew
 }
 
-// payload knows the addresses.
+// fibRegister knows packets to the host itself.
+func fibRegister(e *expr.Fib) register {
+	return register{name: "fib", size: 4, load: func(p Packet) bits {
+		if !e.ResultADDRTYPE || !e.FlagDADDR || !p.Local {
+			return unknown(4)
+		}
+		return known(binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL))
+	}}
+}
+
+// transport knows the port that a packet goes to.
+func transport(at, size int) register {
+	const portAt, portSize = 2, 2
+	if at != portAt || size != portSize {
+		return register{"th", size, func(Packet) bits { return unknown(size) }}
+	}
+	return register{"th dport", size, func(p Packet) bits {
+		if p.Port == 0 {
+			return unknown(size)
+		}
+		return known(binary.BigEndian.AppendUint16(nil, p.Port))
+	}}
+}
+
+// payload knows the addresses and the port.
 func (d *decoder) payload(e *expr.Payload) register {
 	at, size := int(e.Offset), int(e.Len)
+	if e.Base == expr.PayloadBaseTransportHeader {
+		return transport(at, size)
+	}
 	if e.Base != expr.PayloadBaseNetworkHeader {
 		return register{"th", size, func(Packet) bits { return unknown(size) }}
 	}
@@ -317,8 +353,12 @@ func (d *decoder) bitwise(e *expr.Bitwise) {
 
 func (d *decoder) compare(e *expr.Cmp) {
 	r := d.regs[slot(e.Register)]
-	if r.load == nil || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
+	if r.load == nil {
 		d.unclear("…")
+		return
+	}
+	if e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
+		d.order(r, e)
 		return
 	}
 	d.out.terms = append(d.out.terms, func(p Packet) tri {
@@ -329,6 +369,21 @@ func (d *decoder) compare(e *expr.Cmp) {
 		return t
 	})
 	d.say("%s", r.words(e))
+}
+
+// order compares with the end of a range: values are in network order.
+func (d *decoder) order(r register, e *expr.Cmp) {
+	d.out.terms = append(d.out.terms, func(p Packet) tri {
+		b := r.load(p)
+		if len(b.value) < len(e.Data) || bytes.Contains(b.known, []byte{0}) {
+			return maybe
+		}
+		c := bytes.Compare(b.value[:len(e.Data)], e.Data)
+		return answer(c < 0 && (e.Op == expr.CmpOpLt || e.Op == expr.CmpOpLte) || c > 0 && (e.Op == expr.CmpOpGt || e.Op == expr.CmpOpGte) ||
+			c == 0 && (e.Op == expr.CmpOpLte || e.Op == expr.CmpOpGte))
+	})
+	op := map[expr.CmpOp]string{expr.CmpOpLt: "<", expr.CmpOpLte: "<=", expr.CmpOpGt: ">", expr.CmpOpGte: ">="}[e.Op]
+	d.say("%s %s 0x%x", r.name, op, e.Data)
 }
 
 // words writes a comparison as nft(8) does.
@@ -490,8 +545,34 @@ func (d *decoder) match(e *expr.Match) {
 			d.conntrack(info)
 			return
 		}
+	case *xt.Tcp:
+		if info.SrcPorts == anyPort && info.Option == 0 && info.FlagsMask == 0 && info.InvFlags == 0 {
+			d.ports("tcp", info.DstPorts)
+			return
+		}
+	case *xt.Udp:
+		if info.SrcPorts == anyPort && info.InvFlags == 0 {
+			d.ports("udp", info.DstPorts)
+			return
+		}
+	case *xt.AddrTypeV1:
+		if info.Source == 0 && info.Dest == 1<<unix.RTN_LOCAL && info.Flags == 0 {
+			d.say("fib daddr type local")
+			d.out.terms = append(d.out.terms, func(p Packet) tri { return p.toLocal(true) })
+			return
+		}
 	}
 	d.unclear(e.Name)
+}
+
+var anyPort = [2]uint16{0, 0xffff}
+
+// ports matches the port that a packet goes to.
+func (d *decoder) ports(proto string, to [2]uint16) {
+	d.say("%s dport %d-%d", proto, to[0], to[1])
+	d.out.terms = append(d.out.terms, func(p Packet) tri {
+		return p.protocol(proto).and(p.port(fmt.Sprintf("%d:%d", to[0], to[1])))
+	})
 }
 
 // conntrack matches states: bit 0 is INVALID, the others follow enum

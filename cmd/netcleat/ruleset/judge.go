@@ -1,7 +1,9 @@
 package ruleset
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 )
 
 // Packet is what is judged: one from Src to Dst, over the links In and Out. What
@@ -9,6 +11,9 @@ import (
 type Packet struct {
 	Src, Dst netip.Addr
 	In, Out  string
+	Proto    string // "tcp", "udp", "sctp"
+	Port     uint16 // that it goes to
+	Local    bool   // it goes to an address of the host
 	// Answer says that the packet belongs to a connection that the other side has
 	// begun.
 	Answer bool
@@ -54,6 +59,7 @@ type kind int
 const (
 	next kind = iota // to the next rule
 	accept
+	dnat // which accepts, with another destination
 	drop
 	back // to the caller's next rule
 	jump
@@ -73,6 +79,25 @@ func (r *Ruleset) Drops(hook string, p Packet) (list []Verdict) {
 		}
 	}
 	return list
+}
+
+// Redirected returns the chain that gives the packet another destination: the first
+// at the hook before routing, since those behind it are not asked. It is nil where
+// none is sure to.
+func (r *Ruleset) Redirected(p Packet) *Verdict {
+	chains := slices.DeleteFunc(r.at("prerouting", p), func(c *chain) bool { return !c.nat })
+	slices.SortStableFunc(chains, func(a, b *chain) int { return cmp.Compare(a.prio, b.prio) })
+	for _, c := range chains {
+		w := &walk{ruleset: r, packet: p}
+		w.chain(c, 0)
+		switch {
+		case w.passable:
+			return nil // something that is not understood may have
+		case w.redirected != nil:
+			return &Verdict{Chain: w.redirected.String(), By: w.by, Native: !c.old, Sure: true}
+		}
+	}
+	return nil
 }
 
 // Masqueraded says whether something gives the packet another source: 0 no, 1
@@ -103,7 +128,8 @@ type walk struct {
 	by          string
 	passable    bool // something that is not understood may have accepted
 	masqueraded tri
-	doubt       bool // the rule that led here may not match
+	redirected  *chain // that has given it another destination
+	doubt       bool   // the rule that led here may not match
 }
 
 // maxDepth is how deep the kernel lets chains call each other.
@@ -173,6 +199,12 @@ func (w *walk) rule(c *chain, r rule, v does, depth int) kind {
 			return accept
 		}
 		w.masqueraded = max(w.masqueraded, maybe)
+	case dnat:
+		if sure {
+			w.redirected, w.by = c, r.text
+			return accept
+		}
+		w.passable = true
 	case accept, back:
 		if sure {
 			return v.kind

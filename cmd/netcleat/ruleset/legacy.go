@@ -3,6 +3,7 @@ package ruleset
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/iptables"
@@ -20,7 +21,7 @@ func (r *Ruleset) addLegacy(v6 bool, table string, lines []string) {
 		}
 		c := &chain{table: family + " " + table, name: name, v4: !v6, v6: v6, old: true, drops: strings.HasPrefix(rest, "DROP")}
 		if h := strings.ToLower(name); slices.Contains(hooks, h) {
-			c.hook = h
+			c.hook, c.nat, c.prio = h, table == "nat", legacyPriority[table]
 		}
 		at[name] = c
 		r.chains = append(r.chains, c)
@@ -31,6 +32,9 @@ func (r *Ruleset) addLegacy(v6 bool, table string, lines []string) {
 		}
 	}
 }
+
+// legacyPriority is where the old tables stand at the hooks before routing.
+var legacyPriority = map[string]int{"raw": -300, "mangle": -150, "nat": -100, "filter": 0}
 
 // legacyRule reads one line.
 func legacyRule(l iptables.Line) rule {
@@ -70,8 +74,10 @@ func inverse(t term) term { return func(p Packet) tri { return t(p).not() } }
 
 func legacyVerdict(word, target string) verdict {
 	switch target {
-	case "ACCEPT", "DNAT", "REDIRECT":
+	case "ACCEPT":
 		return verdict{kind: accept}
+	case "DNAT", "REDIRECT":
+		return verdict{kind: dnat}
 	case "DROP", "REJECT":
 		return verdict{kind: drop}
 	case "MASQUERADE", "SNAT":
@@ -96,6 +102,12 @@ func legacyTerm(option, value string) term {
 		return func(p Packet) tri { return named(p.In, value) }
 	case "-o":
 		return func(p Packet) tri { return named(p.Out, value) }
+	case "-p":
+		return func(p Packet) tri { return p.protocol(value) }
+	case "--dport":
+		return func(p Packet) tri { return p.port(value) }
+	case "--dst-type":
+		return func(p Packet) tri { return p.toLocal(value == "LOCAL") }
 	case "--ctstate", "--state":
 		states := strings.Split(value, ",")
 		return func(p Packet) tri {
@@ -106,6 +118,37 @@ func legacyTerm(option, value string) term {
 		}
 	}
 	return func(Packet) tri { return maybe }
+}
+
+// protocol says whether the packet has the protocol of that name.
+func (p Packet) protocol(name string) tri {
+	if p.Proto == "" {
+		return maybe
+	}
+	return answer(p.Proto == name)
+}
+
+// port says whether the packet goes to the port, or one of a range FIRST:LAST.
+func (p Packet) port(text string) tri {
+	first, last, ranged := strings.Cut(text, ":")
+	if !ranged {
+		last = first
+	}
+	lo, err := strconv.ParseUint(first, 10, 16)
+	hi, err2 := strconv.ParseUint(last, 10, 16)
+	if p.Port == 0 || err != nil || err2 != nil {
+		return maybe
+	}
+	return answer(uint64(p.Port) >= lo && uint64(p.Port) <= hi)
+}
+
+// toLocal says whether a condition holds that is about packets to the host itself,
+// or about no such.
+func (p Packet) toLocal(asked bool) tri { //nolint:revive // what the condition asks for
+	if !p.Local {
+		return maybe
+	}
+	return answer(asked)
 }
 
 func within(a netip.Addr, prefix string) tri {

@@ -32,6 +32,8 @@ type chain struct {
 	v4    bool // it sees packets of the family
 	v6    bool
 	hook  string // "forward", "postrouting" … of a base chain, else ""
+	nat   bool   // a base chain that translates addresses
+	prio  int    // of a base chain: the lowest comes first
 	drops bool   // the policy
 	old   bool   // of the kernel's old iptables
 	rules []rule
@@ -70,7 +72,7 @@ func Read(ctx context.Context) (*Ruleset, error) {
 		return r, fmt.Errorf("nf_tables: %w", err)
 	}
 	for _, tool := range iptables.Both(true) {
-		for _, table := range []string{"filter", "nat"} {
+		for _, table := range []string{"raw", "mangle", "filter", "nat"} {
 			if !tool.Loaded(table) {
 				continue
 			}
@@ -119,6 +121,10 @@ func newChain(ch *nftables.Chain) *chain {
 	own.v6 = ch.Table.Family == nftables.TableFamilyIPv6 || ch.Table.Family == nftables.TableFamilyINet
 	if ch.Hooknum != nil && (own.v4 || own.v6) && int(*ch.Hooknum) < len(hooks) {
 		own.hook = hooks[*ch.Hooknum]
+	}
+	own.nat = ch.Type == nftables.ChainTypeNAT
+	if ch.Priority != nil {
+		own.prio = int(*ch.Priority)
 	}
 	own.drops = ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop
 	return own

@@ -114,6 +114,50 @@ func TestMasqueraded(t *testing.T) {
 	}
 }
 
+// The rule that gives a packet to a published port another destination is found:
+// the first in the order of the chains, by nftables, iptables and the old tables.
+func TestRedirected(t *testing.T) {
+	to8080 := ruleset.Packet{
+		Src: netip.MustParseAddr("198.51.100.1"), Dst: netip.MustParseAddr("192.0.2.1"), In: "up0", Proto: "tcp", Port: 8080, Local: true,
+	}
+	for text, want := range map[string]string{
+		"chain a { type nat hook prerouting priority -110; tcp dport 8080 dnat ip to 10.9.0.1:80; }":                                                                                          "inet t a",
+		"chain a { type nat hook prerouting priority -110; tcp dport 8081 dnat ip to 10.9.0.1:80; }":                                                                                          "",
+		"chain a { type nat hook prerouting priority -110; udp dport 8080 dnat ip to 10.9.0.1:80; }":                                                                                          "",
+		"chain a { type nat hook prerouting priority -110; fib daddr type local tcp dport 8000-8100 redirect to :22; }":                                                                       "inet t a",
+		"chain a { type nat hook prerouting priority -110; ip daddr 192.0.2.9 tcp dport 8080 dnat ip to 10.9.0.1:80; }":                                                                       "",
+		"chain a { type nat hook prerouting priority -110; meta l4proto . th dport vmap { tcp . 8080 : jump n }; }":                                                                           "",
+		"map m { type inet_service : ipv4_addr; elements = { 8080 : 10.9.0.1 }; }\nchain a { type nat hook prerouting priority -110; dnat ip to tcp dport map @m; }":                          "inet t a",
+		"chain b { type nat hook prerouting priority 5; tcp dport 8080 dnat ip to 10.9.0.2:80; }\nchain a { type nat hook prerouting priority -110; tcp dport 8080 dnat ip to 10.9.0.1:80; }": "inet t a",
+		"chain a { type nat hook prerouting priority -110; meta mark 7 tcp dport 8080 dnat ip to 10.9.0.1:80; }":                                                                              "", // it may
+		"iptables -t nat -A PREROUTING -p tcp --dport 8080 -m addrtype --dst-type LOCAL -j DNAT --to-destination 10.9.0.1:80":                                                                 "ip nat PREROUTING",
+		"iptables -t nat -A PREROUTING -p udp --dport 8080 -j DNAT --to-destination 10.9.0.1:80":                                                                                              "",
+		"iptables-legacy -t nat -A PREROUTING -p tcp -m tcp --dport 8000:8100 -j REDIRECT --to-ports 22":                                                                                      "iptables-legacy nat PREROUTING",
+	} {
+		t.Run(text, func(t *testing.T) {
+			b := nltest.New(t)
+			if words := strings.Fields(text); strings.HasPrefix(words[0], "iptables") {
+				if out, ok := b.Try(words[0], words[1:]...); !ok {
+					t.Skipf("the kernel has no old iptables: %s", out)
+				}
+			} else {
+				b.Run("nft", "table inet t {chain n { accept; }\n"+text+"\n}")
+			}
+			r, err := ruleset.Read(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if v := r.Redirected(to8080); v != nil {
+				got = v.Chain
+			}
+			if got != want {
+				t.Errorf("redirected by %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // The old tables are judged like the new ones.
 func TestOldTables(t *testing.T) {
 	for rules, want := range map[string]bool{

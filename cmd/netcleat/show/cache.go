@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func readCache(dir string) (all []cached, err error) {
 		if st, err := f.Info(); err == nil {
 			c.created = st.ModTime()
 		}
-		if c.ContainerID != "" {
+		if c.ContainerID != "" && !c.loopback() {
 			all = append(all, c)
 		}
 	}
@@ -104,9 +105,7 @@ func (c cached) ports() (list []string) {
 // fill adds to the row what the cache knows and the journal does not say.
 func (c cached) fill(r *Row) {
 	r.CacheFile = c.path
-	if r.Netns == "" {
-		r.Netns = c.Netns
-	}
+	r.Netns = cmp.Or(r.Netns, c.Netns, c.sandbox())
 	if r.Pod == "" {
 		r.Pod = pod(c.args())
 	}
@@ -123,9 +122,27 @@ func (c cached) fill(r *Row) {
 			r.MAC = i.MAC
 		}
 	}
-	if len(r.Plugins) > 0 {
-		return
+	if len(r.Plugins) == 0 {
+		r.Plugins = c.plugins()
 	}
+}
+
+// sandbox is the namespace that the result speaks of: libcni before 1.2, in
+// containerd 1.6 and podman 4, does not write it down otherwise.
+func (c cached) sandbox() (path string) {
+	for _, i := range c.Result.Interfaces {
+		if i.Sandbox != "" && (path == "" || i.Name == c.IfName) {
+			path = i.Sandbox
+		}
+	}
+	return path
+}
+
+// loopback reports whether it is a sandbox's own lo, which runtimes bring up in
+// every pod: no network that anybody has made.
+func (c cached) loopback() bool { return slices.Equal(c.plugins(), []string{"loopback"}) }
+
+func (c cached) plugins() (names []string) {
 	var conf struct {
 		Type    string `json:"type"`
 		Plugins []struct {
@@ -133,13 +150,13 @@ func (c cached) fill(r *Row) {
 		} `json:"plugins"`
 	}
 	if json.Unmarshal(c.Config, &conf) != nil {
-		return
+		return nil
 	}
 	for _, p := range conf.Plugins {
-		r.Plugins = append(r.Plugins, p.Type)
+		names = append(names, p.Type)
 	}
 	if conf.Type != "" {
-		r.Plugins = append(r.Plugins, conf.Type)
+		names = append(names, conf.Type)
 	}
-	r.Plugins = slices.Compact(r.Plugins)
+	return slices.Compact(names)
 }

@@ -126,7 +126,7 @@ func (s story) works() {
 // causes are ways to break web's network, and how each is named.
 var causes = []struct{ name, breaks, says string }{
 	{"interface down", "ip -n web link set eth0 down", `^bridge: eth0 in the sandbox, up: it is down$`},
-	{"interface renamed", "ip -n web link set eth0 down && ip -n web link set eth0 name eth7 && ip -n web link set eth7 up", `^bridge: eth0 .*: it is called eth7$`},
+	{"interface renamed, which takes its routes", "ip -n web link set eth0 down && ip -n web link set eth0 name eth7 && ip -n web link set eth7 up", `^bridge: route default via 10\.90\.0\.1 in the sandbox: it is missing$`},
 	{"host end down", "ip link set $HOST down", `^bridge: its end on the host, veth\w+, up: it is down$`},
 	{"host end off its bridge", "ip link set $HOST nomaster", `^bridge: veth\w+ as a port of br-shop: it is no port of any$`},
 	{"host end on another bridge", "ip link add br-x type bridge && ip link set $HOST master br-x", `it is a port of br-x$`},
@@ -154,8 +154,17 @@ var causes = []struct{ name, breaks, says string }{
 	{"published ports' table gone", "nft delete table ip cni_hostport", `^portmap: port \*:8080/tcp .* it is missing`},
 	{"port taken by another container", "nft flush map ip cni_hostport ports_any && nft 'add element ip cni_hostport ports_any { tcp . 8080 comment \"thief eth0 shop\" : 10.90.0.3 . 80 }'", `^portmap: port \*:8080/tcp .*: container thief has it$`},
 	{"all rules gone", "nft flush ruleset", `^bridge: masquerading`},
-	{"MTU of one end", "ip -n web link set eth0 mtu 9000", `^bridge: one MTU at both ends: eth0 has 9000 and veth\w+ has 1500`},
-	{"MTU of the bridge", "ip link set br-shop mtu 1280", `an MTU up to the 1280 of br-shop: eth0 has 1500: larger packets are lost$`},
+	{"forwarding off on the bridge", "sysctl -qw net.ipv4.conf.br-shop.forwarding=0", `^bridge: forwarding of IPv4 from br-shop: it is off$`},
+	{"forwarding off on the uplink", "sysctl -qw net.ipv4.conf.up0.forwarding=0", `^bridge: forwarding of IPv4 from up0: it is off$`},
+	{"a chain before routing drops", "nft add table ip site && nft 'add chain ip site f { type filter hook prerouting priority -300; }' && nft add rule ip site f iifname br-shop drop", `ip site f drops it: iifname "br-shop" drop$`},
+	{"iptables drops before routing", "iptables -t raw -A PREROUTING -s 10.90.0.0/24 -j DROP", `ip raw PREROUTING drops it`},
+	{"a chain after routing drops", "nft add table inet site && nft 'add chain inet site f { type filter hook postrouting priority -150; }' && nft add rule inet site f ip saddr 10.90.0.2 drop", `inet site f drops it`},
+	{"blackhole in the sandbox", "ip -n web route add blackhole 192.0.2.0/24", `^bridge: no route in the sandbox that discards packets: there is blackhole 192\.0\.2\.0/24$`},
+	{"IPv6 blackhole in the sandbox", "ip -n web -6 route add prohibit 2001:db8::/32", `there is prohibit 2001:db8::/32$`},
+	{"rule in the sandbox", "ip -n web rule add from 10.90.0.0/24 table 99 && ip -n web route add blackhole default table 99", `default route for what comes from 10\.90\.0\.2: rule \d+, from 10\.90\.0\.0/24 lookup 99, comes before it and leads nowhere$`},
+	{"IPv6 rule in the sandbox", "ip -n web -6 rule add from fd00:90::/64 table 99 && ip -n web -6 route add unreachable default table 99", `default route for what comes from fd00:90::2: rule \d+, from fd00:90::/64 lookup 99`},
+	{"rule to the containers on the host", "ip rule add pref 100 to 10.90.0.0/24 table 98 && ip route add blackhole default table 98", `the host's route to 10\.90\.0\.2 over br-shop: there is none: rule 100, from all to 10\.90\.0\.0/24 lookup 98, comes before the main table$`},
+	{"rule from the containers on the host", "ip rule add pref 101 from 10.90.0.0/24 iif br-shop table 97 && ip route add blackhole default table 97", `the host's route for what comes from 10\.90\.0\.2: rule 101`},
 	{"neighbour wrong in the sandbox", "ip -n web neigh replace 10.90.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent", `gateway 10\.90\.0\.1 as a neighbour: the sandbox takes it to be at 02:00:00:00:00:99`},
 	{"neighbour wrong on the host", "ip neigh replace 10.90.0.2 lladdr 02:00:00:00:00:99 dev br-shop nud permanent", `10\.90\.0\.2 as a neighbour of the host: .* 02:00:00:00:00:99`},
 	{"bridge has learnt another port", "bridge fdb replace $MAC dev $OTHER master static sticky", `frames to \S+ over veth\w+: br-shop sends them to veth\w+$`},
@@ -166,9 +175,74 @@ var causes = []struct{ name, breaks, says string }{
 	{"limit's device gone", "for i in $(ip -o link show type ifb | cut -d: -f2); do ip link del $i; done", `^bandwidth: its limits: they are missing`},
 }
 
+// doubts are changes that not all traffic, or none, suffers from.
+var doubts = []struct{ name, makes, says string }{
+	{"MTU of one end", "ip -n web link set eth0 mtu 9000", `^bridge: one MTU at both ends: eth0 has 9000 and veth\w+ has 1500`},
+	{"MTU of the bridge", "ip link set br-shop mtu 1280", `an MTU up to the 1280 of br-shop: eth0 has 1500: larger packets are lost$`},
+	{"interface renamed", `ip -n web link set eth0 down && ip -n web link set eth0 name eth7 && ip -n web link set eth7 up &&
+		ip -n web route replace default via 10.90.0.1 && ip -n web addr replace fd00:90::2/64 dev eth7 nodad && ip -n web -6 route replace default via fd00:90::1`, `^bridge: eth0 in the sandbox: it is called eth7$`},
+}
+
+// Each is named with one command that repairs it, and the container is said to
+// work.
+func TestDoubts(t *testing.T) {
+	s, _ := newStory(t)
+	for _, d := range doubts {
+		t.Run(d.name, func(t *testing.T) {
+			s := story{s.Host, t}
+			s.Sh(d.makes)
+			s.works()
+			r := s.explain("web")
+			text, _ := s.sh("netcleat explain web")
+			if l := r.first(); l != nil {
+				t.Fatalf("it works, and is said not to: %s\n%s", l, text)
+			}
+			var warnings []line
+			for _, l := range r[0].Lines {
+				if l.Level == "warning" {
+					warnings = append(warnings, l)
+				}
+			}
+			if len(warnings) != 1 || !regexp.MustCompile(d.says).MatchString(warnings[0].String()) {
+				t.Fatalf("want the one warning %s\n%s", d.says, text)
+			}
+			if d.name == "interface renamed" {
+				s.Sh("ip -n web link set eth7 down && " + warnings[0].Mend.Command)
+				return
+			}
+			s.Sh(warnings[0].Mend.Command)
+			if text, _ := s.sh("netcleat explain web"); strings.Contains(text, "warning") {
+				t.Errorf("after %s\n%s", warnings[0].Mend.Command, text)
+			}
+		})
+	}
+}
+
+// A rule of another that takes the published port first is named; only who made it
+// can undo it.
+func TestPortTakenByAnotherRule(t *testing.T) {
+	s, _ := newStory(t)
+	for _, rule := range []string{
+		"nft add rule ip o p tcp dport 8080 dnat to 192.0.2.55:80",
+		"nft add rule ip o p fib daddr type local tcp dport { 8000-8100 } redirect to :22",
+	} {
+		s.Sh("nft 'add table ip o; add chain ip o p { type nat hook prerouting priority -110; }' && " + rule)
+		if l := s.explain("web").first(); l == nil || !strings.Contains(l.Have, "ip o p sends what comes over up0 elsewhere before: ") {
+			t.Errorf("%s: %v", rule, l)
+		}
+		s.Sh("nft delete table ip o")
+	}
+	s.Sh("nft 'add table ip o; add chain ip o p { type nat hook prerouting priority -110; }; add rule ip o p tcp dport 8081 dnat to 192.0.2.55:80; add rule ip o p udp dport 8080 dnat to 192.0.2.55:80; add rule ip o p ip daddr 192.0.2.77 tcp dport 8080 dnat to 192.0.2.55:80'")
+	if l := s.explain("web").first(); l != nil {
+		t.Errorf("rules for other ports: %s", l)
+	}
+	s.works()
+}
+
 // Each cause is named first, and the printed commands mend it.
 func TestCauses(t *testing.T) {
 	s, _ := newStory(t)
+	s.Sh("ip route add default via 192.0.2.2 && ip -6 route add default via 2001:db8::2")
 	if l := s.explain("web").first(); l != nil {
 		t.Fatalf("broken from the beginning: %s\n%s", l, s.Sh("ip -6 route; ip -6 route get fd00:90::2; ip a s dev br-shop"))
 	}
