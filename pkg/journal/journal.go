@@ -23,6 +23,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -412,6 +413,22 @@ func either(path string) (r Record, err error) {
 // absent reports whether a record is not there, or its operation has not begun.
 func absent(err error) bool { return errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) }
 
+// Elsewhere returns the records that other networks have of the same container,
+// interface and plugin: of an attachment whose network has another name now.
+func (d Dir) Elsewhere(k Key) (list []Record) {
+	networks, _ := d.Networks() // what cannot be read is of nobody
+	name := filepath.Base(d.path(k))
+	for _, n := range networks {
+		if n == NetworkName(k.Network) {
+			continue
+		}
+		if r, err := either(filepath.Join(string(d), n, name)); err == nil && r.ContainerID == k.ContainerID {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // Network returns the records of one network, pending ones included, without
 // locking them. What cannot be read is joined to the error; the rest is
 // returned all the same.
@@ -483,7 +500,7 @@ func (d Dir) look(network string) (all []Record, bad []Bad, err error) {
 // of the journal's.
 func keyOf(network, name string) (k Key, is bool) {
 	w := strings.Split(name, ":")
-	if len(w) != 3 {
+	if len(w) != 3 || slices.Contains(w, "") { // such as an IPv6 address
 		return k, false
 	}
 	return Key{Network: network, ContainerID: w[0], IfName: w[1], Plugin: w[2]}, true

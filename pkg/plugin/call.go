@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -52,6 +53,9 @@ type Call struct {
 	Gate   gate.Gate
 	Stderr io.Writer // for notes that are no error
 
+	// Within is what tap tells itself, where it runs itself (EnvWithin).
+	Within string
+
 	// Delegated is set where a plugin of this suite called another in its own
 	// process.
 	Delegated bool
@@ -62,7 +66,20 @@ type Call struct {
 	override bool          // CNI_NETNS_OVERRIDE: the sandbox may be the host
 	gone     bool          // DEL: what is at Netns is not this attachment's sandbox
 	valid    []Attachment
+	created  string // EnvCreated
 }
+
+// What the programs of this suite tell the plugins travels in variables of the
+// environment. Configurations are others' words: whoever may write one may not do
+// more by it than the plugins' own keys allow.
+const (
+	// EnvCreated is for DEL by the operator: it removes the attachment only where
+	// its record is of that time. A container that came back meanwhile keeps its
+	// own.
+	EnvCreated = "NETCLEAT_CREATED"
+	// EnvWithin is for the process that tap starts in a sandbox.
+	EnvWithin = "NETCLEAT_WITHIN"
+)
 
 // Key names the attachment in the journal of the plugin called name.
 func (c *Call) Key(name string) journal.Key {
@@ -278,6 +295,16 @@ func (c *Call) Living() []Attachment {
 		}
 	}
 	return living
+}
+
+// CheckDataDir refuses a directory of a configuration's that is among the records:
+// what a plugin writes there is none. DEL and GC work with it.
+func (c *Call) CheckDataDir(dir string) error {
+	rel, err := filepath.Rel(string(c.Journal), filepath.Clean(dir))
+	if c.Journal == "" || err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return nil
+	}
+	return cnierr.Config("dataDir %q: in %s, which is for the plugins' records", dir, string(c.Journal))
 }
 
 // Arg returns the value of a key of CNI_ARGS ("K=V;K=V"), of several the last, or

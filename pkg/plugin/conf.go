@@ -23,10 +23,6 @@ type Conf struct {
 	// Debug writes the call's steps to a log; ours, not the reference's.
 	Debug any `json:"debug"`
 
-	// Created is for DEL by the operator: it removes the attachment only where its
-	// record is of that time. A container that came back meanwhile keeps its own.
-	Created string `json:"netcleat.dev/created"`
-
 	Valid       json.RawMessage `json:"cni.dev/valid-attachments"`
 	Attachments json.RawMessage `json:"cni.dev/attachments"` // how libcni has misspelt it
 }

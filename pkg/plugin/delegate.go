@@ -26,7 +26,7 @@ func (c *Call) Builtin(name, path string) (Plugin, bool) {
 // neither the environment nor standard output.
 func (c *Call) Delegate(ctx context.Context, p Plugin) (*current.Result, error) {
 	d := *c
-	d.Delegated, d.Entry, d.opened = true, nil, nil
+	d.Delegated, d.Entry, d.opened, d.Within, d.created = true, nil, nil, "", ""
 	res, err := p.do(ctx, &d)
 	if err != nil {
 		return nil, err

@@ -177,6 +177,7 @@ func readAll(r io.Reader) ([]byte, error) {
 func (p Process) environment(c *Call) error {
 	c.ContainerID, c.Netns, c.IfName = p.Getenv("CNI_CONTAINERID"), p.Getenv("CNI_NETNS"), p.Getenv("CNI_IFNAME")
 	c.Args, c.Path = p.Getenv("CNI_ARGS"), p.Getenv("CNI_PATH")
+	c.Within, c.created = p.Getenv(EnvWithin), p.Getenv(EnvCreated)
 	o := p.Getenv("CNI_NETNS_OVERRIDE")
 	c.override = o == "1" || strings.EqualFold(o, "true")
 

@@ -140,7 +140,7 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 	}
 	e.Found = journal.Nothing
 	e.Record = journal.Record{
-		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: sandbox, HostID: host, Boot: boot.ID(), Created: time.Now().UTC(), Args: c.Args, Config: c.withoutPrevResult(),
+		Key: c.Key(s.Name), Netns: c.Netns, NetnsID: sandbox, HostID: host, Boot: boot.ID(), Created: time.Now().UTC(), Args: bounded(c.Args), Config: kept[C](c.withoutPrevResult()),
 	}
 	return cnierr.With(cnierr.IOFailure, e.Begin())
 }
@@ -220,7 +220,10 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 		c.Note("%v (removing all the same)", err)
 		return s.delUnlocked(ctx, c, conf)
 	}
-	if at := c.Conf.Created; at != "" && at != c.Entry.Created.Format(time.RFC3339Nano) {
+	if err := s.follow(ctx, c); err != nil {
+		return err
+	}
+	if at := c.created; at != "" && at != c.Entry.Created.Format(time.RFC3339Nano) {
 		return s.close(c)
 	}
 	err := call(s.Del, ctx, c, conf)
@@ -228,6 +231,35 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 		err = c.Entry.Remove()
 	}
 	return errors.Join(err, s.close(c))
+}
+
+// follow goes over to the attachment's record where that is under another name of
+// the network, which was renamed since: the record of the same container and
+// interface in the same sandbox.
+func (s Spec[C]) follow(ctx context.Context, c *Call) error {
+	if c.Entry.Found != journal.Nothing || c.Entry.Damaged || c.gone || c.created != "" {
+		return nil
+	}
+	others := c.Journal.Elsewhere(c.Entry.Key)
+	if len(others) == 0 {
+		return nil
+	}
+	sandbox, err := netns.Identify(c.Netns)
+	if err != nil {
+		return nil // without a sandbox nothing says that it is the same
+	}
+	for _, r := range others {
+		if !r.NetnsID.Same(sandbox) {
+			continue
+		}
+		c.Note("%s: attached as network %q, which is removed", s.Name, r.Network)
+		if err := errors.Join(c.Entry.Remove(), s.close(c)); err != nil {
+			return err
+		}
+		c.Conf.Name = r.Network
+		return s.open(ctx, c)
+	}
+	return nil
 }
 
 // delUnlocked runs DEL where the journal cannot be written: with the record, if
@@ -289,8 +321,11 @@ func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
 	for _, a := range c.valid {
 		valid[a] = true
 	}
+	isValid := func(k journal.Key) bool {
+		return valid[Attachment{ContainerID: k.ContainerID, IfName: asJSON(k.IfName)}]
+	}
 	for _, r := range records {
-		if r.Plugin != s.Name || r.Network != c.Conf.Name || valid[Attachment{ContainerID: r.ContainerID, IfName: r.IfName}] {
+		if r.Plugin != s.Name || r.Network != c.Conf.Name || isValid(r.Key) {
 			continue
 		}
 		d := *c

@@ -233,7 +233,8 @@ func createIFB(host *nl.Conn, name string, mtu int, alias string) (*nl.Link, err
 	if err != nil {
 		return nil, err
 	}
-	err = host.Do(nl.SetLinkByName("name the owner of "+name, name).String(unix.IFLA_IFALIAS, alias))
+	// As bytes: the kernel's limit leaves no room for a final zero.
+	err = host.Do(nl.SetLinkByName("name the owner of "+name, name).Attr(unix.IFLA_IFALIAS, []byte(alias)))
 	var l *nl.Link
 	if err == nil {
 		l, err = host.LinkByName(name)

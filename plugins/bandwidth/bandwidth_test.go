@@ -475,3 +475,19 @@ func measure(t *testing.T, bed *nltest.Bed, peer string, reverse bool) float64 {
 	}
 	return report.End.Received.Rate
 }
+
+// Network and container ID may be so long that the alias has to be cut.
+func TestLongNames(t *testing.T) {
+	long := strings.Repeat("x", 251)
+	bed := nltest.New(t)
+	prepare(bed)
+	before := bed.Snapshot()
+	c := newCall(both)
+	c.ContainerID, c.Conf = long, strings.Replace(c.Conf, `"name":"net"`, `"name":"`+long+`"`, 1)
+	bed.Must(plugin.Add, c)
+	bed.Must(plugin.Check, c)
+	bed.Must(plugin.Del, c)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("DEL left\n%s\nwhere there was\n%s", after, before)
+	}
+}

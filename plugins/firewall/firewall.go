@@ -20,10 +20,12 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
+	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // Plugin is firewall.
@@ -58,6 +60,9 @@ type job struct {
 	dir  journal.Dir
 	gate gate.Gate
 	ips  []netip.Addr // what the reference made rules of
+
+	gc     bool                // the call is a GC: living says whose rules stay
+	living []plugin.Attachment // the valid ones
 
 	flagged bool // this call has isolated the port
 }
@@ -184,7 +189,7 @@ func (j *job) pick(v6 bool) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(j.Prefixes), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
 }
 
-func del(ctx context.Context, c *plugin.Call, _ config) error {
+func del(ctx context.Context, c *plugin.Call, conf config) error {
 	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
 	if c.Entry != nil {
 		if err := c.Entry.GetState(&j.needs); err != nil {
@@ -192,16 +197,48 @@ func del(ctx context.Context, c *plugin.Call, _ config) error {
 		}
 	}
 	if len(j.Prefixes) == 0 && j.Policy == "" {
-		// It was attached by the reference, or never.
+		// It was attached by the reference, or never, or its record is lost.
 		if prev, err := c.PrevResult(); err == nil && prev != nil {
-			for _, ip := range prev.IPs {
-				if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-					j.ips = append(j.ips, a.Unmap())
-				}
+			if err := j.guess(conf, prev); err != nil {
+				c.Note("firewall: %v (removing what is known)", err)
 			}
 		}
 	}
 	return j.withdraw(ctx)
+}
+
+// guess settles what the attachment may have needed, by the configuration and
+// prevResult. What is not there is not removed either.
+func (j *job) guess(conf config, prev *current.Result) (err error) {
+	j.needs = needs{Backend: conf.Backend, AdminChain: conf.AdminChain, Policy: conf.Policy}
+	for _, ip := range prev.IPs {
+		p, err := link.PrefixOf(ip.Address)
+		if err != nil {
+			continue
+		}
+		single := netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+		j.ips = append(j.ips, p.Addr())
+		j.Prefixes = append(j.Prefixes, single)
+		if p = p.Masked(); p != single && !slices.Contains(j.Prefixes, p) {
+			j.Prefixes = append(j.Prefixes, p)
+		}
+	}
+	links, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(j.findLink(links, prev), links.Close())
+	if j.Link == "" {
+		j.Policy = open // no bridge to end it on
+	}
+	n, derr := nft.Dial(nil, nil)
+	if derr != nil {
+		return errors.Join(err, derr)
+	}
+	if j.usesFirewalld(n) {
+		j.Zone = conf.Zone
+	}
+	return errors.Join(err, n.Close())
 }
 
 // withdraw removes what no other attachment needs.
@@ -238,10 +275,37 @@ func (j *job) unneeded() (list []netip.Prefix, err error) {
 			return nil, err
 		}
 		if !needed {
+			needed, err = j.unrecorded()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !needed {
 			list = append(list, p)
 		}
 	}
 	return list, nil
+}
+
+// unrecorded reports whether a container of the network runs on this host of which
+// no plugin has a record: what it needs nobody knows. For GC, one of its list. One
+// whose DEL has come as far as this plugin's still has the main plugin's.
+func (j *job) unrecorded() (bool, error) {
+	records, err := j.dir.Readable(j.key.Network)
+	if err != nil {
+		return false, err
+	}
+	known := []journal.Key{j.key}
+	for _, r := range records {
+		known = append(known, r.Key)
+	}
+	lost, err := veth.Unrecorded(j.key.Network, known)
+	if !j.gc {
+		return len(lost) > 0, err
+	}
+	return slices.ContainsFunc(j.living, func(a plugin.Attachment) bool {
+		return slices.Contains(lost, veth.Alias(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName}))
+	}), err
 }
 
 // needed reports whether another attachment of the network has needs that match.
@@ -324,15 +388,24 @@ func status(_ context.Context, _ *plugin.Call, conf config) error {
 // gc removes the rules of a network that no attachment needs any more. Those of
 // valid attachments have records, or are the reference's.
 func gc(ctx context.Context, c *plugin.Call, _ config) error {
-	return Collect(ctx, c.Gate, c.Journal, c.Conf.Name)
+	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "firewall"}, dir: c.Journal, gate: c.Gate, gc: true}
+	return j.collect(ctx, c.Living)
 }
 
 // Collect removes the rules of a network where no record needs them. It looks for
 // one under the lock: an ADD that comes meanwhile has its record before its rules.
 func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
 	j := &job{key: journal.Key{Network: network, Plugin: "firewall"}, dir: dir, gate: g}
+	return j.collect(ctx, func() []plugin.Attachment { return nil })
+}
+
+func (j *job) collect(ctx context.Context, living func() []plugin.Attachment) error {
 	return j.locked(ctx, func(n *nft.Conn) error {
+		j.living = living()
 		some, err := j.needed(func(needs) bool { return true })
+		if err == nil && !some {
+			some, err = j.unrecorded()
+		}
 		if err != nil || some {
 			return err
 		}

@@ -264,6 +264,9 @@ func (j *job) linkNeeded(match func(needs) bool) (bool, error) {
 	}
 	on := func(o needs) bool { return o.Link == j.Link && match(o) }
 	needed, err := j.needed(on)
+	if err == nil && !needed {
+		needed, err = j.unrecorded()
+	}
 	if needed || err != nil {
 		return needed, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/iptables"
@@ -101,7 +100,7 @@ func (j *job) undoScript(lines []iptables.Line, prefixes []netip.Prefix) (script
 func (j *job) staleLine(l iptables.Line, prefixes []netip.Prefix) bool {
 	comment := l.Value("--comment")
 	if len(j.Prefixes) == 0 && len(j.ips) == 0 {
-		return j.key.ContainerID == "" && strings.HasPrefix(comment, j.ours())
+		return j.isCollected(comment)
 	}
 	for _, p := range prefixes {
 		if comment == j.tag(p, "to") || comment == j.tag(p, "from") {

@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // The reference's chains.
@@ -217,7 +218,7 @@ func (n native) withdraw(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool)
 // stale reports whether a rule is to go.
 func (j *job) stale(r nft.RuleInfo, prefixes []netip.Prefix) bool {
 	if len(j.Prefixes) == 0 && len(j.ips) == 0 {
-		return j.key.ContainerID == "" && strings.HasPrefix(r.Comment, j.ours())
+		return j.isCollected(r.Comment)
 	}
 	for _, p := range prefixes {
 		if r.Comment == j.tag(p, "to") || r.Comment == j.tag(p, "from") || r.Comment == j.tag(p, "published") {
@@ -226,6 +227,14 @@ func (j *job) stale(r nft.RuleInfo, prefixes []netip.Prefix) bool {
 	}
 	return r.Comment == "" && r.Target == "" && slices.ContainsFunc(j.ips, func(ip netip.Addr) bool {
 		return len(r.Values) == 1 && slices.Equal(r.Values[0], ip.AsSlice())
+	})
+}
+
+// isCollected reports whether a rule is the network's, and of no container that is
+// valid.
+func (j *job) isCollected(comment string) bool {
+	return j.key.ContainerID == "" && strings.HasPrefix(comment, j.ours()) && !slices.ContainsFunc(j.living, func(a plugin.Attachment) bool {
+		return strings.HasSuffix(comment, " of "+journal.Cut(a.ContainerID, 32))
 	})
 }
 

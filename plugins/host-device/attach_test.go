@@ -719,3 +719,23 @@ func TestAwaitReturn(t *testing.T) {
 		t.Fatalf("%+v, %v", l, err)
 	}
 }
+
+// A DEL under another name of the network, which was renamed since, gives the
+// device back.
+func TestRenamedNetwork(t *testing.T) {
+	bed := nltest.New(t)
+	plugIn(t, bed)
+	before := deviceText(bed)
+	stub := dualStack()
+	c := call(stub, `"device":"up1"`)
+	bed.Must(plugin.Add, c)
+	c.Conf = strings.Replace(c.Conf, `"name":"net"`, `"name":"renamed"`, 1)
+	bed.Must(plugin.Del, c)
+	wantHome(t, bed, before)
+	if stub.Held != 0 {
+		t.Errorf("%d addresses are held", stub.Held)
+	}
+	if left, err := bed.Journal().Networks(); err != nil || len(left) > 0 {
+		t.Errorf("records are left of %v, %v", left, err)
+	}
+}

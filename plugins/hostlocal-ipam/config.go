@@ -101,6 +101,9 @@ func parse(c *plugin.Call) (config, error) {
 	if conf.sets, err = n.sets(c.Conf.CNIVersion); err != nil {
 		return conf, cnierr.With(cnierr.InvalidConfig, err)
 	}
+	if err := c.CheckDataDir(c.Conf.IPAM.DataDir); err != nil && c.Conf.IPAM.DataDir != "" {
+		return conf, err
+	}
 	conf.requested, err = n.requests(c)
 	return conf, err
 }

@@ -203,3 +203,13 @@ func TestReadRange(t *testing.T) {
 		}
 	}
 }
+
+// Leases among the records would be taken for damaged ones of a network.
+func TestDataDirAmongTheRecords(t *testing.T) {
+	for dir, refused := range map[string]bool{"/run/netcleat": true, "/run/../run/netcleat/x/": true, "/run/netcleat2": false, "/run": false} {
+		c := &plugin.Call{Verb: plugin.Add, Journal: "/run/netcleat"}
+		if err := c.CheckDataDir(dir); (err != nil) != refused {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}

@@ -23,8 +23,8 @@ const kind = "tun"
 // attach answers ADD. The link comes before the addresses: that the kernel made
 // it proves that the sandbox had no such interface, so nobody's lease is touched.
 func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
-	if conf.Within != nil {
-		return attachWithin(*conf.Within)
+	if conf.within != nil {
+		return attachWithin(*conf.within)
 	}
 	p, err := c.Open()
 	if err != nil {

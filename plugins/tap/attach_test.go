@@ -167,6 +167,20 @@ func TestInProcess(t *testing.T) {
 	}
 }
 
+// What tap tells itself is no key of a configuration: nothing is made on the host.
+func TestWithinIsNoKey(t *testing.T) {
+	bed := nltest.New(t)
+	c := life.Call(nil, `"netcleat/within":{"name":"evil0","mac":"02:00:00:00:00:01","owner":65534}`)
+	bed.Must(plugin.Add, c)
+	if out := bed.IP("-br", "link"); strings.Contains(out, "evil0") {
+		t.Errorf("on the host:\n%s", out)
+	}
+	if out := bed.SandboxIP("-br", "link"); !strings.Contains(out, "eth0") {
+		t.Errorf("in the sandbox:\n%s", out)
+	}
+	bed.Must(plugin.Del, c)
+}
+
 // Without SELinux, or its policy, there is no label to be had: ADD says so and leaves nothing.
 func TestLabelWithoutSELinux(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {

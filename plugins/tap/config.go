@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"encoding/json"
 	"net"
 	"strings"
 
@@ -26,16 +27,18 @@ type config struct {
 	RuntimeConfig struct {
 		MAC string `json:"mac"`
 	} `json:"runtimeConfig"`
-	// Within is what this plugin tells itself when it runs itself in another
-	// SELinux domain, inside of the sandbox; nobody else sets it.
-	Within *device `json:"netcleat/within"`
 
+	within *device          // what this plugin tells itself (createLabelled); not of the configuration
 	layer3 bool             // an IPAM plugin is configured
 	mac    net.HardwareAddr // nil where nobody asked for one
 }
 
 func parse(c *plugin.Call) (config, error) {
 	conf := config{layer3: c.Conf.IPAM.Type != ""}
+	if c.Within != "" && c.Verb == plugin.Add {
+		conf.within = &device{}
+		return conf, cnierr.Decode(json.Unmarshal([]byte(c.Within), conf.within))
+	}
 	if err := c.Decode(&conf); err != nil {
 		return conf, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -25,12 +26,7 @@ func createLabelled(ctx context.Context, ns *netns.NS, label string, d device) e
 }
 
 func inProcess(ctx context.Context, d device, run func(*exec.Cmd) error) error {
-	conf, err := json.Marshal(struct {
-		CNIVersion string `json:"cniVersion"`
-		Name       string `json:"name"`
-		Type       string `json:"type"`
-		Within     device `json:"netcleat/within"`
-	}{"1.0.0", "within", "tap", d})
+	within, err := json.Marshal(d)
 	if err != nil {
 		return err
 	}
@@ -40,8 +36,9 @@ func inProcess(ctx context.Context, d device, run func(*exec.Cmd) error) error {
 	cmd.Env = []string{
 		"CNI_COMMAND=" + plugin.Add, "CNI_CONTAINERID=within", "CNI_IFNAME=" + d.Name,
 		"CNI_NETNS=" + netns.Own, "CNI_NETNS_OVERRIDE=1", "CNI_PATH=/",
+		plugin.EnvWithin + "=" + string(within),
 	}
-	cmd.Stdin, cmd.Stdout = bytes.NewReader(conf), &stdout
+	cmd.Stdin, cmd.Stdout = strings.NewReader(`{"cniVersion":"1.0.0","name":"within","type":"tap"}`), &stdout
 	if err = run(cmd); err == nil {
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 var Plugin = plugin.Spec[config]{
 	Name:   "tap",
 	Parse:  parse,
-	Keeps:  func(c config) bool { return c.Within == nil },
+	Keeps:  func(c config) bool { return c.within == nil },
 	Add:    attach,
 	Del:    detach,
 	Check:  check,

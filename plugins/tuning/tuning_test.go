@@ -520,3 +520,21 @@ func TestAddAfterAKill(t *testing.T) {
 		t.Errorf("mtu %d is to be set back (%v), want 1500", st.Before.MTU, err)
 	}
 }
+
+// A DEL under another name of the network, which was renamed since, sets back what
+// ADD has set.
+func TestRenamedNetwork(t *testing.T) {
+	bed := nltest.New(t)
+	prepare(bed)
+	before, rmem := bed.Snapshot(), get(t, bed, "net/ipv4/tcp_rmem")
+	c := newCall(all)
+	bed.Must(plugin.Add, c)
+	c.Conf = strings.Replace(c.Conf, `"name":"net"`, `"name":"renamed"`, 1)
+	bed.Must(plugin.Del, c)
+	if after := bed.Snapshot(); after != before {
+		t.Errorf("DEL left\n%s\nwhere there was\n%s", after, before)
+	}
+	if v := get(t, bed, "net/ipv4/tcp_rmem"); v != rmem {
+		t.Errorf("tcp_rmem %s after DEL, want %s", v, rmem)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // Plugins says where the plugins are.
@@ -39,6 +40,7 @@ func (p Plugins) Del(ctx context.Context, r journal.Record) error {
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=DEL", "CNI_CONTAINERID=" + r.ContainerID, "CNI_IFNAME=" + r.IfName,
 		"CNI_NETNS=" + r.Netns, "CNI_ARGS=" + r.Args, "CNI_PATH=" + p.Path + string(filepath.ListSeparator) + filepath.Dir(binary),
+		plugin.EnvCreated + "=" + r.Created.Format(time.RFC3339Nano),
 	}
 	err = cmd.Run()
 	var said struct{ Msg, Details string }
@@ -74,7 +76,7 @@ func configuration(r journal.Record) ([]byte, error) {
 			return nil, fmt.Errorf("record: configuration: %w", err)
 		}
 	}
-	for key, value := range map[string]string{"name": r.Network, "type": r.Plugin, "netcleat.dev/created": r.Created.Format(time.RFC3339Nano)} {
+	for key, value := range map[string]string{"name": r.Network, "type": r.Plugin} {
 		conf[key] = quote(value)
 	}
 	if conf["cniVersion"] == nil {
