@@ -9,13 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
 // trace keeps the changes that a call makes, with the time of each since the
-// start. A failed call tells them to the runtime.
+// start. They go to the log and to standard error where debugging is on, not into
+// the error: a kubelet puts that into the pod's events, with its details.
 type trace struct {
 	start time.Time
 	steps []string
@@ -36,18 +36,6 @@ func (t *trace) through(inner gate.Gate) gate.Gate {
 		}
 		return err
 	}
-}
-
-// explain adds the steps of the call to the error's details.
-func (t *trace) explain(err error) error {
-	if len(t.steps) == 0 {
-		return err
-	}
-	details := "changes made: " + strings.Join(t.steps, "; ")
-	if d := cnierr.Details(err); d != "" {
-		details = d + "; " + details
-	}
-	return &cnierr.Error{Code: cnierr.Code(err), Err: err, Details: details}
 }
 
 // maxLog is the size in bytes at which the log is put aside, once.

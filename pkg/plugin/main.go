@@ -86,7 +86,7 @@ func (p Process) call(ctx context.Context, t Table, plug Plugin, verb string) in
 		c.Note("debug log: %v", lerr)
 	}
 	if err != nil {
-		printError(p.Stdout, c.Conf.CNIVersion, tr.explain(err))
+		printError(p.Stdout, c.Conf.CNIVersion, err)
 		return 1
 	}
 	return 0
