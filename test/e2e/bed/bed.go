@@ -214,10 +214,13 @@ func cutLast(path string) (dir, name string) {
 	return path[:i], path[i+1:]
 }
 
+// patience is long: a busy machine is slow.
+const patience = 2 * time.Minute
+
 // Wait polls until the condition holds, and fails where that takes too long.
 func (h *Host) Wait(what string, holds func() bool) {
 	h.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !holds() {
 		select {
 		case <-deadline:

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/netcleat/netcleat/test/e2e/bed"
 )
 
 const (
@@ -32,7 +34,7 @@ func each(do func(i int)) {
 // nothing after.
 func TestFiftyPods(t *testing.T) {
 	n := newNode(t)
-	pods := make([]pod, count)
+	pods := make([]bed.Sandbox, count)
 	each(func(i int) {
 		c := n.podConfig(fmt.Sprintf("pod%d", i))
 		publish(c, int32(10000+i))
@@ -47,7 +49,7 @@ func TestFiftyPods(t *testing.T) {
 	}
 	owner := map[string]int{}
 	for i, p := range pods {
-		for _, addr := range []string{p.v4, p.v6} {
+		for _, addr := range []string{p.V4, p.V6} {
 			if other, taken := owner[addr]; taken || addr == "" {
 				t.Errorf("pods %d and %d: address %q", other, i, addr)
 			}
@@ -58,8 +60,8 @@ func TestFiftyPods(t *testing.T) {
 		name := fmt.Sprintf("pod%d", i)
 		n.Wants(name+" saw 192.0.2.2", n.LAN().TCP(fmt.Sprintf("192.0.2.1:%d", 10000+i)))
 		n.Wants(name+" saw 2001:db8::2", n.LAN().TCP(fmt.Sprintf("[2001:db8::1]:%d", 10000+i)))
-		n.Wants(name+" saw "+pods[1].v4, n.pod(pods[1]).TCP(pods[i].v4+":80"))
-		n.Wants(name+" saw "+pods[1].v6, n.pod(pods[1]).TCP("["+pods[i].v6+"]:80"))
+		n.Wants(name+" saw "+pods[1].V4, n.pod(pods[1]).TCP(pods[i].V4+":80"))
+		n.Wants(name+" saw "+pods[1].V6, n.pod(pods[1]).TCP("["+pods[i].V6+"]:80"))
 		n.Wants(name+" saw 127.0.0.1", n.pod(pods[i]).TCP("127.0.0.1:80"))
 	}
 	each(func(i int) {
@@ -80,7 +82,7 @@ func TestBandwidthAnnotations(t *testing.T) {
 	qdiscs := n.Run("tc", "qdisc")
 	n.wants(qdiscs, "rate 8Mbit")
 	n.wants(qdiscs, "rate 16Mbit")
-	n.Wants("slow saw "+fast.v4, n.pod(fast).TCP(slow.v4+":80"))
+	n.Wants("slow saw "+fast.V4, n.pod(fast).TCP(slow.V4+":80"))
 	n.removes(slow, fast)
 	n.Left("cni0")
 }
@@ -112,9 +114,9 @@ func TestKilledPod(t *testing.T) {
 	publish(c, 8080)
 	p := n.runs(c)
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
-	n.Run("kill", "-9", p.pid)
+	n.Run("kill", "-9", p.PID)
 	n.Wait("the pod is not ready", func() bool {
-		s, err := n.pods.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+		s, err := n.Pods.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 		return err == nil && s.Status.State == cri.PodSandboxState_SANDBOX_NOTREADY
 	})
 	n.removes(p)
@@ -128,9 +130,9 @@ func TestDeletedNamespace(t *testing.T) {
 	publish(c, 8080)
 	c.Annotations["kubernetes.io/egress-bandwidth"] = "16M"
 	killed, living := n.runs(c), n.runs(n.podConfig("living"))
-	n.Run("kill", "-9", killed.pid)
-	n.Run("ip", "netns", "del", killed.netns)
-	n.Run("ip", "netns", "del", living.netns)
+	n.Run("kill", "-9", killed.PID)
+	n.Run("ip", "netns", "del", killed.Netns)
+	n.Run("ip", "netns", "del", living.Netns)
 	n.removes(killed, living)
 	n.Left("cni0")
 }
@@ -142,15 +144,15 @@ func TestRestart(t *testing.T) {
 	c := n.podConfig("web")
 	publish(c, 8080)
 	old := n.runs(c)
-	talk := n.From().Talk(old.v4 + ":7")
-	n.stop()
+	talk := n.From().Talk(old.V4 + ":7")
+	n.Stop()
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
-	n.start()
+	n.Start()
 	late := n.runs(n.podConfig("late"))
-	if late.v4 == old.v4 || late.v6 == old.v6 {
-		t.Errorf("both pods have %s, %s", late.v4, late.v6)
+	if late.V4 == old.V4 || late.V6 == old.V6 {
+		t.Errorf("both pods have %s, %s", late.V4, late.V6)
 	}
-	n.Wants("web saw "+late.v4, n.pod(late).TCP(old.v4+":80"))
+	n.Wants("web saw "+late.V4, n.pod(late).TCP(old.V4+":80"))
 	talk.End()
 	n.removes(old, late)
 	n.Left("cni0")
@@ -159,8 +161,8 @@ func TestRestart(t *testing.T) {
 // ctr attaches and detaches without the CRI; it detaches with no namespace.
 func TestCtr(t *testing.T) {
 	n := newNode(t)
-	n.ctr("images", "import", n.Dir+"/image.tar")
-	out := n.ctr("run", "--rm", "--cni", "--cgroup="+n.cgroup+"/brief", image, "brief", "/bin/ip", "-o", "addr", "show", "eth0")
+	n.Ctr("images", "import", n.Dir+"/image.tar")
+	out := n.Ctr("run", "--rm", "--cni", "--cgroup="+n.cgroup+"/brief", bed.ImageTag, "brief", "/bin/ip", "-o", "addr", "show", "eth0")
 	n.wants(out, "inet 10.88.0.2/16")
 	n.wants(out, "inet6 fd00:88::2/64")
 	n.Left("cni0")
