@@ -75,6 +75,11 @@ test-vm: ## All plugins that make an interface, in Debian's kernel, booted in QE
 test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)
 	$(GO) run ./test/vm ./pkg/... ./plugins/... ./test/vm/selftest
 
+.PHONY: test-kube
+test-kube: build ## A node: kubelet, built once, with static pods on containerd (root)
+	@scripts/client kubelet
+	KUBELET=built $(GO) test -count=1 -v -timeout 30m ./test/e2e/kubelet
+
 .PHONY: test-faults
 test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)
 	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
@@ -82,7 +87,13 @@ test-faults: install-deps ## Every kill, every refusal, the long storm, and the 
 .PHONY: bench
 bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only (root)
 	$(GO) run ./test/bench $(if $(BENCH),-bench '$(BENCH)')
-	$(if $(BENCH),,$(GO) test -run '^$$' -bench Run -benchtime 20x -timeout 30m ./test/e2e/nerdctl)
+	$(if $(BENCH),,@$(MAKE) -s bench-clients)
+
+.PHONY: bench-clients
+bench-clients: build ## What users of runtimes wait for, ours and the reference in turns: nerdctl run, a pod by CRI, thirty by kubelet (root)
+	@scripts/client kubelet
+	$(GO) test -run '^$$' -bench Run -benchtime 20x -timeout 30m ./test/e2e/nerdctl ./test/e2e/containerd
+	KUBELET=built $(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/e2e/kubelet
 
 .PHONY: golden
 golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)

@@ -1,14 +1,25 @@
 package bed
 
+// killAll kills every process but those that hold the namespaces, a shell and its
+// cat, and names what it has killed.
+const killAll = `
+for p in /proc/[0-9]*; do
+	p=${p#/proc/}
+	read -r name </proc/$p/comm || continue
+	if [ $p != 1 ] && [ $p != $$ ] && [ "$name" != cat ]; then
+		kill -9 $p && echo $p $name
+	fi
+done 2>/dev/null
+true`
+
 // Reboot has the host go through what a boot changes: no process, link, rule and
 // file in /run of before is left, and the kernel names another boot. Whoever calls
 // it starts the runtime again. Bridges are named, which the shutdown would remove.
 func (h *Host) Reboot(bridges ...string) {
 	h.t.Helper()
-	_, _ = h.Try("sh", "-c", "kill -9 -1") // all but the first process, which holds the namespaces
 	h.Wait("all processes have ended", func() bool {
-		out, _ := h.Try("sh", "-c", `for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = 1 ] || [ $p = $$ ] || echo $p; done`)
-		return out == ""
+		out, err := h.Try("sh", "-c", killAll)
+		return err == nil && out == ""
 	})
 	for _, bridge := range bridges {
 		h.Run("ip", "link", "del", bridge)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
@@ -145,3 +146,16 @@ func Code(err error) uint {
 	}
 	return 0
 }
+
+// Version is what a program says its version is.
+func (h *Host) Version(argv ...string) string {
+	h.t.Helper()
+	found := version3.FindString(h.Run(argv...))
+	if found == "" {
+		h.t.Errorf("%s: no version", strings.Join(argv, " "))
+	}
+	name := argv[0][strings.LastIndexByte(argv[0], '/')+1:]
+	return name + " " + found
+}
+
+var version3 = regexp.MustCompile(`\d+\.\d+\.\d+`)

@@ -10,6 +10,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
+	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
 // list is the network that containerd's own set-up script writes, and bandwidth.
@@ -34,19 +35,20 @@ const list = `{
 type node struct {
 	*bed.Host
 	*bed.Containerd
-	t      *testing.T
+	t      testing.TB
 	cgroup string
 }
 
-func newNode(t *testing.T) node {
+func newNode(t testing.TB) node {
 	t.Helper()
 	h := bed.New(t, "containerd", "ctr", "runc", "busybox", "nft", "iptables")
 	h.OwnEtc()
 	h.Write("/etc/cni/net.d/10-containerd-net.conflist", list)
+	tried.Versions(h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
 	return node{h, h.Containerd(), t, h.Cgroup()}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
+	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
 const (
@@ -33,6 +34,7 @@ func each(do func(i int)) {
 // loopback runs beside each attachment. Everything is there while they run, and
 // nothing after.
 func TestFiftyPods(t *testing.T) {
+	tried.Row(t, "50 pods by CRI, eight at a time, with host ports, on both families")
 	n := newNode(t)
 	pods := make([]bed.Sandbox, count)
 	each(func(i int) {
@@ -74,6 +76,7 @@ func TestFiftyPods(t *testing.T) {
 
 // Annotations limit a pod's bandwidth.
 func TestBandwidthAnnotations(t *testing.T) {
+	tried.Row(t, "bandwidth annotations")
 	n := newNode(t)
 	c := n.podConfig("slow")
 	c.Annotations["kubernetes.io/ingress-bandwidth"] = "8M"
@@ -90,6 +93,7 @@ func TestBandwidthAnnotations(t *testing.T) {
 // A port that a pod has is refused to the next one, of which nothing is left; it
 // gets the port when the first is gone.
 func TestPortConflict(t *testing.T) {
+	tried.Row(t, "a host port that another pod has is refused")
 	n := newNode(t)
 	c := n.podConfig("first")
 	publish(c, 8080)
@@ -109,6 +113,7 @@ func TestPortConflict(t *testing.T) {
 
 // Somebody kills a pod behind containerd's back; kubelet then stops and removes it.
 func TestKilledPod(t *testing.T) {
+	tried.Row(t, "a pod whose process is killed")
 	n := newNode(t)
 	c := n.podConfig("web")
 	publish(c, 8080)
@@ -125,6 +130,7 @@ func TestKilledPod(t *testing.T) {
 
 // Somebody deletes the network namespaces of two pods, one of which is killed.
 func TestDeletedNamespace(t *testing.T) {
+	tried.Row(t, "a pod whose namespace is deleted")
 	n := newNode(t)
 	c := n.podConfig("web")
 	publish(c, 8080)
@@ -140,6 +146,7 @@ func TestDeletedNamespace(t *testing.T) {
 // containerd is restarted: pods go on, and can be removed; those of before and
 // of after have different addresses.
 func TestRestart(t *testing.T) {
+	tried.Row(t, "restart of containerd")
 	n := newNode(t)
 	c := n.podConfig("web")
 	publish(c, 8080)
@@ -160,6 +167,7 @@ func TestRestart(t *testing.T) {
 
 // ctr attaches and detaches without the CRI; it detaches with no namespace.
 func TestCtr(t *testing.T) {
+	tried.Row(t, "`ctr run --cni`")
 	n := newNode(t)
 	n.Ctr("images", "import", n.Dir+"/image.tar")
 	out := n.Ctr("run", "--rm", "--cni", "--cgroup="+n.cgroup+"/brief", bed.ImageTag, "brief", "/bin/ip", "-o", "addr", "show", "eth0")

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
+	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
 const config = `
@@ -73,6 +74,7 @@ func newNode(t testing.TB) node {
 	h.Write("/etc/cni/net.d/10-pods.conflist", list)
 	h.Write(h.Dir+"/kubelet.yaml", fmt.Sprintf(config, h.Dir, h.Cgroup()))
 	h.Sh("ln -s " + kubelet + " kubelet && mkdir manifests")
+	tried.Versions(h.Version("./kubelet", "--version") + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
 	n := node{h, h.Containerd(), t}
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(h.Dir + "/kubelet.log"); t.Failed() {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
+	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
 // count is the number of pods in a burst.
@@ -76,6 +77,7 @@ func (n node) reachable(name string, port int, p pod, other string, from pod) {
 // reachable by all ways; kubelet and containerd are restarted in the middle of the
 // burst; when the manifests are removed nothing is left.
 func TestThirtyPods(t *testing.T) {
+	tried.Row(t, "a burst of 30 static pods with host ports and bandwidth annotations on both families; kubelet and containerd are killed and restarted in the middle; manifests removed")
 	n := newNode(t)
 	names := n.burst()
 	n.Wait("the burst has begun", func() bool { return len(n.sandboxes()) > 2 })
@@ -112,6 +114,7 @@ func (n node) limited(pods int) {
 // Connections go on while kubelet and containerd are restarted; a pod that comes
 // later has other addresses.
 func TestRestart(t *testing.T) {
+	tried.Row(t, "restart of kubelet and containerd under a connection")
 	n := newNode(t)
 	n.write("web", 8080, "")
 	web := n.running("web")["web"]
@@ -135,6 +138,7 @@ func TestRestart(t *testing.T) {
 // Somebody kills the process that holds a pod's namespaces. kubelet makes another
 // pod, which has the host port.
 func TestKilledPause(t *testing.T) {
+	tried.Row(t, "the process that holds a pod's namespaces is killed")
 	n := newNode(t)
 	n.write("web", 8080, "")
 	n.write("other", 0, "")
@@ -154,6 +158,7 @@ func TestKilledPause(t *testing.T) {
 
 // Somebody flushes the rules: the operator's command restores them for all pods.
 func TestReconcile(t *testing.T) {
+	tried.Row(t, "flushed rules, `netcleat reconcile`")
 	n := newNode(t)
 	n.write("web", 8080, "")
 	n.write("other", 8081, "")
@@ -168,6 +173,7 @@ func TestReconcile(t *testing.T) {
 
 // The node boots: the pods are made again from their manifests.
 func TestReboot(t *testing.T) {
+	tried.Row(t, "a reboot")
 	n := newNode(t)
 	n.write("web", 8080, "")
 	n.write("other", 8081, "")

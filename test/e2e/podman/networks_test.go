@@ -3,6 +3,8 @@ package podman
 import (
 	"strings"
 	"testing"
+
+	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
 // asks is what a server answers to one container about another.
@@ -31,6 +33,7 @@ func (p podman) same(what, want, got string) {
 // A network with a subnet, a range in it, and another gateway than the first
 // address; its containers have the address and the MAC that are asked for.
 func TestSubnetRangeGateway(t *testing.T) {
+	tried.Row(t, "`network create` with subnet, range and gateway; `--ip`, `--mac-address`")
 	p := newPodman(t)
 	p.do("network", "create", "--subnet=10.60.0.0/24", "--ip-range=10.60.0.128/25", "--gateway=10.60.0.254", "web")
 	p.serve("first", "--network=web")
@@ -50,6 +53,7 @@ func TestSubnetRangeGateway(t *testing.T) {
 
 // An internal network reaches its own containers and nobody else.
 func TestInternal(t *testing.T) {
+	tried.Row(t, "`network create --internal`")
 	p := newPodman(t)
 	p.do("network", "create", "--internal", "--subnet=10.61.0.0/24", "inner")
 	p.serve("a", "--network=inner")
@@ -66,6 +70,7 @@ func TestInternal(t *testing.T) {
 
 // IPv6 beside IPv4, with published ports on both.
 func TestDualStack(t *testing.T) {
+	tried.Row(t, "`network create --ipv6`, published ports on both families")
 	p := newPodman(t)
 	p.do("network", "create", "--ipv6", "--subnet=fd00:62::/64", "--subnet=10.62.0.0/24", "dual")
 	p.serve("a", "--network=dual", "--publish=8080:80", "--publish=[2001:db8::1]:8081:80")
@@ -83,6 +88,7 @@ func TestDualStack(t *testing.T) {
 
 // A macvlan network: containers are neighbours of the LAN's hosts.
 func TestMacvlan(t *testing.T) {
+	tried.Row(t, "`network create --driver=macvlan`")
 	p := newPodman(t)
 	p.do("network", "create", "--driver=macvlan", "--opt=parent=lan0", "--subnet=192.0.2.0/24", "--gateway=192.0.2.1", "--ip-range=192.0.2.128/25", "street")
 	p.serve("web", "--network=street")
@@ -97,6 +103,7 @@ func TestMacvlan(t *testing.T) {
 // A container in two networks, which joins a third and leaves it, while its
 // connection through the first goes on.
 func TestSeveralNetworks(t *testing.T) {
+	tried.Row(t, "two networks; `network connect` and `disconnect`")
 	p := newPodman(t)
 	for _, n := range []string{"one", "two", "three"} {
 		p.do("network", "create", n)
@@ -123,6 +130,7 @@ func TestSeveralNetworks(t *testing.T) {
 
 // Somebody flushes the rules: a reload makes them again, with the same addresses.
 func TestReload(t *testing.T) {
+	tried.Row(t, "`network reload` after the rules were flushed")
 	p := newPodman(t)
 	p.serve("web", "--publish=8080:80")
 	before := p.network("web", "podman")
@@ -142,6 +150,7 @@ func TestReload(t *testing.T) {
 
 // Networks that no container uses go, those in use stay.
 func TestPrune(t *testing.T) {
+	tried.Row(t, "`network prune`")
 	p := newPodman(t)
 	p.do("network", "create", "used")
 	p.do("network", "create", "unused")
@@ -157,6 +166,7 @@ func TestPrune(t *testing.T) {
 
 // A container that dies by itself, and is started again, has the port again.
 func TestRestart(t *testing.T) {
+	tried.Row(t, "`kill`, `start`, `restart`")
 	p := newPodman(t)
 	p.serve("web", "--publish=8080:80")
 	p.do("kill", "web")

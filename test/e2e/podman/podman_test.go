@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
+	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
 // podman is the runtime on a host of its own.
@@ -29,6 +30,7 @@ network_config_dir = "%[1]s/net.d"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "crun"
+infra_image = "%[2]s"
 `
 
 const storageConf = `
@@ -41,9 +43,10 @@ runroot = "%[1]s/run"
 func newPodman(t *testing.T) podman {
 	t.Helper()
 	h := bed.New(t, "podman", "crun", "conmon", "busybox", "nft", "iptables")
-	h.Write(h.Dir+"/containers.conf", fmt.Sprintf(containersConf, h.Dir))
+	h.Write(h.Dir+"/containers.conf", fmt.Sprintf(containersConf, h.Dir, bed.ImageTag))
 	h.Write(h.Dir+"/storage.conf", fmt.Sprintf(storageConf, h.Dir))
-	return podman{h, t, h.Rootfs("rootfs")}
+	tried.Versions(h.Version("podman", "--version") + ", " + h.Version("crun", "--version"))
+	return podman{h, t, h.Rootfs("tree")}
 }
 
 // try runs a command of podman's.
@@ -109,6 +112,7 @@ func (p podman) in(container string, argv ...string) (string, error) {
 // The network that podman has from the beginning, and the list it writes for it:
 // bridge, portmap, firewall, tuning.
 func TestDefaultNetwork(t *testing.T) {
+	tried.Row(t, "the default network; stop and rm")
 	p := newPodman(t)
 	p.serve("web", "--publish=8080:80")
 	p.serve("other")
@@ -127,6 +131,7 @@ func TestDefaultNetwork(t *testing.T) {
 
 // Published ports: tcp, udp, a range, one address of the host.
 func TestPublishedPorts(t *testing.T) {
+	tried.Row(t, "published ports: tcp, udp, a range, one address of the host")
 	p := newPodman(t)
 	p.serve("web", "--publish=8080:80", "--publish=8053:80/udp", "--publish=9000-9002:80-82", "--publish=192.0.2.1:8081:80")
 	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:8080"))
