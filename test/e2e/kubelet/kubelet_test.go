@@ -76,6 +76,7 @@ func newNode(t testing.TB) node {
 	h.Sh("ln -s " + kubelet + " kubelet && mkdir manifests")
 	tried.Versions(h.Version("./kubelet", "--version") + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
 	n := node{h, h.Containerd(), t}
+	n.ownSysctls()
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(h.Dir + "/kubelet.log"); t.Failed() {
 			t.Logf("kubelet: %s %v", tail(log), err)
@@ -84,6 +85,18 @@ func newNode(t testing.TB) node {
 	t.Cleanup(n.unmount)
 	n.start()
 	return n
+}
+
+// ownSysctls gives the node sysctls of its own where kubelet would set the
+// machine's.
+func (n node) ownSysctls() {
+	n.t.Helper()
+	n.Sh(`
+		mkdir sysctl
+		for s in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+			cat /proc/sys/$s >sysctl/$(basename $s)
+			mount --bind sysctl/$(basename $s) /proc/sys/$s
+		done`)
 }
 
 // program is the kubelet that make test-kube has built.

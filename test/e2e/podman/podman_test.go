@@ -52,7 +52,7 @@ func newPodman(t *testing.T) podman {
 // try runs a command of podman's.
 func (p podman) try(args ...string) (string, error) {
 	env := []string{
-		"env", "CONTAINERS_CONF=" + p.Dir + "/containers.conf", "CONTAINERS_STORAGE_CONF=" + p.Dir + "/storage.conf",
+		"env", "--chdir=" + p.Dir, "CONTAINERS_CONF=" + p.Dir + "/containers.conf", "CONTAINERS_STORAGE_CONF=" + p.Dir + "/storage.conf",
 		"podman", "--tmpdir=" + p.Dir + "/tmp",
 	}
 	return p.Try(append(env, args...)...)
