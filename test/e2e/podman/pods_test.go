@@ -98,7 +98,7 @@ func TestPlayKube(t *testing.T) {
 	p.Write(p.Dir+"/play.yaml", play)
 	p.do("play", "kube", p.Dir+"/play.yaml")
 	p.Wants("shop saw 192.0.2.2", p.LAN().TCP("192.0.2.1:8080"))
-	p.Write(p.Dir+"/again.yaml", p.do("generate", "kube", "shop"))
+	p.do("generate", "kube", "--filename="+p.Dir+"/again.yaml", "shop")
 	p.do("play", "kube", "--down", p.Dir+"/play.yaml")
 	p.LAN().Refuses("tcp", "192.0.2.1:8080")
 	p.do("play", "kube", p.Dir+"/again.yaml")
