@@ -50,8 +50,9 @@ func (s *Spec) fits(c *plugin.Call, m *nl.Link) error {
 		return cnierr.Config("master %q: is a port of a %s, which gets all its traffic: use that as master", m.Name, m.PortKind)
 	case s.MTU > m.MTU:
 		return cnierr.Config("invalid MTU %d, must be [0, master MTU(%d)]: lower mtu or raise that of master %q", s.MTU, m.MTU, m.Name)
-	case !m.Up():
-		return cnierr.Newf(cnierr.TryAgain, "master %q: is down: `ip link set %s up` first", m.Name, m.Name)
+	}
+	if !m.Up() {
+		c.Note("master %q is down: the container has no network until `ip link set %s up`", m.Name, m.Name)
 	}
 	if s.Shared && s.MAC != nil && !s.LinkInContainer && wireless(m.Name) {
 		c.Note("master %q: is wireless: access points drop what comes from another MAC address than the station's; ipvlan shares it", m.Name)
@@ -79,6 +80,8 @@ func (s *Spec) explain(c *plugin.Call, m *nl.Link, err error) error {
 		return fmt.Errorf("master %q: %s: %w", m.Name, s.rival(c, m), err)
 	case errors.Is(err, unix.EEXIST) && s.Kind == "vlan":
 		return fmt.Errorf("master %q: has an interface with this VLAN ID already, on the host or in another sandbox: use that one as master of a macvlan, or another ID: %w", m.Name, err)
+	case errors.Is(err, unix.ENETDOWN) && s.Kind == "vlan": // which cannot be up on a master that is down
+		return cnierr.Newf(cnierr.TryAgain, "master %q: is down: `ip link set %s up` first: %w", m.Name, m.Name, err)
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("master %q: another child of it has this address: %w", m.Name, err)
 	case errors.Is(err, unix.EINVAL) && s.Kind == "macvlan":

@@ -17,10 +17,11 @@ func Interface(l *nl.Link, sandbox string) *current.Interface {
 	return &current.Interface{Name: l.Name, Mac: l.MAC.String(), Mtu: l.MTU, Sandbox: sandbox}
 }
 
-// ChooseDNS puts the configuration's DNS settings, where it has any, into the
-// result in the place of the IPAM plugin's.
+// ChooseDNS replaces the IPAM plugin's DNS settings by the configuration's, where
+// it has any. As in the reference an empty list is one: "nameservers": [] says
+// that there are none, whatever IPAM says.
 func ChooseDNS(res *current.Result, conf types.DNS) {
-	if len(conf.Nameservers) > 0 || conf.Domain != "" || len(conf.Search) > 0 || len(conf.Options) > 0 {
+	if conf.Nameservers != nil || conf.Domain != "" || conf.Search != nil || conf.Options != nil {
 		res.DNS = conf
 	}
 }

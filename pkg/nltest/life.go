@@ -348,6 +348,8 @@ func (l Life) dns(t *testing.T) {
 		`"dns":{}`:                             "192.0.2.53",
 		`"dns":{"nameservers":["192.0.2.54"]}`: "192.0.2.54",
 		`"dns":{"domain":"example.org"}`:       "",
+		`"dns":{"nameservers":[]}`:             "", // which says that there are none
+		`"dns":{"search":[]}`:                  "",
 	} {
 		bed, _ := l.prepared(t)
 		stub := DualStack()

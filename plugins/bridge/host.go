@@ -253,8 +253,6 @@ func (a *attachment) result() (*current.Result, error) {
 	for _, ip := range a.res.IPs {
 		ip.Interface = current.Int(atSandbox)
 	}
-	if !a.Conf.DNS.IsEmpty() {
-		a.res.DNS = a.Conf.DNS
-	}
+	link.ChooseDNS(a.res, a.Conf.DNS)
 	return a.res, nil
 }

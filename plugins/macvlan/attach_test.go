@@ -157,7 +157,6 @@ func TestPreflight(t *testing.T) {
 		want    []string
 	}{
 		"missing":          {"", `"master":"none0"`, cnierr.InvalidConfig, []string{`master "none0"`, "no such interface on the host", "name one of"}},
-		"down":             {"link set up0 down", "", cnierr.TryAgain, []string{`master "up0"`, "is down", "ip link set up0 up"}},
 		"port of a bridge": {"link add br0 type bridge;link set up0 master br0", "", cnierr.InvalidConfig, []string{`master "up0"`, "port of a bridge", "use that as master"}},
 		"MTU":              {"", `"mtu":9000`, cnierr.InvalidConfig, []string{"invalid MTU 9000, must be [0, master MTU(1500)]", `"up0"`}},
 		"loopback":         {"", `"master":"lo"`, cnierr.InvalidConfig, []string{`master "lo"`, "loopback"}},
@@ -183,6 +182,29 @@ func TestPreflight(t *testing.T) {
 			if stub.Held != 0 {
 				t.Errorf("%d addresses held", stub.Held)
 			}
+		})
+	}
+}
+
+// A master that is down does not refuse the container: people bring theirs up
+// later. The caller is told, and then packets pass.
+func TestMasterDown(t *testing.T) {
+	for what, stub := range map[string]*nltest.StubIPAM{"dual stack": nltest.DualStack(), "layer 2": nil} {
+		t.Run(what, func(t *testing.T) {
+			bed := nltest.New(t)
+			lan := life.Prepare(bed)
+			bed.IP("link", "set", "up0", "down")
+			c := life.Call(stub)
+			a := bed.Do(plugin.Add, c)
+			if a.Exit != 0 || !strings.Contains(a.Stderr, "ip link set up0 up") {
+				t.Fatalf("exit %d: %s, and the note says %q", a.Exit, a.Stdout, a.Stderr)
+			}
+			bed.Must(plugin.Check, c.With(`"prevResult":`+a.Stdout))
+			bed.IP("link", "set", "up0", "up")
+			if stub != nil { // the neighbour's IPv6 address is tentative after the change of its carrier
+				reach(bed, lan, &nltest.StubIPAM{Addresses: stub.Addresses[:1]})
+			}
+			bed.Must(plugin.Del, c)
 		})
 	}
 }
