@@ -193,6 +193,11 @@ func Detach(ctx context.Context, c *plugin.Call, kind string) (err error) {
 	})
 }
 
+// unchecked are the reference's texts for a CHECK without prevResult, by kind.
+var unchecked = map[string]string{
+	"macvlan": "required prevResult missing", "ipvlan": "Required prevResult missing", "vlan": "vlan: Required prevResult missing",
+}
+
 // Check answers CHECK: what ADD made is still so. It returns the child for the
 // plugin to compare what is particular to it.
 func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) {
@@ -201,7 +206,7 @@ func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) 
 		return nil, err
 	}
 	if res == nil {
-		return nil, cnierr.Config("required prevResult missing")
+		return nil, cnierr.Config("%s", unchecked[s.Kind])
 	}
 	if c.Conf.IPAM.Type != "" {
 		if err := ipam.Check(ctx, c); err != nil {

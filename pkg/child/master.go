@@ -24,7 +24,7 @@ func (s *Spec) master(p *nl.Pair) (*nl.Link, error) {
 	}
 	m, err := c.LinkByName(s.Master)
 	if nl.NotFound(err) {
-		return nil, cnierr.Newf(cnierr.InvalidConfig, "master %q: no such interface %s: name one of `ip link`: %w", s.Master, where, err)
+		return nil, cnierr.Explain(cnierr.Config("failed to lookup master %q: Link not found", s.Master), "no such interface %s: name one of `ip link`", where)
 	}
 	return m, err
 }
@@ -32,7 +32,7 @@ func (s *Spec) master(p *nl.Pair) (*nl.Link, error) {
 func defaultMaster(c *nl.Conn, where string) (*nl.Link, error) {
 	r, err := c.DefaultRoute()
 	if nl.NoRoute(err) {
-		return nil, cnierr.Config("no default route interface found %s: say which interface to use (master)", where)
+		return nil, cnierr.Explain(cnierr.Config("no default route interface found"), "%s: say which interface to use (master)", where)
 	}
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func (s *Spec) fits(c *plugin.Call, m *nl.Link) error {
 	case s.Shared && busyPort(m):
 		return cnierr.Config("master %q: is a port of a %s, which gets all its traffic: use that as master", m.Name, m.PortKind)
 	case s.MTU > m.MTU:
-		return cnierr.Config("invalid MTU %d, must be [0, master MTU(%d)]: lower mtu or raise that of master %q", s.MTU, m.MTU, m.Name)
+		return cnierr.Explain(cnierr.Config("invalid MTU %d, must be [0, master MTU(%d)]", s.MTU, m.MTU), "lower mtu or raise that of master %q", m.Name)
 	}
 	if !m.Up() {
 		c.Note("master %q is down: the container has no network until `ip link set %s up`", m.Name, m.Name)

@@ -57,6 +57,15 @@ func Newf(code uint, format string, args ...any) error {
 	return With(code, fmt.Errorf(format, args...))
 }
 
+// Explain gives err details: an explanation for people, where the message is a
+// text of the reference that callers match. The code stays; a nil err stays nil.
+func Explain(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Code: Code(err), Err: err, Details: fmt.Sprintf(format, args...)}
+}
+
 // Config reports a configuration that can never work (code 7).
 func Config(format string, args ...any) error { return Newf(InvalidConfig, format, args...) }
 

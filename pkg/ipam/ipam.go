@@ -180,7 +180,7 @@ func sound(res *current.Result) error {
 func find(c *plugin.Call) (*delegate, error) {
 	name := c.Conf.IPAM.Type
 	if name == "" {
-		return nil, cnierr.Config("ipam: no plugin name provided")
+		return nil, cnierr.Config("no plugin name provided")
 	}
 	path, err := lookPath(c.Path, name)
 	if err != nil {

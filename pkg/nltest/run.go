@@ -122,15 +122,16 @@ func (b *Bed) Must(verb string, c Call) *current.Result {
 	return r
 }
 
-// Fails runs the verb, which must fail with the code, and returns the message.
+// Fails runs the verb, which must fail with the code, and returns the message and
+// the details as a runtime shows them.
 func (b *Bed) Fails(verb string, c Call, code uint) string {
 	b.t.Helper()
 	a := b.Do(verb, c)
-	got, msg := a.Error()
-	if a.Exit == 0 || got != code {
-		b.t.Fatalf("%s %s: exit %d, code %d, want code %d\n%s\n%s", c.Plugin, verb, a.Exit, got, code, a.Stdout, a.Stderr)
+	var e types.Error
+	if err := json.Unmarshal([]byte(a.Stdout), &e); err != nil || a.Exit == 0 || e.Code != code {
+		b.t.Fatalf("%s %s: exit %d, code %d, want code %d\n%s\n%s", c.Plugin, verb, a.Exit, e.Code, code, a.Stdout, a.Stderr)
 	}
-	return msg
+	return e.Error()
 }
 
 // NoTrace refuses each change of an ADD in turn and fails the test where an ADD

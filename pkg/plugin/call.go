@@ -137,6 +137,9 @@ func (c *Call) sandbox() string {
 
 func (c *Call) noSandbox() error {
 	if _, err := netns.Identify(c.Netns); err != nil {
+		if p := (*fs.PathError)(nil); errors.As(err, &p) {
+			err = fmt.Errorf("failed to Statfs %q: %w", p.Path, p.Err) // the reference's text
+		}
 		return cnierr.Netns(fmt.Errorf("failed to open netns %q: %w", c.Netns, err))
 	}
 	return cnierr.Netns(fmt.Errorf("failed to open netns %q: it vanished", c.Netns))

@@ -212,7 +212,7 @@ func (p Process) environment(c *Call) error {
 
 func checkContainerID(id string) error {
 	if !isIdentifier(id) {
-		return cnierr.Env("invalid characters in containerID %q", id)
+		return cnierr.Explain(cnierr.Env("invalid characters in containerID"), "%s", id)
 	}
 	return nil
 }
@@ -226,11 +226,11 @@ const maxIfName = 15
 func (c *Call) checkIfName() error {
 	switch name := c.IfName; {
 	case len(name) > maxIfName:
-		return cnierr.Env("interface name is too long: %q has more than %d characters", name, maxIfName)
+		return cnierr.Explain(cnierr.Env("interface name is too long"), "%q: interface name should be less than %d characters", name, maxIfName+1)
 	case name == "." || name == "..":
 		return cnierr.Env("interface name is . or ..")
 	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
-		return cnierr.Env("interface name contains / or : or whitespace characters: %q", name)
+		return cnierr.Explain(cnierr.Env("interface name contains / or : or whitespace characters"), "%q", name)
 	case c.Verb == Add && !nl.IsName(name):
 		return cnierr.Env("interface name %q: not one that an interface can have", name)
 	}
@@ -247,16 +247,13 @@ func (c *Call) read(plug Plugin) error {
 	if note != nil {
 		c.Note("%v (ignored: %s needs it not)", note, c.Verb)
 	}
+	if !semver.AtLeast(conf.CNIVersion, oldestFor(c.Verb)) {
+		return cnierr.Newf(cnierr.IncompatibleVersion, "config version does not allow %s", c.Verb)
+	}
 	if supported := plug.versions(); !slices.Contains(supported, conf.CNIVersion) {
 		return &cnierr.Error{
 			Code: cnierr.IncompatibleVersion, Err: errors.New("incompatible CNI versions"),
 			Details: fmt.Sprintf("config is %q, plugin supports %q", conf.CNIVersion, supported),
-		}
-	}
-	if oldest := oldestFor(c.Verb); !semver.AtLeast(conf.CNIVersion, oldest) {
-		return &cnierr.Error{
-			Code: cnierr.IncompatibleVersion, Err: fmt.Errorf("config version does not allow %s", c.Verb),
-			Details: fmt.Sprintf("config is %q, %s needs %s", conf.CNIVersion, c.Verb, oldest),
 		}
 	}
 	if c.Netns == "" || c.Verb == GC || c.Verb == Status {

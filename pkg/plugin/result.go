@@ -50,7 +50,7 @@ func encodeResult(c *Call, res *current.Result) ([]byte, error) {
 	}
 	r, err := res.GetAsVersion(c.Conf.CNIVersion)
 	if err != nil {
-		return nil, fmt.Errorf("result as version %s: %w", c.Conf.CNIVersion, err)
+		return nil, cnierr.Explain(err, "the result in the form of cniVersion %s", c.Conf.CNIVersion)
 	}
 	return json.MarshalIndent(r, "", indent)
 }

@@ -42,7 +42,7 @@ func attach(_ context.Context, c *plugin.Call, conf config) (*current.Result, er
 	return res, errors.Join(err, p.Close())
 }
 
-const unchained = "bandwidth: must be called as chained plugin"
+const unchained = "must be called as chained plugin"
 
 func shape(p *nl.Pair, c *plugin.Call, conf config) (_ *current.Result, err error) {
 	var steps undo.Stack

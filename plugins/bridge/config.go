@@ -120,17 +120,17 @@ func trunk(entries []vlanTrunk) ([]vlanRange, error) {
 	for _, e := range entries {
 		switch {
 		case !valid(e.MinID):
-			return nil, cnierr.Config("incorrect trunk minID parameter: %d", *e.MinID)
+			return nil, badTrunk("incorrect trunk minID parameter", *e.MinID)
 		case !valid(e.MaxID):
-			return nil, cnierr.Config("incorrect trunk maxID parameter: %d", *e.MaxID)
+			return nil, badTrunk("incorrect trunk maxID parameter", *e.MaxID)
 		case !valid(e.ID):
-			return nil, cnierr.Config("incorrect trunk id parameter: %d", *e.ID)
+			return nil, badTrunk("incorrect trunk id parameter", *e.ID)
 		case e.MinID != nil && e.MaxID == nil:
 			return nil, cnierr.Config("minID and maxID should be configured simultaneously, maxID is missing")
 		case e.MaxID != nil && e.MinID == nil:
 			return nil, cnierr.Config("minID and maxID should be configured simultaneously, minID is missing")
 		case e.MinID != nil && *e.MinID > *e.MaxID:
-			return nil, cnierr.Config("minID is greater than maxID in trunk parameter: %d, %d", *e.MinID, *e.MaxID)
+			return nil, badTrunk("minID is greater than maxID in trunk parameter", *e.MinID, *e.MaxID)
 		}
 		if e.MinID != nil {
 			all = append(all, vlanRange{uint16(*e.MinID), uint16(*e.MaxID)})
@@ -144,3 +144,9 @@ func trunk(entries []vlanTrunk) ([]vlanRange, error) {
 
 // filtersVLANs reports whether the bridge has to keep VLANs apart.
 func (c *config) filtersVLANs() bool { return c.VLAN != 0 || len(c.vlans) > 0 }
+
+// badTrunk refuses an entry of vlanTrunk with a text of the reference; the
+// VLANs go into the details.
+func badTrunk(text string, ids ...int) error {
+	return cnierr.Explain(cnierr.Config("%s", text), "vlanTrunk %v", ids)
+}

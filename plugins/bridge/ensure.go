@@ -30,7 +30,7 @@ func ensureBridge(p *nl.Pair, c *config) (b nl.Brief, err error) {
 		return b, err
 	}
 	if b.Driver != "bridge" {
-		return b, cnierr.Config("%q already exists but is not a bridge", c.Bridge)
+		return b, cnierr.Config("failed to create bridge %q: %q already exists but is not a bridge", c.Bridge, c.Bridge)
 	}
 	if c.filtersVLANs() {
 		if err := requireFiltering(p, c); err != nil {

@@ -106,7 +106,7 @@ func check(ctx context.Context, c *plugin.Call, _ struct{}) (err error) {
 		return err
 	}
 	if res == nil {
-		return cnierr.Config("required prevResult missing")
+		return cnierr.Config("dummy: Required prevResult missing")
 	}
 	if err := ipam.Check(ctx, c); err != nil {
 		return err

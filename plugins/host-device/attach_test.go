@@ -365,7 +365,7 @@ func TestRefused(t *testing.T) {
 		code    uint
 		words   string
 	}{
-		"missing":  {`"device":"up9"`, func(*nltest.Bed) {}, cnierr.InvalidConfig, `failed to find host device: device "up9"`},
+		"missing":  {`"device":"up9"`, func(*nltest.Bed) {}, cnierr.InvalidConfig, `failed to find host device: Link not found; device "up9"`},
 		"loopback": {`"device":"lo"`, func(*nltest.Bed) {}, cnierr.InvalidConfig, "lo is the host's loopback interface"},
 		"bridge":   {`"device":"br9"`, func(b *nltest.Bed) { b.IP("link", "add", "br9", "type", "bridge") }, cnierr.Internal, `device "br9": move br9 into the sandbox as net1: `},
 		"enslaved": {`"device":"up1"`, func(b *nltest.Bed) {

@@ -17,7 +17,7 @@ func (s sysfs) check(ctx context.Context, c *plugin.Call, conf config) (err erro
 		return err
 	}
 	if res == nil {
-		return cnierr.Config("required prevResult missing")
+		return cnierr.Config("Required prevResult missing")
 	}
 	if conf.layer3 {
 		if err := ipam.Check(ctx, c); err != nil {

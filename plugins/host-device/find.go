@@ -189,6 +189,9 @@ func (t target) missing(p *nl.Pair, c *plugin.Call, cause error) error {
 			}
 		}
 	}
+	if nl.NotFound(cause) {
+		return cnierr.Explain(cnierr.Config("failed to find host device: Link not found"), "%s: %v", t.words, cause)
+	}
 	return cnierr.Config("failed to find host device: %s: %w", t.words, cause)
 }
 

@@ -58,7 +58,7 @@ func traitsNamed(modeName, flagName string) (t traits, err error) {
 	case "l3s":
 		t.Mode = l3s
 	default:
-		return t, cnierr.Config("unknown ipvlan mode: %q (want l2, l3 or l3s)", modeName)
+		return t, cnierr.Explain(cnierr.Config("unknown ipvlan mode: %q", modeName), "want l2, l3 or l3s")
 	}
 	switch flagName {
 	case "", "bridge":

@@ -23,7 +23,7 @@ func TestParse(t *testing.T) {
 		`{"master":"eth0","mode":"l2","flag":"bridge"}`:       "",
 		`{"mode":"l3","flag":"private","mtu":1400}`:           "",
 		`{"mode":"l3s","flag":"vepa","linkInContainer":true}`: "",
-		`{"mode":"l4"}`:   `unknown ipvlan mode: "l4" (want l2, l3 or l3s)`,
+		`{"mode":"l4"}`:   `unknown ipvlan mode: "l4"`,
 		`{"flag":"open"}`: `unknown ipvlan flag: "open" (want bridge, private or vepa)`,
 		`{"mtu":-5}`:      "invalid MTU -5, must be [0, master MTU]",
 		`{"master":5}`:    "failed to load netconf: master: json: cannot unmarshal number into Go value of type string",

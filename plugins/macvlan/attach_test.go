@@ -160,9 +160,9 @@ func TestPreflight(t *testing.T) {
 		"port of a bridge": {"link add br0 type bridge;link set up0 master br0", "", cnierr.InvalidConfig, []string{`master "up0"`, "port of a bridge", "use that as master"}},
 		"MTU":              {"", `"mtu":9000`, cnierr.InvalidConfig, []string{"invalid MTU 9000, must be [0, master MTU(1500)]", `"up0"`}},
 		"loopback":         {"", `"master":"lo"`, cnierr.InvalidConfig, []string{`master "lo"`, "loopback"}},
-		"no default route": {"", `"master":""`, cnierr.InvalidConfig, []string{"no default route interface found on the host", "(master)"}},
+		"no default route": {"", `"master":""`, cnierr.InvalidConfig, []string{"no default route interface found; on the host", "(master)"}},
 		"in the sandbox":   {"", `"linkInContainer":true`, cnierr.InvalidConfig, []string{`master "up0"`, "in the sandbox"}},
-		"none there":       {"", `"linkInContainer":true,"master":""`, cnierr.InvalidConfig, []string{"no default route interface found in the sandbox"}},
+		"none there":       {"", `"linkInContainer":true,"master":""`, cnierr.InvalidConfig, []string{"no default route interface found; in the sandbox"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			bed := nltest.New(t)

@@ -43,7 +43,7 @@ func modeNamed(name string) (mode, error) {
 	case "passthru":
 		return passthru, nil
 	}
-	return 0, cnierr.Config("unknown macvlan mode: %q (want bridge, private, vepa or passthru)", name)
+	return 0, cnierr.Explain(cnierr.Config("unknown macvlan mode: %q", name), "want bridge, private, vepa or passthru")
 }
 
 func (m mode) String() string {

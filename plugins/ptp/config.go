@@ -31,7 +31,7 @@ func parse(c *plugin.Call) (conf config, err error) {
 	}
 	switch {
 	case c.Conf.IPAM.Type == "":
-		return conf, cnierr.Config("ipam: no plugin name provided: ptp routes, and needs addresses for that")
+		return conf, cnierr.Explain(cnierr.Config("no plugin name provided"), "ipam: ptp routes, and needs addresses for that")
 	case conf.MTU < 0:
 		return conf, cnierr.Config("mtu %d: negative", conf.MTU)
 	}

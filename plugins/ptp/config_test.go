@@ -26,8 +26,8 @@ func TestParse(t *testing.T) {
 		`{` + ipam + `,"ipMasqBackend":"nftables","mac":"02:00:00:00:00:1"}`: "address 02:00:00:00:00:1: invalid MAC address",
 		`{` + ipam + `,"ipMasqBackend":"ebtables"}`:                          `unknown ipmasq backend "ebtables"`,
 		`{` + ipam + `,"mtu":-1}`:                                            "mtu -1: negative",
-		`{}`:                                                                 "ipam: no plugin name provided: ptp routes, and needs addresses for that",
-		`{"ipam":{"type":""}}`:                                               "ipam: no plugin name provided: ptp routes, and needs addresses for that",
+		`{}`:                                                                 "no plugin name provided",
+		`{"ipam":{"type":""}}`:                                               "no plugin name provided",
 		`{` + ipam + `,"ipMasq":"yes"}`:                                      "failed to load netconf: ipMasq: json: cannot unmarshal string into Go value of type bool",
 	} {
 		_, err := parseText(conf, "K8S_POD_NAME=p") // unknown arguments are none of its business

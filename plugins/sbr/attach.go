@@ -53,7 +53,7 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 func settle(sandbox *nl.Conn, c *plugin.Call, addrs []address, conf config) (state, error) {
 	l, err := sandbox.LinkByName(c.IfName)
 	if err != nil {
-		return state{}, fmt.Errorf("Cannot find network interface %s: %w", c.IfName, err) //nolint:staticcheck // a text that callers know
+		return state{}, cnierr.Explain(fmt.Errorf("Cannot find network interface %s: Link not found", c.IfName), "%v", err) //nolint:staticcheck // a text that callers know
 	}
 	if conf.Table != 0 {
 		if conf.SourceHints || conf.Gateway4.IsValid() || conf.Gateway6.IsValid() {

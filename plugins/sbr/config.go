@@ -81,10 +81,10 @@ func addresses(c *plugin.Call) ([]address, error) {
 		return nil, err
 	}
 	if res == nil {
-		return nil, cnierr.Config("sbr: This plugin must be called as chained plugin")
+		return nil, cnierr.Config("This plugin must be called as chained plugin")
 	}
 	if len(res.IPs) == 0 {
-		return nil, cnierr.Config("sbr: No IP addresses supplied on interface: %s", c.IfName)
+		return nil, cnierr.Config("No IP addresses supplied on interface: %s", c.IfName)
 	}
 	var all []address
 	for _, ip := range res.IPs {

@@ -47,7 +47,7 @@ func check(_ context.Context, c *plugin.Call, conf config) error {
 		return err
 	}
 	if res == nil {
-		return cnierr.Config("static: Required prevResult missing")
+		return cnierr.Config("Required prevResult missing")
 	}
 	gateways := map[netip.Prefix]netip.Addr{}
 	for _, ip := range res.IPs {

@@ -22,7 +22,7 @@ func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
 		return err
 	}
 	if res == nil {
-		return cnierr.Config("required prevResult missing")
+		return cnierr.Config("Required prevResult missing")
 	}
 	if conf.layer3 {
 		if err := ipam.Check(ctx, c); err != nil {

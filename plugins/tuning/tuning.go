@@ -13,4 +13,4 @@ var Plugin = plugin.Spec[config]{
 	Add: attach, Del: detach, Check: check,
 }
 
-const unchained = "tuning: Required prevResult missing"
+const unchained = "Required prevResult missing"

@@ -25,4 +25,4 @@ func parse(c *plugin.Call) (config, error) {
 	return conf, nil
 }
 
-const unchained = "vrf: missing prevResult from earlier plugin"
+const unchained = "missing prevResult from earlier plugin"

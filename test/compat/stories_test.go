@@ -2,6 +2,7 @@ package compat
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/netcleat/netcleat/pkg/semver"
 )
@@ -67,7 +68,7 @@ func stories() []story {
 			attachment("macvlan", "macvlan", `"master": "lan0", `+static).in(v),
 		)
 	}
-	return slices.Concat(all, conflicts(), refusals())
+	return slices.Concat(all, conflicts(), refusals(), []story{texts()})
 }
 
 // everything has a key for each of the main plugins.
@@ -267,6 +268,57 @@ var refused = []struct{ plugin, conf string }{
 	{"sbr", ``},
 	{"vrf", chained},
 	{"vrf", `"vrfname": "blue"`},
+}
+
+// texts are refusals whose message callers match: it is the reference's, and what
+// explains it is in the details.
+func texts() story {
+	const (
+		noIPs   = `"prevResult": {"cniVersion": "1.1.0", "interfaces": [{"mac": "02:00:00:00:00:01", "name": "eth0", "sandbox": "/run/netns/none"}]}`
+		twoSets = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "10.8.0.0/24"}]]}`
+		twoIPs  = `"ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24"}, {"address": "10.8.0.9/24"}]}`
+	)
+	s := story{name: "texts"}
+	say := func(verb, plugin, conf, version string, env ...string) {
+		name := strings.TrimSpace(verb + " " + plugin + " " + version + " " + conf + " " + strings.Join(env, " "))
+		s.steps = append(s.steps, step{name: name, verb: verb, plugin: plugin, conf: conf, version: version, env: env, text: true},
+			step{name: "clean", script: "ip -n $NET link del eth0 2>/dev/null || true"}) // theirs leaves it
+	}
+	for _, p := range []string{"bridge", "ptp", "macvlan", "vlan", "dummy", "tap", "host-device", "loopback", "portmap", "firewall", "tuning"} {
+		say("CHECK", p, everything, "0.3.1")
+		say("CHECK", p, everything, "0.1.0")
+	}
+	for _, p := range []string{"macvlan", "host-device", "static", "firewall", "tuning"} {
+		say("CHECK", p, `"master": "lan0", "vlanId": 5, "device": "lan0"`, "")
+	}
+	for _, v := range []string{"0.1.0", "0.2.0"} {
+		say("ADD", "bridge", `"bridge": "br-w"`, v)
+		say("ADD", "macvlan", `"master": "lan0"`, v)
+		say("ADD", "host-local", twoSets, v)
+		say("ADD", "static", twoIPs, v)
+	}
+	for _, c := range []struct{ plugin, conf string }{
+		{"macvlan", `"master": "lan0", "mtu": 9000`},
+		{"vlan", `"master": "lan0", "vlanId": 5, "mtu": 9000`},
+		{"macvlan", `"master": "lan0", "mode": "sideways"`},
+		{"ipvlan", `"master": "lan0", "mode": "l5"`},
+		{"ipvlan", `"master": "none0"`},
+		{"bridge", `"bridge": "lo"`},
+		{"bridge", `"bridge": "br-d", "vlanTrunk": [{"minID": 9, "maxID": 3}]`},
+		{"bridge", `"bridge": "br-d", "vlanTrunk": [{"minID": 5000, "maxID": 5001}]`},
+		{"bridge", `"bridge": "br-d", "vlanTrunk": [{"id": 5000}]`},
+		{"ptp", ``}, {"host-device", `"device": "none0"`}, {"host-device", ``},
+		{"sbr", ``}, {"sbr", noIPs}, {"sbr", chained}, {"tuning", ``}, {"firewall", ``}, {"vrf", `"vrfname": "blue"`},
+		{"bandwidth", `"ingressRate": 8000, "ingressBurst": 8000`},
+		{"portmap", `"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}`},
+	} {
+		say("ADD", c.plugin, c.conf, "")
+	}
+	say("ADD", "bridge", `"bridge": "br-w"`, "", "CNI_NETNS=/run/netns/missing")
+	say("ADD", "bridge", `"bridge": "br-w"`, "", "CNI_IFNAME=a/b")
+	say("ADD", "bridge", `"bridge": "br-w"`, "", "CNI_IFNAME=a-name-that-is-too-long")
+	say("ADD", "bridge", `"bridge": "br-w"`, "", "CNI_CONTAINERID=..")
+	return s
 }
 
 // refusals has an ADD, a CHECK and a DEL for each of refused, and documents that

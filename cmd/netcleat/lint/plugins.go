@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/docs/schema"
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/semver"
@@ -196,6 +197,9 @@ var kinds = map[reflect.Kind]string{
 // reason is what a parser says, in the words of JSON.
 func reason(err error) string {
 	message := strings.TrimPrefix(err.Error(), "failed to load netconf: ")
+	if d := cnierr.Details(err); d != "" {
+		message += " (" + d + ")"
+	}
 	var typ *json.UnmarshalTypeError
 	if !errors.As(err, &typ) {
 		return message
