@@ -30,7 +30,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(dhcpCommand(), doctorCommand(), explainCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), versionCommand())
+	c.AddCommand(dhcpCommand(), doctorCommand(), explainCommand(), forgetCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), versionCommand())
 	c.AddCommand(manCommand())
 	comfort(c)
 	return c

@@ -112,6 +112,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"schema", ""}, append(schema.Names(), nothing)},
 		{[]string{"install", ""}, []string{dirs}},
 		{[]string{"gc", ""}, []string{nothing}},
+		{[]string{"forget", "--conf-dir", dir, "b"}, []string{"blue", nothing}},
 		{[]string{"gc", "--cni-path", ""}, []string{dirs}},
 		{[]string{"doctor", ""}, []string{nothing}},
 	} {

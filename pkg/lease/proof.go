@@ -123,6 +123,7 @@ func (s *Store) rebuild() error {
 		return err
 	}
 	reclaimed, kept := 0, false
+	s.unread = nil
 	for i := range all {
 		f := &all[i]
 		switch {
@@ -131,6 +132,8 @@ func (s *Store) rebuild() error {
 		case f.kind == old:
 			f.kind = absent
 			reclaimed++
+		case f.kind == unread:
+			s.unread = append(s.unread, f.addr)
 		}
 		if f.kind != absent || s.reader {
 			continue
@@ -167,7 +170,7 @@ func (x *index) addAll(all []found) error {
 		case held:
 			o, _ := parseOwner(f.content)
 			err = x.add(x.hash(o.String()), f.addr.As16())
-		case foreign:
+		case foreign, unread:
 			err = x.mark(f.addr.As16())
 		}
 		if err != nil {
@@ -177,7 +180,8 @@ func (x *index) addAll(all []found) error {
 	return nil
 }
 
-// install makes x the store's index, and writes it where one can be kept. The
+// install makes x the store's index, and writes it where one can be kept and all
+// files could be read. The
 // old file, if any, goes by rename, so that whoever has it mapped keeps what it
 // has.
 func (s *Store) install(x *index) (err error) {
@@ -186,7 +190,7 @@ func (s *Store) install(x *index) (err error) {
 	}
 	s.x = x
 	file := s.indexFile()
-	if s.reader || file == "" || s.Boot.ID == 0 || !isLocal(s.dirfd) {
+	if s.reader || len(s.unread) > 0 || file == "" || s.Boot.ID == 0 || !isLocal(s.dirfd) {
 		return err
 	}
 	if abs, aerr := filepath.Abs(s.Dir); aerr == nil && len(abs) <= maxPath {

@@ -24,6 +24,7 @@ const (
 	absent  kind = iota // empty or garbage: the address is free
 	held                // an owner's
 	foreign             // not a lease, but in its place: the address is taken
+	unread              // there, but it could not be read: the address is taken, and the index must not say by whom
 	old                 // an owner's of an earlier boot of this machine
 )
 
@@ -84,13 +85,13 @@ func look(dirfd int, name string, boot Boot, buf []byte) ([]byte, kind) {
 		return nil, absent
 	}
 	if err != nil {
-		return nil, foreign
+		return nil, obstacle(err)
 	}
 	content, err := readAll(fd, buf)
 	k := held
 	switch {
 	case err != nil:
-		k = foreign
+		k = obstacle(err)
 	case isOwner(content) && boot.isOld(fd):
 		k = old
 	case isOwner(content):
@@ -100,9 +101,20 @@ func look(dirfd int, name string, boot Boot, buf []byte) ([]byte, kind) {
 		k = foreign
 	}
 	if err := unix.Close(fd); err != nil {
-		k = foreign
+		k = unread
 	}
 	return content, k
+}
+
+// obstacle says what cannot be opened or read: something else than a plain file, or
+// one that perhaps can be the next time.
+func obstacle(err error) kind {
+	for _, e := range []unix.Errno{unix.ELOOP, unix.ENXIO, unix.EISDIR, unix.EFBIG} {
+		if errors.Is(err, e) {
+			return foreign
+		}
+	}
+	return unread
 }
 
 func isOwner(content []byte) bool {

@@ -20,6 +20,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -49,6 +50,7 @@ type Store struct {
 	creates       bool // makes the directory where there is none
 	x             *index
 	changed       bool
+	unread        []netip.Addr // whose files could not be read
 	last          map[int]*position
 }
 
@@ -60,6 +62,10 @@ type Lease struct {
 	// somebody reserved the address by hand. There is no Owner then.
 	Foreign bool
 }
+
+// ErrUnread says that the lease of an address could not be read: it may be
+// anybody's.
+var ErrUnread = errors.New("the lease cannot be read")
 
 // ErrTaken says that an address is held already.
 var ErrTaken = errors.New("address is taken")
@@ -199,7 +205,9 @@ func (s *Store) record(o Owner, addr netip.Addr) error {
 }
 
 // Of returns the owner's leases. As with the reference, those that name no
-// interface are the container's, and so this owner's too.
+// interface are the container's, and so this owner's too. ErrUnread says that there
+// may be more, of a family of which the owner has none; what is known is returned all
+// the same.
 func (s *Store) Of(o Owner) ([]Lease, error) {
 	leases, err := s.of(o)
 	if errors.Is(err, errCorrupt) {
@@ -207,7 +215,22 @@ func (s *Store) Of(o Owner) ([]Lease, error) {
 			leases, err = s.of(o)
 		}
 	}
-	return leases, err
+	if err != nil {
+		return leases, err
+	}
+	return leases, s.doubt(leases)
+}
+
+// doubt is an error where a file that could not be read may be another lease of who
+// has these: nobody has two of a family, mostly.
+func (s *Store) doubt(leases []Lease) error {
+	var errs []error
+	for _, a := range s.unread {
+		if !slices.ContainsFunc(leases, func(l Lease) bool { return l.Addr.Is4() == a.Is4() }) {
+			errs = append(errs, s.pathError("read", a.String(), ErrUnread))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Store) of(o Owner) ([]Lease, error) {
@@ -234,22 +257,30 @@ func (s *Store) of(o Owner) ([]Lease, error) {
 // At returns the lease of an address, as its file says. ok is false where nobody
 // holds it.
 func (s *Store) At(addr netip.Addr) (_ Lease, ok bool) {
+	l, k := s.at(addr)
+	return l, k != absent
+}
+
+func (s *Store) at(addr netip.Addr) (Lease, kind) {
 	content, k := look(s.dirfd, addr.String(), Boot{}, make([]byte, 4096))
 	o, _ := parseOwner(content)
 	switch k {
 	case absent:
-		return Lease{}, false
-	case foreign:
-		return Lease{Addr: addr, Foreign: true}, true
+		return Lease{}, k
+	case foreign, unread:
+		return Lease{Addr: addr, Foreign: true}, k
 	default:
-		return Lease{Addr: addr, Owner: o}, true
+		return Lease{Addr: addr, Owner: o}, k
 	}
 }
 
 // Give ends a lease. It is gone already where the address is somebody else's.
 func (s *Store) Give(l Lease) error {
-	now, ok := s.At(l.Addr)
-	if ok && now != l {
+	now, k := s.at(l.Addr)
+	switch {
+	case k == unread:
+		return s.pathError("read", l.Addr.String(), ErrUnread)
+	case k != absent && now != l:
 		return nil
 	}
 	if err := s.unlink(l.Addr.String()); err != nil {
@@ -292,8 +323,11 @@ func (s *Store) GiveUnless(valid []Owner) (n int, err error) {
 	}
 	var errs []error
 	for _, a := range stale {
-		l, ok := s.At(a)
-		if !ok || l.Foreign || keep[l.Owner.String()] {
+		l, k := s.at(a)
+		if k == unread {
+			errs = append(errs, s.pathError("read", a.String(), ErrUnread))
+		}
+		if k == absent || l.Foreign || keep[l.Owner.String()] {
 			continue
 		}
 		if err := s.Give(l); err != nil {
@@ -301,6 +335,9 @@ func (s *Store) GiveUnless(valid []Owner) (n int, err error) {
 			continue
 		}
 		n++
+	}
+	for _, a := range s.unread {
+		errs = append(errs, s.pathError("read", a.String(), ErrUnread))
 	}
 	return n, errors.Join(errs...)
 }
@@ -324,7 +361,7 @@ func (s *Store) All() ([]Lease, error) {
 		switch f.kind {
 		case held, old:
 			leases = append(leases, Lease{Addr: f.addr, Owner: o})
-		case foreign:
+		case foreign, unread:
 			leases = append(leases, Lease{Addr: f.addr, Foreign: true})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -386,6 +387,46 @@ func FuzzLeaseFile(f *testing.F) {
 		}
 		if again, ok2 := parseOwner([]byte(o.String())); ok && (again != o || !ok2) {
 			t.Errorf("%q reads as %q and then %q", content, o, again)
+		}
+	})
+}
+
+// A lease that cannot be read while the index is made is not recorded as somebody
+// else's: its owner gets an error, and gives it back when it can be read.
+func TestUnreadLeases(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: make test-root")
+	}
+	p := place(t)
+	take(t, p, "a", "b")
+	path := filepath.Join(p.Dir, "10.1.0.2")
+	must(t, unix.Mount(fmt.Sprintf("/proc/%d/mem", os.Getpid()), path, "", unix.MS_BIND, "")) // to read it is EIO
+	unmount := sync.OnceFunc(func() { must(t, unix.Unmount(path, unix.MNT_DETACH)) })
+	t.Cleanup(unmount)
+	write(t, p, "foo", "") // somebody's change: the index is made again
+	a, b := Owner{ContainerID: "a", IfName: "eth0"}, Owner{ContainerID: "b", IfName: "eth0"}
+	in(t, p, func(s *Store) {
+		if leases, err := s.Of(a); !errors.Is(err, ErrUnread) {
+			t.Errorf("a: %v, %v", leases, err)
+		}
+		if leases, err := s.Of(b); err != nil || len(leases) != 1 {
+			t.Errorf("b: %v, %v", leases, err)
+		}
+		if !s.IsHeld(netip.MustParseAddr("10.1.0.2")) {
+			t.Error("its address is free")
+		}
+		if _, err := s.GiveUnless([]Owner{a, b}); !errors.Is(err, ErrUnread) {
+			t.Errorf("GC: %v", err)
+		}
+		if err := s.Give(Lease{Addr: netip.MustParseAddr("10.1.0.2"), Owner: a}); !errors.Is(err, ErrUnread) {
+			t.Errorf("give: %v", err)
+		}
+	})
+	unmount()
+	in(t, p, func(s *Store) {
+		leases, err := s.Of(a)
+		if err != nil || len(leases) != 1 {
+			t.Errorf("a, when it can be read: %v, %v", leases, err)
 		}
 	})
 }

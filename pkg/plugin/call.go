@@ -14,6 +14,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
+	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/gate"
@@ -188,6 +189,22 @@ func (c *Call) identities() (sandbox, host netns.ID, err error) {
 	}
 	host.Cookie = netns.CookieOf(p.Host.Fd())
 	return p.NS.ID, host, nil
+}
+
+// OnItsHost reports whether the host's namespace, in which host is a socket, is the
+// one that the attachment's record was made in, in this boot. Elsewhere the names and
+// indices in it are of other links.
+func (c *Call) OnItsHost(host *nl.Conn) (bool, error) {
+	r := &c.Entry.Record
+	if now := boot.ID(); r.Boot != 0 && now != 0 && r.Boot != now {
+		return false, nil
+	}
+	own, err := netns.Identify(netns.Own)
+	if err != nil {
+		return false, cnierr.Netns(fmt.Errorf("own namespace: %w", err))
+	}
+	own.Cookie = netns.CookieOf(host.Fd())
+	return own.Same(r.HostID), nil
 }
 
 // hasPrev reports whether another plugin came before. null says that none did, as

@@ -263,7 +263,7 @@ func Remove(p *nl.Pair, c *plugin.Call) error {
 		return err
 	}
 	if c.Entry != nil && c.Entry.Found != journal.Nothing {
-		return deleteRecorded(p.Host, c.Entry.Links)
+		return deleteRecorded(p.Host, c)
 	}
 	if p.Sandbox == nil {
 		return nil
@@ -272,9 +272,13 @@ func Remove(p *nl.Pair, c *plugin.Call) error {
 }
 
 // deleteRecorded removes the recorded host end, where it is still there but has
-// another MAC address or name by now: the kernel gives an index only once.
-func deleteRecorded(host *nl.Conn, links []journal.Link) error {
-	for _, r := range links {
+// another MAC address or name by now: the kernel gives an index only once in a
+// network namespace. In another one than ADD ran in, the index is another link's.
+func deleteRecorded(host *nl.Conn, c *plugin.Call) error {
+	if here, err := c.OnItsHost(host); !here || err != nil {
+		return err
+	}
+	for _, r := range c.Entry.Links {
 		if r.Sandbox || r.Index == 0 {
 			continue
 		}

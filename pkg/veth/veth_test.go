@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -127,26 +129,41 @@ func TestNameTaken(t *testing.T) {
 	})
 }
 
-// A host end whose name and MAC address have been changed is found by the index
-// in the record; without one it is left alone.
+// A host end whose name and MAC address have been changed is found by the index in
+// the record, in the network namespace and the boot that the record is of: elsewhere
+// the index is another link's. Without a record it is left alone.
 func TestRemoveRenamed(t *testing.T) {
-	for _, recorded := range []bool{true, false} {
+	for _, c := range []struct {
+		what    string
+		change  func(*journal.Record)
+		removed bool
+	}{
+		{"recorded", func(*journal.Record) {}, true},
+		{"without links", func(r *journal.Record) { r.Links = nil }, false},
+		{"of another host", func(r *journal.Record) { r.HostID.Cookie++ }, false},
+		{"of another host with the cookie unknown", func(r *journal.Record) { r.HostID.Cookie, r.HostID.Ino = 0, r.HostID.Ino+1 }, false},
+		{"of an earlier boot", func(r *journal.Record) { r.Boot = 1 }, false},
+	} {
 		bed, p := pair(t)
 		host, _, err := Create(p, Spec{Key: key})
 		if err != nil {
 			t.Fatal(err)
 		}
 		bed.IP("link", "set", host.Name, "name", "renamed", "address", "02:00:00:00:00:77")
-		c := &plugin.Call{Verb: plugin.Del, ContainerID: "c1", IfName: "eth0", Journal: bed.Journal(), Entry: &journal.Entry{Found: journal.Done}}
-		c.Conf.Name = "net"
-		if recorded {
-			c.Entry.Links = []journal.Link{{Name: host.Name, Index: host.Index}}
+		own, err := netns.Identify(netns.Own)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err := errors.Join(Remove(p, c), Remove(p, c)); err != nil {
-			t.Error(err)
+		own.Cookie = netns.CookieOf(p.Host.Fd())
+		e := &journal.Entry{Found: journal.Done, Record: journal.Record{HostID: own, Boot: boot.ID(), Links: []journal.Link{{Name: host.Name, Index: host.Index}}}}
+		c.change(&e.Record)
+		call := &plugin.Call{Verb: plugin.Del, ContainerID: "c1", IfName: "eth0", Journal: bed.Journal(), Entry: e}
+		call.Conf.Name = "net"
+		if err := errors.Join(Remove(p, call), Remove(p, call)); err != nil {
+			t.Errorf("%s: %v", c.what, err)
 		}
-		if got := strings.Contains(bed.IP("-br", "link"), "renamed"); got == recorded {
-			t.Errorf("recorded %v: still there %v", recorded, got)
+		if got := !strings.Contains(bed.IP("-br", "link"), "renamed"); got != c.removed {
+			t.Errorf("%s: removed %t, want %t", c.what, got, c.removed)
 		}
 	}
 }

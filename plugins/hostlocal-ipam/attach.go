@@ -59,7 +59,9 @@ func (a *allocation) run(wanted []netip.Addr) (ips []*current.IPConfig, err erro
 	var steps undo.Stack
 	defer steps.OnError(&err)
 	had, err := a.store.Of(a.owner)
-	if err != nil {
+	if errors.Is(err, lease.ErrUnread) {
+		a.call.Note("%v (its address counts as taken)", err)
+	} else if err != nil {
 		return nil, err
 	}
 	for i, set := range a.conf.sets {

@@ -89,7 +89,7 @@ func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, err
 func del(ctx context.Context, c *plugin.Call, conf config) error {
 	err := with(ctx, lease.Open, place(c, conf), func(s *lease.Store) error {
 		leases, err := s.Of(owner(c))
-		if err != nil {
+		if err != nil && !errors.Is(err, lease.ErrUnread) {
 			return err
 		}
 		named := 0
@@ -98,7 +98,7 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 				named++
 			}
 		}
-		var errs []error
+		errs := []error{cnierr.With(cnierr.IOFailure, err)}
 		for _, l := range leases {
 			if l.Owner.IfName != "" || named == 0 {
 				errs = append(errs, cnierr.With(cnierr.IOFailure, s.Give(l)))

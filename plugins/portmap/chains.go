@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
@@ -539,17 +540,32 @@ func (j *job) conflictWith(r journal.Record) error {
 			if !m.overlaps(o) {
 				continue
 			}
-			if _, alive := ownerOf(comment(r.Key)).find(j.dir); alive {
-				return taken(m, r)
+			if err := j.conflict(m, ownerOf(comment(r.Key))); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func taken(m mapping, r journal.Record) error {
-	return cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (interface %s, network %q)",
-		m, r.ContainerID, r.IfName, r.Network)
+// conflict is an error unless the owner of what is in the mapping's way is dead.
+func (j *job) conflict(m mapping, o owner) error {
+	v, err := o.judge(j.dir)
+	if err != nil || v.State == evidence.Dead {
+		return err
+	}
+	network, id := o.network, o.id
+	if own, _, _ := o.find(j.dir); own != nil { // its names are not cut
+		network, id = own.Network, own.ContainerID
+	}
+	taken := cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (interface %s, network %q)", m, id, o.ifName, network)
+	if v.State == evidence.Alive {
+		return taken
+	}
+	return &cnierr.Error{
+		Code: cnierr.PortTaken, Err: taken,
+		Details: fmt.Sprintf("nothing proves that the container no longer exists: %s; if it does not, `%s` removes what it left", v.Why, evidence.Forget(network, id)),
+	}
 }
 
 func (m mapping) overlaps(o mapping) bool {

@@ -293,11 +293,10 @@ func (j *job) judge(h placed) (keep bool, err error) {
 	if o.is(j.key.ContainerID) {
 		return true, nil
 	}
-	rec, alive := o.find(j.dir)
-	if !alive || j.replace {
+	if j.replace {
 		return false, nil
 	}
-	return false, taken(h.m, rec)
+	return false, j.conflict(h.m, o)
 }
 
 // delElements removes the attachment's elements, and what its network or the

@@ -266,19 +266,3 @@ func (j *job) markedPorts(p proto) (ports []uint16) {
 	slices.Sort(ports)
 	return slices.Compact(ports)
 }
-
-// collectMarkers removes the network's markers whose containers have no record.
-func (j *job) collectMarkers(ctx context.Context) error {
-	records, err := j.dir.Network(j.key.Network)
-	if err != nil {
-		return err
-	}
-	known := map[string]bool{}
-	for _, r := range records {
-		o := job{key: r.Key}
-		known[o.marker()] = true
-	}
-	ofNetwork := iptables.Comment("dnat ", j.key.Network, "")
-	ofNetwork = strings.TrimSuffix(ofNetwork, `"`)
-	return j.dropMarkers(ctx, func(r nft.RuleInfo) bool { return strings.HasPrefix(r.Comment, ofNetwork) && !known[r.Comment] })
-}

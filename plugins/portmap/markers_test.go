@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/portmap"
@@ -124,7 +125,7 @@ func TestMarkersAreNoCondition(t *testing.T) {
 	if w.read() == "" {
 		t.Error("the refused change was made")
 	}
-	if err := portmap.Collect(context.Background(), nil, w.Journal(), "net1"); err != nil || w.read() != "" {
+	if err := portmap.Collect(context.Background(), nil, w.Journal(), journal.Key{Network: "net1", ContainerID: c.ContainerID}); err != nil || w.read() != "" {
 		t.Errorf("collect: %v, left: %s", err, w.read())
 	}
 	a = w.Do(plugin.Add, refused)

@@ -2,14 +2,15 @@ package portmap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
-	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nft"
 )
 
@@ -36,44 +37,48 @@ func ownerOf(comment string) owner {
 
 func (o owner) is(containerID string) bool { return o.id == journal.Cut(containerID, idRoom) }
 
-// find returns the owner's record, and whether its sandbox lives. One without a
-// record is dead: the journal lives as long as the rules.
-func (o owner) find(dir journal.Dir) (journal.Record, bool) {
-	k := journal.Key{Network: o.network, ContainerID: o.id, IfName: o.ifName, Plugin: "portmap"}
-	r, err := dir.Read(k)
-	if err != nil && (strings.Contains(o.id, "~") || strings.Contains(o.network, "~")) {
-		r, err = o.search(dir)
+// find returns the owner's record of published ports, which may be missing or not
+// to be read, and all records of its attachment, in whichever network's directory:
+// the comment may have cut its names.
+func (o owner) find(dir journal.Dir) (own *journal.Record, all []journal.Record, err error) {
+	networks := []string{o.network}
+	if strings.Contains(o.id+o.network, "~") {
+		if networks, err = dir.Networks(); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err != nil {
-		return r, false
-	}
-	return r, netns.Is(r.Netns, r.NetnsID)
-}
-
-// recorded reports whether the owner has a record.
-func (o owner) recorded(dir journal.Dir) bool {
-	_, err := dir.Read(journal.Key{Network: o.network, ContainerID: o.id, IfName: o.ifName, Plugin: "portmap"})
-	if err != nil {
-		_, err = o.search(dir)
-	}
-	return err == nil
-}
-
-// search looks through all records for an owner whose names were cut.
-func (o owner) search(dir journal.Dir) (journal.Record, error) {
-	names, err := dir.Networks()
-	for _, n := range names {
-		records, _ := dir.Network(n)
+	for _, n := range networks {
+		records, nerr := dir.Network(n)
+		err = errors.Join(err, nerr)
 		for _, r := range records {
-			if r.Plugin == "portmap" && comment(r.Key) == o.id+" "+o.ifName+" "+o.network {
-				return r, nil
+			if comment(r.Key) != o.id+" "+o.ifName+" "+o.network {
+				continue
+			}
+			all = append(all, r)
+			if r.Plugin == "portmap" {
+				own = &r
 			}
 		}
 	}
-	if err == nil {
-		err = fmt.Errorf("no record of %s", o.id)
+	return own, all, err
+}
+
+// judge says whether the owner exists. Without a record of its ports nothing says
+// which sandbox they lead to, unless another record shows that it is alive.
+func (o owner) judge(dir journal.Dir) (evidence.Verdict, error) {
+	own, all, err := o.find(dir)
+	j, jerr := evidence.New()
+	if jerr != nil {
+		return evidence.Verdict{}, jerr
 	}
-	return journal.Record{}, err
+	v := j.Of(all)
+	if own == nil && v.State != evidence.Alive {
+		v = evidence.Verdict{State: evidence.Unknown, Why: "its record of published ports is missing"}
+		if err != nil {
+			v.Why = fmt.Sprintf("its record cannot be read: %v", err)
+		}
+	}
+	return v, j.Close()
 }
 
 // networkNeeded reports whether another attachment of the network publishes. One

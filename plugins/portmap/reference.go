@@ -232,17 +232,22 @@ func (j *job) gcElements(ctx context.Context, n *nft.Conn, living []plugin.Attac
 	return nil
 }
 
-// Collect removes the network's elements whose owners have no record, and the
-// network's chain where nothing needs it.
-func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
-	j := &job{key: journal.Key{Network: network, Plugin: "portmap"}, dir: dir, gate: g, note: func(string, ...any) {}}
-	j.stale = func(o owner) bool { return o.network == journal.Cut(network, networkRoom) && !o.recorded(dir) }
+// Collect removes the elements of one owner, whose names a comment may have cut, or
+// without an interface those of all of the container's; and the network's chain where
+// nothing needs it. Without a container it removes the chain alone.
+func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) error {
+	k.Plugin = "portmap"
+	j := &job{key: k, dir: dir, gate: g, note: func(string, ...any) {}}
+	own := ownerOf(comment(journal.Key{Network: k.Network, ContainerID: k.ContainerID, IfName: "-"}))
+	j.stale = func(o owner) bool {
+		return k.ContainerID != "" && o.id == own.id && o.network == own.network && (k.IfName == "" || o.ifName == k.IfName)
+	}
 	return j.locked(ctx, func(n *nft.Conn) error {
-		if err := j.collectMarkers(ctx); err != nil {
+		if err := j.dropOwnMarkers(ctx); err != nil { // without a container it has none
 			return err
 		}
 		for _, v6 := range []bool{false, true} {
-			err := n.Update(ctx, "collect published ports of "+network, func(tx *nft.Tx) error {
+			err := n.Update(ctx, "collect published ports of "+k.Network+" "+k.ContainerID, func(tx *nft.Tx) error {
 				return j.sweep(n, tx, layoutOf(v6))
 			})
 			if err != nil && !nft.Missing(err) {

@@ -56,8 +56,21 @@ func (e *exam) inUse(network string) bool {
 // hasEnd reports whether the host has the end of a pair of the attachment.
 func (e *exam) hasEnd(k journal.Key) bool {
 	return slices.ContainsFunc(e.links, func(l *nl.Link) bool {
-		return l.Name == veth.HostName(k) || l.Kind == "veth" && l.Alias == veth.Alias(k)
+		return l.Name == veth.HostName(k) || l.Kind == "veth" && aliasOf(l.Alias, k)
 	})
+}
+
+// aliasOf reports whether a link's alias names the attachment, whose names a comment
+// may have cut.
+func aliasOf(alias string, k journal.Key) bool {
+	if alias == veth.Alias(k) {
+		return true
+	}
+	words := strings.Fields(alias)
+	if len(words) != 4 || words[0] != "netcleat" || words[3] != k.IfName {
+		return false
+	}
+	return journal.Cut(words[1], len(k.Network)) == k.Network && journal.Cut(words[2], len(k.ContainerID)) == k.ContainerID
 }
 
 func (e *exam) hasLink(name string) bool {
@@ -95,7 +108,7 @@ func (e *exam) shapers() {
 // unshape deletes an ifb device.
 func (e *exam) unshape(l *nl.Link, k journal.Key) func(context.Context) error {
 	return func(context.Context) (err error) {
-		if err := e.recordless(k); err != nil {
+		if err := e.again(k); err != nil {
 			return err
 		}
 		c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
@@ -108,6 +121,23 @@ func (e *exam) unshape(l *nl.Link, k journal.Key) func(context.Context) error {
 		}
 		return c.Do(nl.DelLinkIndex(l.Name, l.Index))
 	}
+}
+
+// again judges a leak a second time, just before it is removed.
+func (e *exam) again(k journal.Key) (err error) {
+	if err := e.recordless(k); err != nil {
+		return err
+	}
+	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	links, err := c.Links()
+	if err == nil && (&exam{links: links}).hasEnd(k) {
+		err = fmt.Errorf("container %s: its end on the host exists", k.ContainerID)
+	}
+	return err
 }
 
 // recordless is an error where the attachment has a record by now.
@@ -228,14 +258,20 @@ func (e *exam) leakOf(m ruleset.Mark) (who string, _ *leak) {
 			return "", nil
 		}
 		return "container " + id + " of network " + network, &leak{proven: !e.hasEnd(k), fix: func(ctx context.Context) error {
-			return errors.Join(e.recordless(k), portmap.Collect(ctx, nil, e.Journal, network))
+			if err := e.again(k); err != nil {
+				return err
+			}
+			return portmap.Collect(ctx, nil, e.Journal, k)
 		}}
 	case portmap.IsMarker(m.Place, m.Text) && id != "":
 		if e.remembers(id) {
 			return "", nil
 		}
 		return "container " + id + " of network " + network + " (markers for nerdctl)", &leak{proven: true, fix: func(ctx context.Context) error {
-			return portmap.Collect(ctx, nil, e.Journal, network)
+			if err := e.again(journal.Key{Network: network, ContainerID: id}); err != nil {
+				return err
+			}
+			return portmap.Collect(ctx, nil, e.Journal, journal.Key{Network: network, ContainerID: id})
 		}}
 	case m.Element && table == "cni_spoofcheck" && id != "":
 		port := strings.Trim(m.Text, `"`)
@@ -259,7 +295,7 @@ func (e *exam) leakOf(m ruleset.Mark) (who string, _ *leak) {
 		}}
 	case table == "cni_hostport" && place == "networks":
 		return "network " + network + " (published ports)", &leak{proven: true, fix: func(ctx context.Context) error {
-			return portmap.Collect(ctx, nil, e.Journal, network)
+			return portmap.Collect(ctx, nil, e.Journal, journal.Key{Network: network})
 		}}
 	}
 	return "", nil

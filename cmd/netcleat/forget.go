@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/collect"
+	"github.com/netcleat/netcleat/cmd/netcleat/forget"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/evidence"
+)
+
+func forgetCommand() *cobra.Command {
+	o, force := forget.Options{Places: show.Defaults()}, false
+	var plugins collect.Plugins
+	c := &cobra.Command{
+		Use:   "forget NETWORK CONTAINER",
+		Short: "Remove what is left of a container that may be dead",
+		Long: `Remove what is left of a container on a network: links, rules, published ports,
+addresses of host-local, and records, also those that cannot be read.
+
+netcleat gc removes what is provably dead, and nothing else does. This is for what stays
+because nothing proves that its container no longer exists, or because its record is lost.
+If the container is running, it is cut off from the network.
+
+It asks before, and says what can be seen of the container. Without a terminal to ask on
+it does nothing, unless there is --force.`,
+		Example: `  netcleat forget backend 4f2a9c
+  netcleat forget backend 4f2a9c --force`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Out, o.Warn, o.Plugins = c.OutOrStdout(), warner(c), plugins
+			if o.Plugins.Binary == "" {
+				o.Plugins.Binary = besideOrNone()
+			}
+			o.Confirm = func(v evidence.Verdict) error {
+				if force {
+					return nil
+				}
+				return ask(c, fmt.Sprintf("Container %s is %s (%s). Remove what is left of it on network %s?", args[1], v.State, v.Why, args[0]))
+			}
+			return forget.Run(c.Context(), o, args[0], args[1])
+		},
+	}
+	f := c.Flags()
+	f.BoolVarP(&force, "force", "f", false, "do not ask")
+	f.StringVar(&plugins.Binary, "plugins", "", "the plugin binary; by default the file cni beside this command, or what is installed")
+	f.StringVar(&plugins.Path, "cni-path", cniPath(), "where plugins are installed")
+	confDir(c, &o.Places)
+	return c
+}
