@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -113,8 +114,14 @@ func (c *config) gatewayLink() string {
 }
 
 // ensureGatewayLink returns the index of the gateways' interface. With a VLAN
-// that is one end of a veth pair within the host, unless somebody made another
-// of its name; coming up is the last step of making it.
+// that is a VLAN device on the bridge, unless somebody made another of its name;
+// coming up is the last step of making it.
+//
+// The reference makes a veth pair, of which one end is a port of the bridge. Where
+// the host's rules see what passes a bridge (bridge-nf-call-iptables), a packet
+// from a container then passes them twice: on its way from port to port it is
+// masqueraded already, and the pair's other end drops it, as its source is an
+// address of the host. To a VLAN device the bridge delivers as to itself.
 func ensureGatewayLink(p *nl.Pair, c *config, bridge int) (int, error) {
 	if c.VLAN == 0 {
 		return bridge, nil
@@ -123,16 +130,29 @@ func ensureGatewayLink(p *nl.Pair, c *config, bridge int) (int, error) {
 	b, err := nl.BriefByName(name)
 	switch {
 	case nl.NotFound(err):
-		err = createGatewayPair(p, c, bridge)
+		err = createGatewayVLAN(p, c, bridge)
 	case err == nil && b.Flags&unix.IFF_UP != 0:
 		return b.Index, nil
-	case err == nil && b.Driver != "veth":
-		return b.Index, p.Host.Do(nl.SetUp(name, b.Index))
 	}
 	if err != nil {
 		return 0, err
 	}
-	return setUpGatewayPair(p, c)
+	return setUpGatewayLink(p, c, bridge)
+}
+
+// createGatewayVLAN makes the VLAN device, down; where the kernel has none, the
+// reference's pair.
+func createGatewayVLAN(p *nl.Pair, c *config, bridge int) error {
+	m := nl.NewLink("vlan", c.gatewayLink(), 0)
+	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Uint32(unix.IFLA_LINK, uint32(bridge))
+	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "vlan")
+	m.Begin(unix.IFLA_INFO_DATA).Uint16(unix.IFLA_VLAN_ID, uint16(c.VLAN)).End().End()
+	err := p.Host.Do(m)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return createGatewayPair(p, c, bridge)
+	}
+	return err
 }
 
 // createGatewayPair makes the pair, the gateways' end down.
@@ -153,22 +173,26 @@ func createGatewayPair(p *nl.Pair, c *config, bridge int) error {
 	return p.Host.Do(m.End().End().End())
 }
 
-// setUpGatewayPair gives the pair's port on the bridge the VLAN and brings the
-// other end up.
-func setUpGatewayPair(p *nl.Pair, c *config) (int, error) {
+// setUpGatewayLink has the bridge deliver the VLAN to the gateways' interface,
+// where that is one of the two that ADD makes, and brings it up.
+func setUpGatewayLink(p *nl.Pair, c *config, bridge int) (int, error) {
 	name := c.gatewayLink()
 	gw, err := p.Host.LinkByName(name)
 	if err != nil {
 		return 0, err
 	}
-	port := portConf{name: "of " + name, index: gw.Parent, vlan: uint16(c.VLAN), defaultPVID: c.preservedOrRemoved(p)}
+	batch := []*nl.Message{nl.SetUp(name, gw.Index)}
+	switch {
+	case gw.Kind == "vlan" && gw.Parent == bridge:
+		batch = append([]*nl.Message{bridgeVLAN(c.Bridge, bridge, uint16(c.VLAN))}, batch...)
+	case gw.Kind == "veth":
+		port := portConf{name: "of " + name, index: gw.Parent, vlan: uint16(c.VLAN), defaultPVID: c.preservedOrRemoved(p)}
+		batch = append(port.vlanMessages(), batch...)
+	}
 	if err := noRA(p, name); err != nil {
 		return 0, err
 	}
-	if err := p.Host.Do(port.vlanMessages()...); err != nil {
-		return 0, err
-	}
-	return gw.Index, p.Host.Do(nl.SetUp(name, gw.Index))
+	return gw.Index, p.Host.Do(batch...)
 }
 
 // gateways returns the addresses that the host has on the network: the

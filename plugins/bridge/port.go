@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,14 @@ func (pc portConf) vlanMessages() []*nl.Message {
 	}
 	m.Attr(vlanInfo, vlanEntry(vlanPVID|vlanUntagged, native)).End()
 	return append(all, m)
+}
+
+// bridgeVLAN makes the bridge itself a member of a VLAN, tagged: what is for the
+// host in it arrives at the bridge's VLAN device.
+func bridgeVLAN(name string, index int, id uint16) *nl.Message {
+	const flags, self = 0, 2 // IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF
+	m := bridgeMessage(fmt.Sprintf("make bridge %s a member of VLAN %d", name, id), unix.RTM_SETLINK, index)
+	return m.Begin(unix.IFLA_AF_SPEC).Uint16(flags, self).Attr(vlanInfo, vlanEntry(0, id)).End()
 }
 
 func vlanEntry(flags, id uint16) []byte {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -115,8 +117,11 @@ func TestVLANGateway(t *testing.T) {
 	c.ContainerID, c.Netns = "c2", bed.PathOf(bed.NewSandbox())
 	c.Table = table(&nltest.StubIPAM{Addresses: []string{"10.1.0.3/16"}})
 	bed.Must(plugin.Add, c)
-	if got := strings.Count(bed.IP("-br", "link", "show", "type", "veth"), "\n"); got != 4 {
-		t.Errorf("%d links, want two ports and one pair", got)
+	if got := strings.Count(bed.IP("-br", "link", "show", "type", "veth"), "\n"); got != 2 {
+		t.Errorf("%d ports, want two", got)
+	}
+	if got := vlans(t, bed, "br0"); !strings.Contains(got, "100") {
+		t.Errorf("the bridge is in %s, not in the VLAN", got)
 	}
 }
 
@@ -131,6 +136,25 @@ func TestVLANGatewayByHalf(t *testing.T) {
 	}
 	if got := vlans(t, bed, "brhalf"); got != "100 pvid egress untagged" {
 		t.Errorf("gateway's port has %s", got)
+	}
+}
+
+// A kernel without VLAN devices has a pair for the gateway, as with the reference.
+func TestVLANGatewayByPair(t *testing.T) {
+	bed := filtering(t)
+	c := call(&nltest.StubIPAM{Addresses: []string{"10.1.0.2/16 10.1.0.1"}}, `"isGateway":true,"vlan":100`)
+	c.Gate = func(what string) error {
+		if what == "create vlan br0.100" {
+			return unix.EOPNOTSUPP
+		}
+		return nil
+	}
+	bed.Must(plugin.Add, c)
+	if got := bed.IP("-br", "link", "show", "type", "veth"); !strings.Contains(got, "br0.100@") {
+		t.Errorf("no pair:\n%s", got)
+	}
+	if !pingFrom(bed, bed.Sandbox, "10.1.0.1") {
+		t.Error("the gateway does not answer")
 	}
 }
 

@@ -49,7 +49,7 @@ func (o Options) bridge(n show.Network, all []show.Network) (b bridge, err error
 		if l.Master == links[i].Index && !b.has(l.Index) {
 			return b, fmt.Errorf("network %s: %s is a port of its bridge %s, but of no attachment that anybody remembers: where nobody needs it, ip link del %s", n.Name, l.Name, n.Link, l.Name)
 		}
-		if l.Parent == links[i].Index && l.ParentNetns < 0 {
+		if l.Parent == links[i].Index && l.ParentNetns < 0 && !b.has(l.Index) {
 			o.Warn("bridge %s stays: %s is made on it", n.Link, l.Name)
 			return bridge{}, nil
 		}
@@ -65,10 +65,13 @@ func (o Options) bridge(n show.Network, all []show.Network) (b bridge, err error
 	return b, nil
 }
 
-// gateways are the pairs of links that hold gateways in VLANs of the bridge, both
-// ends of each: BRIDGE.VLAN, and a port of the bridge.
+// gateways are the links that hold gateways in VLANs of the bridge: BRIDGE.VLAN on
+// it, or both ends of a pair: BRIDGE.VLAN, and a port of the bridge.
 func gateways(links []*nl.Link, br *nl.Link) (pairs []*nl.Link) {
 	for _, l := range links {
+		if l.Kind == "vlan" && strings.HasPrefix(l.Name, br.Name+".") && l.Parent == br.Index && l.ParentNetns < 0 {
+			pairs = append(pairs, l)
+		}
 		for _, port := range links {
 			if l.Kind == "veth" && strings.HasPrefix(l.Name, br.Name+".") && port.Index == l.Parent && port.Parent == l.Index && port.Master == br.Index {
 				pairs = append(pairs, l, port)
