@@ -149,11 +149,14 @@ func (c *Containerd) Sandbox(id string) (Sandbox, error) {
 	return p, nil
 }
 
-// Sandboxes are the IDs of all pods, ready or not, by the name of the pod.
+// Sandboxes are the IDs of the pods that run, by the name of the pod.
 func (c *Containerd) Sandboxes() (map[string][]string, error) {
 	all := map[string][]string{}
 	l, err := c.Pods.ListPodSandbox(c.h.ctx, &cri.ListPodSandboxRequest{})
 	for _, s := range l.GetItems() {
+		if s.State != cri.PodSandboxState_SANDBOX_READY {
+			continue
+		}
 		all[s.Metadata.Name] = append(all[s.Metadata.Name], s.Id)
 	}
 	return all, err

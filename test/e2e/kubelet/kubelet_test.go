@@ -121,7 +121,7 @@ func tail(log []byte) []byte { return log[max(0, len(log)-20_000):] }
 // start starts kubelet and waits until it answers.
 func (n node) start() {
 	n.t.Helper()
-	n.Sh(`{ ./kubelet --config=kubelet.yaml --root-dir=` + n.Dir + `/kubelet --cert-dir=` + n.Dir + `/pki --hostname-override=node >>kubelet.log 2>&1 & echo $! >kubelet.pid; }`)
+	n.Sh(`{ ./kubelet --config=kubelet.yaml --root-dir=` + n.Dir + `/kubelet.d --cert-dir=` + n.Dir + `/pki --hostname-override=node >>kubelet.log 2>&1 & echo $! >kubelet.pid; }`)
 	n.Wait("kubelet answers", func() bool {
 		_, err := n.Try("curl", "-fsS", "http://127.0.0.1:10255/pods")
 		return err == nil
@@ -140,10 +140,11 @@ func (n node) stop() {
 
 // unmount removes the file systems that kubelet mounts for its pods.
 func (n node) unmount() {
-	_, _ = n.Try("sh", "-c", `grep -o ' `+n.Dir+`/kubelet/[^ ]*' /proc/mounts | xargs -r umount`)
+	_, _ = n.Try("sh", "-c", `grep -o ' `+n.Dir+`/kubelet.d/[^ ]*' /proc/mounts | xargs -r umount`)
 }
 
-// manifest is a static pod: it publishes hostPort where that is not 0.
+// manifest is a static pod, the container of which does nothing: the one that holds
+// the namespaces serves, as it is of the same image. It publishes hostPort where that is not 0.
 func manifest(name string, hostPort int, annotations string) string {
 	port := ""
 	if hostPort != 0 {
@@ -156,11 +157,13 @@ metadata:
   annotations: {%[2]s}
 spec:
   terminationGracePeriodSeconds: 0
+  hostname: %[1]s
   enableServiceLinks: false
   automountServiceAccountToken: false
   containers:
   - name: peer
     image: %[3]s
+    command: [/bin/sleep, "1000000"]
     imagePullPolicy: Never
 %[4]s`, name, annotations, bed.ImageTag, port)
 }
