@@ -116,13 +116,18 @@ func (g group) ranges(p proto) nft.Set {
 
 var protos = []proto{tcp, udp, sctp}
 
-// existing returns the maps of all groups that there are.
+// existing returns the maps of all groups that there are: those without conditions,
+// and those whose names go on with a hash of the conditions.
 func (l layout) existing(c *nft.Conn) (sets []nft.Set, err error) {
+	plain := l.group(nil)
+	kinds := []nft.Set{plain.anywhere(), plain.ports(), plain.ranges(tcp), plain.ranges(udp), plain.ranges(sctp)}
 	names, err := c.SetNames(l.table)
 	for _, name := range names {
-		interval := strings.HasPrefix(name, "ranges_")
-		if interval || strings.HasPrefix(name, "ports") {
-			sets = append(sets, nft.Set{Table: l.table, Name: name, Interval: interval})
+		i := slices.IndexFunc(kinds, func(s nft.Set) bool { return name == s.Name || strings.HasPrefix(name, s.Name+"_") })
+		if i >= 0 {
+			s := kinds[i] // its keys, without which no element is read
+			s.Name = name
+			sets = append(sets, s)
 		}
 	}
 	return sets, err

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/plugins/portmap"
 )
 
 // TestTakenUnlessDead: a port stays its owner's unless that is provably dead,
@@ -69,5 +71,28 @@ func rewrite(t *testing.T, path string, change func(string) string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCollectOwner: what is removed of one container is its own, also where no record
+// speaks of the others.
+func TestCollectOwner(t *testing.T) {
+	w := newTown(t)
+	w.Must(plugin.Add, w.at(who{"dead", "net1", "10.1.0.2"}, "nftables", tcp8080))
+	w.Must(plugin.Add, w.at(who{"lost", "net1", "10.1.0.3"}, "nftables", strings.Replace(tcp8080, "8080", "8081", 1)))
+	for _, id := range []string{"dead", "lost"} {
+		rewrite(t, w.Dir+"/journal/net1/"+id+":eth0:portmap", func(string) string { return "" })
+	}
+	if err := portmap.Collect(t.Context(), nil, w.Journal(), journal.Key{Network: "net1", ContainerID: "dead"}); err != nil {
+		t.Fatal(err)
+	}
+	if out := w.rules(); strings.Contains(out, "dead eth0 net1") || !strings.Contains(out, "8081 comment \"lost eth0 net1\"") {
+		t.Errorf("want the port of the other container alone:\n%s", out)
+	}
+	if err := portmap.Collect(t.Context(), nil, w.Journal(), journal.Key{Network: "net1"}); err != nil {
+		t.Fatal(err)
+	}
+	if out := w.rules(); !strings.Contains(out, "8081 comment \"lost eth0 net1\"") {
+		t.Errorf("the network's chain went with a port in it:\n%s", out)
 	}
 }
