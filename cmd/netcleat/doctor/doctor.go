@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
@@ -113,7 +114,7 @@ func (e *exam) attachments() {
 		case r.Health == show.Dead:
 			e.add(finding.Problem, finding.Run("netcleat gc"), "%s: the sandbox is gone, and there is a record (%v)", who, r.Plugins)
 		case r.Health == show.Unseen && r.Recorded:
-			e.add(finding.Warning, finding.Do("detach it with its runtime"), "%s: no namespace at %s, but nothing proves that it is gone", who, r.Netns)
+			e.add(finding.Warning, finding.Mend{Command: evidence.Forget(r.Network, r.Container), When: "where it no longer exists; else its runtime detaches it"}, "%s: no namespace at %s, but nothing proves that it no longer exists", who, r.Netns)
 		case r.Health == show.Unseen:
 			e.add(finding.Warning, finding.Mend{Command: "rm " + finding.Quote(r.CacheFile), When: "where its runtime has forgotten it"}, "%s: libcni remembers it, but there is no namespace at %s", who, r.Netns)
 		default:
