@@ -109,8 +109,12 @@ func document(p *packages.Package) (typ types.Type) {
 				if !ok {
 					return true
 				}
-				if sel, ok := call.Fun.(*ast.SelectorExpr); ok && sel.Sel.Name == "Decode" {
-					typ = p.TypesInfo.Types[call.Args[0]].Type.(*types.Pointer).Elem()
+				sel, ok := call.Fun.(*ast.SelectorExpr)
+				if !ok || sel.Sel.Name != "Decode" {
+					return true
+				}
+				if ptr, ok := p.TypesInfo.Types[call.Args[0]].Type.(*types.Pointer); ok {
+					typ = ptr.Elem()
 				}
 				return true
 			})

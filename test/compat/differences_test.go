@@ -119,7 +119,7 @@ func TestDifferencesAreWhole(t *testing.T) {
 	}
 }
 
-var heading = regexp.MustCompile(`(?m)^## (What differs from|Different from|Other than) the reference$`)
+var heading = regexp.MustCompile(`(?m)^## Differences from the reference$`)
 
 // differing returns the plugins whose README has a section of differences.
 func differing(t *testing.T) (names []string) {
