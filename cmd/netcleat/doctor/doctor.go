@@ -13,8 +13,8 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
-	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
