@@ -63,6 +63,9 @@ func parse(c *plugin.Call) (config, error) {
 	if err := c.CheckArgs("MAC"); err != nil {
 		return conf, err
 	}
+	if err := c.CheckDataDir(conf.DataDir); err != nil {
+		return conf, err
+	}
 	if conf.Sysctls, err = doc.sysctls(c.IfName); err != nil {
 		return conf, err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 func call(keys, args, ifName string) *plugin.Call {
-	return &plugin.Call{Verb: plugin.Add, IfName: ifName, Args: args, Stdin: []byte(`{"cniVersion":"1.1.0","name":"net","type":"tuning",` + keys + `}`)}
+	return &plugin.Call{Verb: plugin.Add, Journal: "/run/netcleat", IfName: ifName, Args: args, Stdin: []byte(`{"cniVersion":"1.1.0","name":"net","type":"tuning",` + keys + `}`)}
 }
 
 func TestParse(t *testing.T) {
@@ -95,6 +95,7 @@ func TestParseRefuses(t *testing.T) {
 		{`"mac":"00:00:00:00:00:00"`, "", cnierr.InvalidConfig, "for MAC addr"},
 		{`"x":1`, "MAC=zz", cnierr.InvalidConfig, "invalid args zz for MAC addr"},
 		{`"x":1`, "A=b", cnierr.InvalidEnvironment, `ARGS: unknown args ["A=b"]`},
+		{`"dataDir":"/run/netcleat/net"`, "", cnierr.InvalidConfig, "which is for the plugins' records"},
 		{`"mtu":-1`, "", cnierr.InvalidConfig, "mtu -1"},
 		{`"txQLen":-1`, "", cnierr.InvalidConfig, "txQLen -1"},
 		{`"mtu":"big"`, "", cnierr.DecodingFailure, "failed to load netconf"},
