@@ -3,6 +3,7 @@
 package kubelet
 
 import (
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -74,7 +75,7 @@ func newNode(t testing.TB) node {
 	h.Write("/etc/cni/net.d/10-pods.conflist", list)
 	h.Write(h.Dir+"/kubelet.yaml", fmt.Sprintf(config, h.Dir, h.Cgroup()))
 	h.Sh("ln -s " + kubelet + " kubelet && mkdir manifests")
-	tried.Versions(h.Version("./kubelet", "--version") + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
+	tried.Versions(version(t, kubelet) + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
 	n := node{h, h.Containerd(), t}
 	n.ownSysctls()
 	t.Cleanup(func() {
@@ -113,6 +114,16 @@ func program(t testing.TB) string {
 		t.Skip("no kubelet is built: make test-kube")
 	}
 	return path
+}
+
+// version is that of the module: built from it, kubelet does not know its own.
+func version(t testing.TB, program string) string {
+	t.Helper()
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "kubelet " + strings.TrimPrefix(info.Main.Version, "v")
 }
 
 // tail is the last of a log.
@@ -227,14 +238,21 @@ func (n node) pods() map[string]pod {
 	return all
 }
 
-// running waits until pods run, and returns them.
+// running waits until pods run, and kubelet knows the addresses that they have now,
+// and returns them.
 func (n node) running(names ...string) map[string]pod {
 	n.t.Helper()
 	var all map[string]pod
 	n.Wait(fmt.Sprintf("%d pods run", len(names)), func() bool {
 		all = n.pods()
+		sandboxes := n.sandboxes()
 		for _, name := range names {
-			if all[name] == (pod{}) {
+			ids := sandboxes[name]
+			if len(ids) != 1 || all[name] == (pod{}) {
+				return false
+			}
+			s, err := n.containerd.Sandbox(ids[0])
+			if err != nil || all[name] != (pod{s.V4, s.V6}) {
 				return false
 			}
 		}
