@@ -1,5 +1,5 @@
-// Package house holds the rules of the house as tests: which rooms there are and
-// what is in them, who may import whom, and what documents must hold.
+// Package house tests the conventions of the project: directory layout, imports
+// and documents.
 package house
 
 import (

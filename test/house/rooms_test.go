@@ -2,43 +2,44 @@ package house
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// rooms are where things may be.
-var rooms = []string{".ci", ".git", "bin", "build", "cmd", "conflist-examples", "docs", "pkg", "plugins", "scripts", "test"}
+// topLevel are the directories of the repository.
+var topLevel = []string{".ci", ".git", ".github", "bin", "build", "cmd", "conflist-examples", "docs", "pkg", "plugins", "scripts", "test"}
 
-func TestRooms(t *testing.T) {
+func TestTopLevelDirectories(t *testing.T) {
 	for _, d := range dirs(t, ".") {
-		if !slices.Contains(rooms, d) {
-			t.Errorf("%s: no such room in ARCHITECTURE.md", d)
+		if !slices.Contains(topLevel, d) {
+			t.Errorf("%s: not in the layout of ARCHITECTURE.md", d)
 		}
 	}
 }
 
-// Every plugin's room has the same doors.
-func TestPluginRooms(t *testing.T) {
+// All plugins have the same layout.
+func TestPluginLayout(t *testing.T) {
 	for _, d := range dirs(t, "plugins") {
-		room := filepath.Join("plugins", d)
-		if !exists(filepath.Join(room, "README.md")) {
-			t.Errorf("%s: no README.md", room)
+		dir := filepath.Join("plugins", d)
+		if !exists(filepath.Join(dir, "README.md")) {
+			t.Errorf("%s: no README.md", dir)
 		}
-		tests, err := filepath.Glob(filepath.Join(root, room, "*_test.go"))
+		tests, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(tests) == 0 {
-			t.Errorf("%s: no tests", room)
+			t.Errorf("%s: no tests", dir)
 		}
-		if !strings.Contains(source(t, room), "var Plugin = ") {
-			t.Errorf("%s: no `var Plugin = …`", room)
+		if !strings.Contains(source(t, dir), "var Plugin = ") {
+			t.Errorf("%s: no `var Plugin = …`", dir)
 		}
 	}
 }
 
-// source is a package's code without its tests.
+// source returns a package's code without its tests.
 func source(t *testing.T, dir string) string {
 	t.Helper()
 	var all strings.Builder
@@ -50,7 +51,7 @@ func source(t *testing.T, dir string) string {
 	return all.String()
 }
 
-// A package has a noun for a name that says what it holds.
+// Package names are nouns that say what the package contains.
 func TestPackageNames(t *testing.T) {
 	for _, f := range files(t, ".go") {
 		for part := range strings.SplitSeq(filepath.Dir(f), string(filepath.Separator)) {
@@ -72,5 +73,61 @@ func TestCIRunsMakeTestOnly(t *testing.T) {
 	want := []string{"set -euo pipefail", `cd "$(dirname "$0")/.."`, "exec make test </dev/null"}
 	if !slices.Equal(commands, want) {
 		t.Errorf(".ci/run has %q, want %q", commands, want)
+	}
+}
+
+var (
+	runStep    = regexp.MustCompile(`(?m)^ *(?:- )?run: *(.*)$`)
+	makeStep   = regexp.MustCompile(`^(?:sudo env "PATH=\$PATH" )?make ([a-z -]+)$`)
+	makeTarget = regexp.MustCompile(`(?m)^([a-z-]+):`)
+	goArchs    = regexp.MustCompile(`goarch: \[(.*)\]`)
+)
+
+// Workflows only call make, with targets that exist, so that developers can run the
+// same.
+func TestWorkflowsCallMakeOnly(t *testing.T) {
+	var targets []string
+	for _, m := range makeTarget.FindAllStringSubmatch(read(t, "Makefile"), -1) {
+		targets = append(targets, m[1])
+	}
+	workflows := 0
+	for _, f := range files(t, ".yml") {
+		if filepath.Dir(f) != ".github/workflows" {
+			continue
+		}
+		workflows++
+		steps := runStep.FindAllStringSubmatch(read(t, f), -1)
+		if len(steps) == 0 {
+			t.Errorf("%s: no step runs anything", f)
+		}
+		for _, step := range steps {
+			m := makeStep.FindStringSubmatch(step[1])
+			if m == nil {
+				t.Errorf("%s: %q is not a make call", f, step[1])
+				continue
+			}
+			for _, target := range strings.Fields(m[1]) {
+				if !slices.Contains(targets, target) {
+					t.Errorf("%s: make has no target %s", f, target)
+				}
+			}
+		}
+	}
+	if workflows == 0 {
+		t.Error(".github/workflows: no workflows")
+	}
+}
+
+// CI builds for every Linux platform of the reference's releases.
+func TestWorkflowsBuildForAllPlatforms(t *testing.T) {
+	want := []string{"386", "amd64", "arm", "arm64", "mips64le", "ppc64le", "riscv64", "s390x"}
+	m := goArchs.FindStringSubmatch(read(t, ".github/workflows/ci.yml"))
+	if m == nil {
+		t.Fatal("ci.yml: no matrix of platforms")
+	}
+	have := strings.Split(strings.ReplaceAll(strings.ReplaceAll(m[1], `"`, ""), " ", ""), ",")
+	slices.Sort(have)
+	if !slices.Equal(have, want) {
+		t.Errorf("ci.yml builds for %v, want %v", have, want)
 	}
 }
