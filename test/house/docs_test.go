@@ -204,7 +204,7 @@ func TestChangelogHasUnreleased(t *testing.T) {
 	}
 }
 
-// Decisions are numbered without gaps, and each says what it costs.
+// Decisions are numbered without gaps, and each has its alternatives and costs.
 func TestDecisions(t *testing.T) {
 	next := 1
 	for _, f := range files(t, ".md") {
@@ -220,7 +220,7 @@ func TestDecisions(t *testing.T) {
 			t.Errorf("%s: number %s, want %s", f, m[1], want)
 		}
 		next++
-		for _, section := range []string{"# ", "\n## Context\n", "\n## Decision\n", "\n## Cost\n"} {
+		for _, section := range []string{"# ", "\n## Context\n", "\n## Decision\n", "\n## Alternatives\n", "\n## Cost\n"} {
 			if !strings.Contains(read(t, f), section) {
 				t.Errorf("%s: no section %q", f, strings.TrimSpace(section))
 			}
