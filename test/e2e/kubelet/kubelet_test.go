@@ -187,16 +187,18 @@ func (n node) write(name string, hostPort int, annotations string) {
 	n.Run("mv", n.Dir+"/new.yaml", path)
 }
 
-// delete removes pods' manifests and waits for the pods to end.
+// delete removes pods' manifests and waits until containerd has detached the pods,
+// which it has when it removes their namespaces.
 func (n node) delete(names ...string) {
 	n.t.Helper()
+	var namespaces []string
 	for _, name := range names {
+		namespaces = append(namespaces, n.Path("/run/netns/"+n.sandbox(name).Netns))
 		n.Run("rm", n.Dir+"/manifests/"+name+".yaml")
 	}
 	n.Wait("the pods have ended", func() bool {
-		left := n.sandboxes()
-		for _, name := range names {
-			if len(left[name]) > 0 {
+		for _, path := range namespaces {
+			if _, err := os.Stat(path); err == nil {
 				return false
 			}
 		}
