@@ -176,7 +176,6 @@ func (a Attachment) exemptLate(ctx context.Context, c *nft.Conn) error {
 // nothing of that exists it does nothing.
 func Del(ctx context.Context, a Attachment) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
-		c.Deleting()
 		return errors.Join(a.leave(), a.delRules(ctx, c), a.delLegacy(ctx))
 	})
 }

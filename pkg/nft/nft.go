@@ -67,13 +67,9 @@ func Dial(ns *netns.NS, g gate.Gate) (*Conn, error) {
 }
 
 // Close closes the socket. After a deletion that takes 8 to 17 ms, also for
-// other sockets, where the kernel does not do it by itself (closeLater).
-func (c *Conn) Close() error {
-	if deleted.Load() {
-		closeLater(c.nl.Fd())
-	}
-	return c.nl.Close()
-}
+// other sockets of the namespace: the kernel waits until what was deleted has
+// been freed. See docs/adr/0017.
+func (c *Conn) Close() error { return c.nl.Close() }
 
 // errMissing says that the kernel has no nf_tables.
 var errMissing = errors.New("the kernel has no nf_tables")
@@ -166,8 +162,6 @@ type Tx struct {
 	new  map[Table]bool     // tables that this transaction makes
 	seen map[chainName]bool // chains that are there, or that it makes
 	err  error              // of a look that Ensure… took
-
-	deletes bool
 }
 
 // Empty reports whether the transaction would change nothing.
@@ -176,12 +170,6 @@ func (tx *Tx) Empty() bool { return len(tx.msgs) == 0 }
 func (tx *Tx) add(m *nl.Message) *nl.Message {
 	tx.msgs = append(tx.msgs, m)
 	return m
-}
-
-// drop adds a message that deletes something.
-func (tx *Tx) drop(m *nl.Message) *nl.Message {
-	tx.deletes = true
-	return tx.add(m)
 }
 
 // tries bounds how often Update starts over because others changed the ruleset.
@@ -216,9 +204,6 @@ func (c *Conn) Update(ctx context.Context, what string, build func(*Tx) error) e
 func (c *Conn) commit(tx *Tx, gen uint32) error {
 	if tx.Empty() {
 		return nil
-	}
-	if tx.deletes {
-		deleted.Store(true)
 	}
 	begin := nl.NewMessage(tx.what, unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
 	begin.Attr(unix.NFNL_BATCH_GENID, be32(gen))

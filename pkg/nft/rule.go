@@ -56,7 +56,7 @@ type RuleInfo struct {
 
 // DeleteRule deletes a rule by its handle.
 func (tx *Tx) DeleteRule(c Chain, handle uint64) {
-	m := tx.drop(message("delete rule of "+c.Name, c.Table.Family, unix.NFT_MSG_DELRULE, 0))
+	m := tx.add(message("delete rule of "+c.Name, c.Table.Family, unix.NFT_MSG_DELRULE, 0))
 	m.String(unix.NFTA_RULE_TABLE, c.Table.Name).String(unix.NFTA_RULE_CHAIN, c.Name).Attr(unix.NFTA_RULE_HANDLE, be64(handle))
 }
 

@@ -128,7 +128,7 @@ func (tx *Tx) EnsureSet(s Set) {
 const keyByteOrder = 0 // NFTNL_UDATA_SET_KEYBYTEORDER
 
 // DeleteSet deletes a set that no rule names.
-func (tx *Tx) DeleteSet(s Set) { tx.drop(setMessage("delete set", s, unix.NFT_MSG_DELSET, 0)) }
+func (tx *Tx) DeleteSet(s Set) { tx.add(setMessage("delete set", s, unix.NFT_MSG_DELSET, 0)) }
 
 // Add adds elements. One whose key is there already, with other data, is EEXIST.
 func (tx *Tx) Add(s Set, elems ...Elem) {
@@ -146,7 +146,6 @@ func (tx *Tx) AddNew(s Set, elems ...Elem) {
 
 // Remove removes elements, all of which must be there.
 func (tx *Tx) Remove(s Set, elems ...Elem) {
-	tx.deletes = tx.deletes || len(elems) > 0
 	tx.elements(elems, func() *nl.Message {
 		return message("delete elements from "+s.Name, s.Table.Family, unix.NFT_MSG_DELSETELEM, 0)
 	}, s)

@@ -68,7 +68,7 @@ func comment(b []byte) string {
 
 // DeleteTable deletes a table with all that is in it.
 func (tx *Tx) DeleteTable(t Table) {
-	tx.drop(message("delete "+t.String(), t.Family, unix.NFT_MSG_DELTABLE, 0)).String(unix.NFTA_TABLE_NAME, t.Name)
+	tx.add(message("delete "+t.String(), t.Family, unix.NFT_MSG_DELTABLE, 0)).String(unix.NFTA_TABLE_NAME, t.Name)
 }
 
 // chainName names a chain in the whole ruleset.
@@ -122,12 +122,12 @@ func chainMessage(what string, c Chain, typ uint16) *nl.Message {
 }
 
 // DeleteChain deletes a chain that has no rules and that no rule names.
-func (tx *Tx) DeleteChain(c Chain) { tx.drop(chainMessage("delete", c, unix.NFT_MSG_DELCHAIN)) }
+func (tx *Tx) DeleteChain(c Chain) { tx.add(chainMessage("delete", c, unix.NFT_MSG_DELCHAIN)) }
 
 // FlushChain deletes all rules of a chain.
 func (tx *Tx) FlushChain(c Chain) {
 	m := message("flush chain "+c.Name, c.Table.Family, unix.NFT_MSG_DELRULE, 0)
-	tx.drop(m.String(unix.NFTA_RULE_TABLE, c.Table.Name).String(unix.NFTA_RULE_CHAIN, c.Name))
+	tx.add(m.String(unix.NFTA_RULE_TABLE, c.Table.Name).String(unix.NFTA_RULE_CHAIN, c.Name))
 }
 
 // ChainInfo is what the kernel says of a chain.

@@ -244,7 +244,6 @@ func (j *job) guess(conf config, prev *current.Result) (err error) {
 // withdraw removes what no other attachment needs.
 func (j *job) withdraw(ctx context.Context) error {
 	return j.locked(ctx, func(c *nft.Conn) error {
-		c.Deleting()
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}

@@ -238,7 +238,6 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 // unpublish removes what the publication consists of.
 func (j *job) unpublish(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
-		c.Deleting()
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}

@@ -17,7 +17,6 @@ import (
 // what is ours of it by the kernel's comments.
 func (j *job) unpublishUnrecorded(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
-		c.Deleting()
 		if err := j.delLostLocalnet(ctx, c); err != nil {
 			return err
 		}
