@@ -141,8 +141,7 @@ func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
 	if backend == iptables.IPTables {
 		return a.addChains(ctx, tool)
 	}
-	missing, err := a.missing(c)
-	if err != nil || len(missing) == 0 {
+	if made, err := a.made(c); err != nil || made {
 		return err
 	}
 	if err := c.Update(ctx, "masquerade "+a.Network, func(tx *nft.Tx) error { return a.addRules(c, tx) }); err != nil {
@@ -157,8 +156,8 @@ func (a Attachment) isMade(c *nft.Conn) bool {
 	if a.configured() != "" {
 		return false
 	}
-	missing, err := a.missing(c)
-	return err == nil && len(missing) == 0
+	made, err := a.made(c)
+	return err == nil && made
 }
 
 // exemptLate exempts those who were attached with ipMasq off while the network's
@@ -220,12 +219,12 @@ func Check(ctx context.Context, a Attachment) (err error) {
 	if backend, tool := a.backend(c); backend == iptables.IPTables {
 		return a.checkChains(ctx, tool)
 	}
-	missing, err := a.missing(c)
+	have, err := c.Ruleset(table)
 	if err != nil {
 		return err
 	}
-	if len(missing) > 0 && !a.hasChains(ctx) {
-		return cnierr.Check("masquerading of %v is missing in %s (netcleat reconcile restores it)", missing, table)
+	if lacks := a.lacks(have); lacks != nil && !a.hasChains(ctx) {
+		return cnierr.Check("masquerading of %v: %s is missing in %s (netcleat reconcile restores it)", a.Addrs, lacks, table)
 	}
 	return nil
 }

@@ -56,58 +56,58 @@ func (a Attachment) tag(p netip.Prefix) string {
 	return tag
 }
 
-// missing returns those of a's addresses that no rule is for.
-func (a Attachment) missing(c *nft.Conn) ([]netip.Prefix, error) {
-	rules, err := c.Rules(a.chain())
-	if err != nil {
-		return nil, err
-	}
-	var list []netip.Prefix
-	for _, p := range a.Addrs {
-		if !hasRule(rules, a.tag(p)) {
-			list = append(list, p)
+// lacks returns the first rule that a needs and that is not there, or nil.
+func (a Attachment) lacks(have nft.Ruleset) *nft.Rule {
+	for _, r := range append(a.rules(), a.entry()) { // in whatever order
+		if lacks := have.Lacks(r); lacks != nil {
+			return lacks
 		}
 	}
-	return list, nil
+	return have.Lacks(shared()...)
 }
 
-func hasRule(rules []nft.RuleInfo, prefix string) bool {
-	for _, r := range rules {
-		if strings.HasPrefix(r.Comment, prefix) {
-			return true
-		}
-	}
-	return false
+// made reports whether all of a's rules are there.
+func (a Attachment) made(c *nft.Conn) (bool, error) {
+	have, err := c.Ruleset(table)
+	return err == nil && a.lacks(have) == nil, err
 }
 
 // addRules adds what is missing for a's prefixes.
 func (a Attachment) addRules(c *nft.Conn, tx *nft.Tx) error {
-	if err := ensureTable(c, tx); err != nil {
-		return err
-	}
-	chain := a.chain()
-	tx.EnsureChain(chain)
-	all, err := c.Rules(checks)
+	have, err := c.Ruleset(table)
 	if err != nil {
 		return err
 	}
-	if !jumps(all, chain.Name) {
-		tx.Append(nft.Rule{Chain: checks, Exprs: []nft.Expr{nft.Jump(chain.Name)}, Comment: journal.Cut("net: "+a.Network, 120)})
+	lacks := a.lacks(have)
+	if lacks == nil {
+		return nil
 	}
-	missing, err := a.missing(c)
-	if err != nil {
-		return err
-	}
-	for i, p := range missing {
-		if !slices.ContainsFunc(missing[:i], func(q netip.Prefix) bool { return a.source(q) == a.source(p) }) {
-			tx.Append(a.rule(p))
-		}
+	ensureTable(have, tx)
+	tx.EnsureChain(a.chain())
+	tx.Ensure(have, a.entry())
+	for _, r := range a.rules() {
+		tx.Ensure(have, r)
 	}
 	off, err := a.unmasqueraded()
 	if err != nil {
 		return err
 	}
-	return a.exemptAll(c, tx, off, missing)
+	return a.exemptAll(c, tx, off, a.Addrs)
+}
+
+// entry is the rule that leads to the network's chain.
+func (a Attachment) entry() nft.Rule {
+	return nft.Rule{Chain: checks, Exprs: []nft.Expr{nft.Jump(a.chain().Name)}, Comment: journal.Cut("net: "+a.Network, 120)}
+}
+
+// rules masquerade a's addresses, each source once.
+func (a Attachment) rules() (list []nft.Rule) {
+	for i, p := range a.Addrs {
+		if !slices.ContainsFunc(a.Addrs[:i], func(q netip.Prefix) bool { return a.source(q) == a.source(p) }) {
+			list = append(list, a.rule(p))
+		}
+	}
+	return list
 }
 
 // exemptAll exempts the records' addresses in the prefixes.
@@ -150,22 +150,22 @@ func (a Attachment) rule(p netip.Prefix) nft.Rule {
 }
 
 // ensureTable adds the shared part.
-func ensureTable(c *nft.Conn, tx *nft.Tx) error {
+func ensureTable(have nft.Ruleset, tx *nft.Tx) {
 	tx.EnsureTable(table, "Masquerading for CNI plugins")
 	tx.EnsureChain(checks)
 	tx.EnsureChain(postrouting)
-	rules, err := c.Rules(postrouting)
-	if err != nil || jumps(rules, checks.Name) {
-		return err
-	}
+	tx.Ensure(have, shared()...)
+}
+
+// shared returns the rules that lead to the networks' chains.
+func shared() (list []nft.Rule) {
 	for _, multicast := range []netip.Prefix{
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff}), 8),
 	} {
 		e := nft.Join(nft.Proto(multicast.Addr().Is6()), nft.Addr(nft.Destination, nft.Equal, multicast), []nft.Expr{nft.Decide(nft.Return)})
-		tx.Append(nft.Rule{Chain: postrouting, Exprs: e})
+		list = append(list, nft.Rule{Chain: postrouting, Exprs: e})
 	}
-	tx.Append(nft.Rule{Chain: postrouting, Exprs: []nft.Expr{nft.Goto(checks.Name)}})
-	return nil
+	return append(list, nft.Rule{Chain: postrouting, Exprs: []nft.Expr{nft.Goto(checks.Name)}})
 }
 
 func jumps(rules []nft.RuleInfo, chain string) bool {
@@ -180,29 +180,42 @@ func jumps(rules []nft.RuleInfo, chain string) bool {
 // exempt adds addresses to the sets of the network's exceptions, and makes those
 // where there are none yet.
 func (a Attachment) exempt(c *nft.Conn, tx *nft.Tx, addrs []netip.Prefix) error {
+	have, err := c.Ruleset(table)
+	if err != nil {
+		return err
+	}
 	for _, p := range addrs {
-		set := a.exempts(p.Addr().Is6())
-		there, err := c.HasSet(set)
+		exempt, err := a.isExempt(c, have, p)
 		if err != nil {
 			return err
 		}
-		if there {
-			found, err := c.Find(set, p.Addr().AsSlice())
-			if err != nil {
-				return err
-			}
-			if len(found) > 0 && found[0].Comment == journal.Cut(a.ContainerID, 120) {
-				continue
-			}
+		if exempt {
+			continue
 		}
+		set := a.exempts(p.Addr().Is6())
 		tx.EnsureSet(set)
-		if !there {
-			e := nft.Join(nft.Proto(p.Addr().Is6()), []nft.Expr{nft.LoadAddr(p.Addr().Is6(), nft.Source, 0), nft.InSet(set.Name, 0), nft.Decide(nft.Return)})
-			tx.Insert(nft.Rule{Chain: a.chain(), Exprs: e, Comment: "attached with ipMasq off"})
-		}
+		tx.EnsureFirst(have, a.exception(set))
 		tx.Add(set, nft.Elem{Key: p.Addr().AsSlice(), Comment: journal.Cut(a.ContainerID, 120)})
 	}
 	return nil
+}
+
+// isExempt reports whether the address is in the network's exceptions, and a rule
+// looks there.
+func (a Attachment) isExempt(c *nft.Conn, have nft.Ruleset, p netip.Prefix) (bool, error) {
+	set := a.exempts(p.Addr().Is6())
+	if have.Lacks(a.exception(set)) != nil {
+		return false, nil
+	}
+	found, err := c.Find(set, p.Addr().AsSlice())
+	return len(found) > 0 && found[0].Comment == journal.Cut(a.ContainerID, 120), err
+}
+
+// exception is the rule that looks for exempt addresses.
+func (a Attachment) exception(set nft.Set) nft.Rule {
+	v6 := set.Name == a.exempts(true).Name
+	e := nft.Join(nft.Proto(v6), []nft.Expr{nft.LoadAddr(v6, nft.Source, 0), nft.InSet(set.Name, 0), nft.Decide(nft.Return)})
+	return nft.Rule{Chain: a.chain(), Exprs: e, Comment: "attached with ipMasq off"}
 }
 
 // delRules removes what nf_tables has of the attachment: rules of the reference

@@ -19,9 +19,6 @@ type Expr struct {
 // several in a row.
 type Reg uint32
 
-// kernel returns the register's number: NFT_REG32_00 is 8.
-func (r Reg) kernel() []byte { return be32(uint32(r) + 8) }
-
 // Op compares.
 type Op uint32
 

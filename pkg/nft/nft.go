@@ -156,12 +156,13 @@ func (c *Conn) generation() (id uint32, err error) {
 
 // Tx is a transaction that is being put together.
 type Tx struct {
-	conn *Conn
-	what string
-	msgs []*nl.Message
-	new  map[Table]bool     // tables that this transaction makes
-	seen map[chainName]bool // chains that are there, or that it makes
-	err  error              // of a look that Ensure… took
+	conn  *Conn
+	what  string
+	msgs  []*nl.Message
+	new   map[Table]bool     // tables that this transaction makes
+	seen  map[chainName]bool // chains that are there, or that it makes
+	first map[string]bool    // rules that it inserts (EnsureFirst)
+	err   error              // of a look that Ensure… took
 }
 
 // Empty reports whether the transaction would change nothing.
@@ -189,7 +190,7 @@ func (c *Conn) Update(ctx context.Context, what string, build func(*Tx) error) e
 		if gen, err = c.generation(); err != nil {
 			return err
 		}
-		tx := &Tx{conn: c, what: what, new: map[Table]bool{}, seen: map[chainName]bool{}}
+		tx := &Tx{conn: c, what: what, new: map[Table]bool{}, seen: map[chainName]bool{}, first: map[string]bool{}}
 		if err = errors.Join(build(tx), tx.err); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}

@@ -1,6 +1,9 @@
 package nft
 
 import (
+	"fmt"
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -12,6 +15,14 @@ type Rule struct {
 	Exprs   []Expr
 	Comment string
 	Proto   uint8 // the protocol that iptables' matches are told of; 0 is none
+}
+
+// String names the rule by its comment, or as one of its chain.
+func (r Rule) String() string {
+	if r.Comment == "" {
+		return "a rule of chain " + r.Chain.Name
+	}
+	return fmt.Sprintf("rule %q of chain %s", r.Comment, r.Chain.Name)
 }
 
 // Append adds a rule at the end of its chain.
@@ -52,6 +63,8 @@ type RuleInfo struct {
 	Values  [][]byte // what its comparisons compare with
 	Ports   []uint16 // what iptables' multiport compares with
 	Loads   [][]byte // what it loads, such as the address that a translation leads to
+
+	exprs []byte // as the kernel tells them
 }
 
 // DeleteRule deletes a rule by its handle.
@@ -95,16 +108,8 @@ func parseRule(b []byte) (r RuleInfo, table, chain string) {
 
 // expressions finds the rule's target and the comment that iptables(8) gave it.
 func (r *RuleInfo) expressions(list []byte) {
-	nl.Attrs(list, func(_ uint16, elem []byte) {
-		name, data := "", []byte(nil)
-		nl.Attrs(elem, func(typ uint16, d []byte) {
-			switch typ {
-			case unix.NFTA_EXPR_NAME:
-				name = text(d)
-			case unix.NFTA_EXPR_DATA:
-				data = d
-			}
-		})
+	r.exprs = slices.Clone(list)
+	eachExpr(list, func(name string, data []byte) {
 		switch name {
 		case "immediate":
 			r.immediate(data)
@@ -115,6 +120,22 @@ func (r *RuleInfo) expressions(list []byte) {
 		case "target":
 			r.Ends = r.Ends || xtTarget(data) == "SNAT"
 		}
+	})
+}
+
+// eachExpr calls fn with each expression of a list.
+func eachExpr(list []byte, fn func(name string, data []byte)) {
+	nl.Attrs(list, func(_ uint16, elem []byte) {
+		name, data := "", []byte(nil)
+		nl.Attrs(elem, func(typ uint16, d []byte) {
+			switch typ {
+			case unix.NFTA_EXPR_NAME:
+				name = text(d)
+			case unix.NFTA_EXPR_DATA:
+				data = d
+			}
+		})
+		fn(name, data)
 	})
 }
 

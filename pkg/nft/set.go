@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -101,9 +102,15 @@ func setMessage(what string, s Set, typ, flags uint16) *nl.Message {
 	return m.String(unix.NFTA_SET_TABLE, s.Table.Name).String(unix.NFTA_SET_NAME, s.Name)
 }
 
-// EnsureSet adds a set unless it is there, in which case it must be of the same
-// kind.
+// EnsureSet adds a set unless one of that name is there.
 func (tx *Tx) EnsureSet(s Set) {
+	if !tx.new[s.Table] {
+		there, err := tx.conn.HasSet(s)
+		tx.err = errors.Join(tx.err, err)
+		if there || err != nil {
+			return
+		}
+	}
 	m := tx.add(setMessage("add set", s, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE))
 	var flags uint32
 	num, size := concat(s.Key)

@@ -107,15 +107,23 @@ func (m *Message) append(buf []byte, seq uint32, flags uint16) []byte {
 	return append(buf, m.body...)
 }
 
+// Body returns the message so far, past the netlink header.
+func (m *Message) Body() []byte { return m.body }
+
 // Attrs calls fn with each attribute of b; nested flags are taken off the type.
 // A malformed tail ends the walk.
 func Attrs(b []byte, fn func(typ uint16, data []byte)) {
+	RawAttrs(b, func(typ uint16, data []byte) { fn(typ&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), data) })
+}
+
+// RawAttrs is Attrs with the flags left in the type.
+func RawAttrs(b []byte, fn func(typ uint16, data []byte)) {
 	for len(b) >= unix.SizeofRtAttr {
 		l := int(binary.NativeEndian.Uint16(b))
 		if l < unix.SizeofRtAttr || l > len(b) {
 			return
 		}
-		fn(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[unix.SizeofRtAttr:l])
+		fn(binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:l])
 		next := (l + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
 		if next >= len(b) {
 			return

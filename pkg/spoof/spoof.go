@@ -66,18 +66,16 @@ func with(g gate.Gate, fn func(*nft.Conn) error) error {
 }
 
 func (p Port) add(c *nft.Conn, tx *nft.Tx, mac net.HardwareAddr) error {
-	rules, err := c.Rules(hook)
+	have, err := c.Ruleset(table)
 	if err != nil {
 		return err
 	}
-	if len(rules) == 0 {
+	if have.Lacks(rules()...) != nil {
 		tx.EnsureTable(table, "CNI macspoofchk")
 		tx.EnsureChain(hook)
 		tx.EnsureSet(allowed)
 		tx.EnsureSet(checked)
-		name, addr := nft.Meta(unix.NFT_META_IIFNAME, 0), nft.Header(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, 4)
-		tx.Append(nft.Rule{Chain: hook, Exprs: []nft.Expr{name, addr, nft.InSet(allowed.Name, 0), nft.Decide(nft.Return)}})
-		tx.Append(nft.Rule{Chain: hook, Exprs: []nft.Expr{name, nft.InSet(checked.Name, 0), nft.Decide(nft.Drop)}})
+		tx.Ensure(have, rules()...)
 	}
 	if err := p.forget(c, tx); err != nil {
 		return err
@@ -85,6 +83,15 @@ func (p Port) add(c *nft.Conn, tx *nft.Tx, mac net.HardwareAddr) error {
 	tx.Add(allowed, nft.Elem{Key: pair(p.Name, mac)})
 	tx.Add(checked, nft.Elem{Key: nft.PadName(p.Name), Comment: mac.String() + " " + journal.Cut(p.ContainerID, 100)})
 	return nil
+}
+
+// rules look the sets up.
+func rules() []nft.Rule {
+	name, addr := nft.Meta(unix.NFT_META_IIFNAME, 0), nft.Header(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, 4)
+	return []nft.Rule{
+		{Chain: hook, Exprs: []nft.Expr{name, addr, nft.InSet(allowed.Name, 0), nft.Decide(nft.Return)}},
+		{Chain: hook, Exprs: []nft.Expr{name, nft.InSet(checked.Name, 0), nft.Decide(nft.Drop)}},
+	}
 }
 
 // forget removes the port's elements. Its address is in the comment of the one
@@ -205,7 +212,7 @@ func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
 // Check looks for the port's elements and for the rules that use them.
 func Check(g gate.Gate, p Port, mac net.HardwareAddr) error {
 	return with(g, func(c *nft.Conn) error {
-		rules, err := c.Rules(hook)
+		have, err := c.Ruleset(table)
 		if err != nil {
 			return err
 		}
@@ -217,7 +224,7 @@ func Check(g gate.Gate, p Port, mac net.HardwareAddr) error {
 		if err != nil {
 			return err
 		}
-		if len(rules) < 2 || len(guarded) == 0 || len(free) == 0 {
+		if have.Lacks(rules()...) != nil || len(guarded) == 0 || len(free) == 0 {
 			return cnierr.Check("the check of hardware address %s on %s is missing (netcleat reconcile restores it)", mac, p.Name)
 		}
 		return nil

@@ -57,7 +57,7 @@ func TestWithoutCompat(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Update(t.Context(), "test", func(tx *nft.Tx) error { return native{}.build(j, c, tx, ctState()) }); err != nil {
+	if err := c.Update(t.Context(), "test", func(tx *nft.Tx) error { return native{}.build(j, c, tx, ctStates) }); err != nil {
 		t.Fatal(err)
 	}
 	want := `table ip filter {

@@ -100,12 +100,12 @@ func (j *job) isolate(ctx context.Context, c *nft.Conn) error {
 		return cnierr.Newf(cnierr.UnsupportedField, "ingressPolicy %s: the kernel lacks nf_tables", j.Policy)
 	}
 	err := c.Update(ctx, "isolate "+j.Link, func(tx *nft.Tx) error {
-		rules, err := c.Rules(hook)
+		have, err := c.Ruleset(table)
 		if err != nil {
 			return err
 		}
-		if len(rules) == 0 {
-			ensureTable(tx)
+		if have.Lacks(isolation()...) != nil {
+			ensureTable(have, tx)
 		}
 		for set, e := range j.elements() {
 			found, err := c.Find(*set, e.Key)
@@ -124,18 +124,25 @@ func (j *job) isolate(ctx context.Context, c *nft.Conn) error {
 	return j.isolatePort()
 }
 
-func ensureTable(tx *nft.Tx) {
+func ensureTable(have nft.Ruleset, tx *nft.Tx) {
 	tx.EnsureTable(table, "CNI firewall plugin: ingressPolicy")
 	tx.EnsureChain(hook)
 	for _, s := range []nft.Set{bridges, within, apart} {
 		tx.EnsureSet(s)
 	}
+	tx.Ensure(have, isolation()...)
+}
+
+// isolation is the rules that look the bridges up.
+func isolation() []nft.Rule {
 	in, out := nft.Meta(unix.NFT_META_IIFNAME, 0), nft.Meta(unix.NFT_META_OIFNAME, 4)
-	tx.Append(nft.Rule{Chain: hook, Comment: "isolated", Exprs: []nft.Expr{in, out, nft.InSet(apart.Name, 0), nft.Decide(nft.Drop)}})
-	tx.Append(nft.Rule{Chain: hook, Comment: "same bridge", Exprs: []nft.Expr{in, out, nft.InSet(within.Name, 0), nft.Decide(nft.Return)}})
-	tx.Append(nft.Rule{Chain: hook, Comment: "another bridge", Exprs: []nft.Expr{
-		in, nft.InSet(bridges.Name, 0), nft.Meta(unix.NFT_META_OIFNAME, 0), nft.InSet(bridges.Name, 0), nft.Decide(nft.Drop),
-	}})
+	return []nft.Rule{
+		{Chain: hook, Comment: "isolated", Exprs: []nft.Expr{in, out, nft.InSet(apart.Name, 0), nft.Decide(nft.Drop)}},
+		{Chain: hook, Comment: "same bridge", Exprs: []nft.Expr{in, out, nft.InSet(within.Name, 0), nft.Decide(nft.Return)}},
+		{Chain: hook, Comment: "another bridge", Exprs: []nft.Expr{
+			in, nft.InSet(bridges.Name, 0), nft.Meta(unix.NFT_META_OIFNAME, 0), nft.InSet(bridges.Name, 0), nft.Decide(nft.Drop),
+		}},
+	}
 }
 
 // isolatePort keeps frames between the bridge's ports from each other; they do
@@ -284,16 +291,19 @@ func (j *job) checkIsolation(c *nft.Conn) error {
 	if j.Policy == open || j.Policy == "" {
 		return nil
 	}
-	rules, err := c.Rules(hook)
+	have, err := c.Ruleset(table)
 	if err != nil {
 		return err
+	}
+	if lacks := have.Lacks(isolation()...); lacks != nil {
+		return cnierr.Check("ingressPolicy %s: %s is missing in %s (netcleat reconcile restores it)", j.Policy, lacks, table)
 	}
 	for set, e := range j.elements() {
 		found, err := c.Find(*set, e.Key)
 		if err != nil {
 			return err
 		}
-		if len(found) == 0 || len(rules) < 3 {
+		if len(found) == 0 {
 			return cnierr.Check("ingressPolicy %s: %s is not in set %s of %s (netcleat reconcile restores it)", j.Policy, j.Link, set.Name, table)
 		}
 	}

@@ -65,21 +65,15 @@ func (j *job) ours() string { return journal.Cut("net: "+j.key.Network, 60) + ",
 // accept lets the network's prefixes through, unless they are.
 func (n native) accept(ctx context.Context, j *job, c *nft.Conn) error {
 	what := "let network " + j.key.Network + " through"
-	err := c.Update(ctx, what, func(tx *nft.Tx) error { return n.build(j, c, tx, xtState()) })
+	err := c.Update(ctx, what, func(tx *nft.Tx) error { return n.build(j, c, tx, xtStates) })
 	if errors.Is(err, unix.ENOENT) {
 		// Without nft_compat there is no iptables-nft to read the rules either.
-		err = c.Update(ctx, what, func(tx *nft.Tx) error { return n.build(j, c, tx, ctState()) })
+		err = c.Update(ctx, what, func(tx *nft.Tx) error { return n.build(j, c, tx, ctStates) })
 	}
 	return err
 }
 
-// inbound is a rule's condition on what may come in, and the word for its tag.
-type inbound struct {
-	which string
-	exprs []nft.Expr
-}
-
-func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, in []inbound) error {
+func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, in states) error {
 	rules, err := c.Rules(n.chain(cniForward))
 	if err != nil {
 		return err
@@ -88,28 +82,45 @@ func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, in []inbound) error {
 		return err
 	}
 	for _, p := range j.pick(n.v6) {
-		var list []nft.Rule
-		for _, i := range in {
-			list = append(list, nft.Rule{Exprs: nft.Join(nft.Addr(nft.Destination, nft.Equal, p), i.exprs), Comment: j.tag(p, i.which)})
-		}
-		for _, r := range append(list, nft.Rule{Exprs: nft.Addr(nft.Source, nft.Equal, p), Comment: j.tag(p, "from")}) {
-			if commented(rules, r.Comment) {
+		for i, r := range n.rules(j, p, in) {
+			if n.has(rules, j, p, i) {
 				continue
 			}
-			r.Chain = n.chain(cniForward)
-			r.Exprs = append(r.Exprs, nft.Counter(), nft.Decide(nft.Accept))
+			for _, old := range rules {
+				if old.Comment == r.Comment {
+					tx.DeleteRule(r.Chain, old.Handle) // an earlier version's, or changed
+				}
+			}
 			tx.Append(r)
 		}
 	}
 	return nil
 }
 
-func commented(rules []nft.RuleInfo, comment string) bool {
-	return slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Comment == comment })
+// rules returns the rules that let a prefix through.
+func (n native) rules(j *job, p netip.Prefix, in states) (list []nft.Rule) {
+	add := func(which string, match ...[]nft.Expr) {
+		e := append(nft.Join(match...), nft.Counter(), nft.Decide(nft.Accept))
+		list = append(list, nft.Rule{Chain: n.chain(cniForward), Exprs: e, Comment: j.tag(p, which)})
+	}
+	to := nft.Addr(nft.Destination, nft.Equal, p)
+	add("to", to, in.answers())
+	add("published", to, in.mapped())
+	add("from", nft.Addr(nft.Source, nft.Equal, p))
+	return list
 }
 
+// has reports whether the i-th of a prefix's rules is there, in either form.
+func (n native) has(have []nft.RuleInfo, j *job, p netip.Prefix, i int) bool {
+	return slices.ContainsFunc(have, func(r nft.RuleInfo) bool {
+		return r.Is(n.rules(j, p, xtStates)[i]) || r.Is(n.rules(j, p, ctStates)[i])
+	})
+}
+
+// enters reports whether a rule leads every packet to the chain.
 func enters(rules []nft.RuleInfo, chain string) bool {
-	return slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target == chain })
+	want := []nft.Expr{nft.Counter(), nft.Jump(chain)}
+	return slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Does(want) || r.Does(want[1:]) })
 }
 
 // ensureChains makes the chains and the rules that lead to them.
@@ -140,6 +151,19 @@ func (n native) ensureChains(j *job, c *nft.Conn, tx *nft.Tx, rules []nft.RuleIn
 	return nil
 }
 
+// states match answers, and connections to published ports. nft(8) prints only one
+// half of a match of iptables' that has states of both kinds, and a ruleset that
+// was saved and loaded has lost the other: therefore they are two.
+type states struct{ answers, mapped func() []nft.Expr }
+
+var (
+	xtStates = states{func() []nft.Expr { return xtState(xtEstablished | xtRelated) }, func() []nft.Expr { return xtState(xtDNAT) }}
+	ctStates = states{
+		func() []nft.Expr { return ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated) },
+		func() []nft.Expr { return ctHas(unix.NFT_CT_STATUS, ctDNAT) },
+	}
+)
+
 // States of xt_conntrack: bit 0 is INVALID, the others follow enum ip_conntrack_info.
 const (
 	xtEstablished = 1 << 1
@@ -147,9 +171,8 @@ const (
 	xtDNAT        = 1 << 7
 )
 
-// xtState matches answers, and connections to published ports, by iptables'
-// conntrack match (struct xt_conntrack_mtinfo3).
-func xtState() []inbound {
+// xtState matches states by iptables' conntrack match (struct xt_conntrack_mtinfo3).
+func xtState(mask uint16) []nft.Expr {
 	const (
 		size       = 168
 		matchFlags = 146
@@ -158,17 +181,21 @@ func xtState() []inbound {
 	)
 	info := make([]byte, size)
 	binary.NativeEndian.PutUint16(info[matchFlags:], matchState)
-	binary.NativeEndian.PutUint16(info[stateMask:], xtEstablished|xtRelated|xtDNAT)
-	return []inbound{{"to", []nft.Expr{nft.Match("conntrack", 3, info)}}}
+	binary.NativeEndian.PutUint16(info[stateMask:], mask)
+	return []nft.Expr{nft.Match("conntrack", 3, info)}
 }
 
-// ctState matches the same by nf_tables' own expressions.
-func ctState() []inbound {
-	const established, related, dnat = 1 << 1, 1 << 2, 1 << 5 // IPS_DST_NAT
-	has := func(key, bits uint32) []nft.Expr {
-		return []nft.Expr{nft.Ct(key, 0), nft.Bitwise(0, nft.Native32(bits), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0))}
-	}
-	return []inbound{{"to", has(unix.NFT_CT_STATE, established|related)}, {"published", has(unix.NFT_CT_STATUS, dnat)}}
+// States and IPS_DST_NAT of nf_tables.
+const (
+	ctEstablished = 1 << 1
+	ctRelated     = 1 << 2
+	ctDNAT        = 1 << 5
+)
+
+// ctHas matches the same by nf_tables' own expressions. nft(8) makes them of
+// iptables' matches when it loads what it has listed.
+func ctHas(key, bits uint32) []nft.Expr {
+	return []nft.Expr{nft.Ct(key, 0), nft.Bitwise(0, nft.Native32(bits), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0))}
 }
 
 // delNative removes the network's rules of the prefixes, the reference's of the
@@ -259,9 +286,14 @@ func (n native) check(_ context.Context, j *job, c *nft.Conn) error {
 	if err != nil {
 		return err
 	}
+	if !enters(entries, cniForward) || !enters(rules, j.AdminChain) {
+		return cnierr.Check("rules that lead to chains %s and %s are missing in %s (netcleat reconcile restores them)", cniForward, j.AdminChain, n.table())
+	}
 	for _, p := range j.pick(n.v6) {
-		if !enters(entries, cniForward) || !commented(rules, j.tag(p, "to")) || !commented(rules, j.tag(p, "from")) {
-			return cnierr.Check("rules that let %s through are missing in %s (netcleat reconcile restores them)", p, n.table())
+		for i, want := range n.rules(j, p, xtStates) {
+			if !n.has(rules, j, p, i) {
+				return cnierr.Check("%s is missing in %s (netcleat reconcile restores it)", want, n.table())
+			}
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
@@ -43,14 +44,16 @@ func (j *job) check(ctx context.Context) (err error) {
 		return j.checkChains(ctx, c)
 	}
 	return j.each(func(g group, target netip.Prefix) error {
-		rules, err := c.Rules(g.network(j.key.Network))
+		have, err := c.Ruleset(g.table)
 		if err != nil {
 			return err
 		}
-		for _, want := range j.wants(g.layout, target) {
-			if !slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Comment == want.Comment }) {
-				return cnierr.Check("published ports: the rule for %s is missing in %s (netcleat reconcile restores it)", want.Comment, g.table)
-			}
+		missing, err := j.lacks(have, g, target)
+		if err != nil {
+			return err
+		}
+		if missing != nil {
+			return cnierr.Check("published ports: %s is missing in %s (netcleat reconcile restores it)", missing, g.table)
 		}
 		for _, p := range j.elements(g, target.Addr()) {
 			if err := j.checkElements(c, p); err != nil {
@@ -75,7 +78,9 @@ func (j *job) checkElements(c *nft.Conn, p placed) error {
 	}
 	mine := 0
 	for _, e := range found {
-		if !e.Expires && ownerOf(e.Comment).is(j.key.ContainerID) {
+		i := slices.IndexFunc(elems, func(w nft.Elem) bool { return bytes.Equal(w.Key, e.Key) })
+		asMade := e.Comment != j.owner() || i >= 0 && bytes.Equal(e.Data, elems[i].Data)
+		if !e.Expires && asMade && ownerOf(e.Comment).is(j.key.ContainerID) {
 			mine++
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -76,16 +77,15 @@ func (j *job) elements(g group, target netip.Addr) (all []placed) {
 // addElements publishes in the tables of the container's families.
 func (j *job) addElements(c *nft.Conn, tx *nft.Tx) error {
 	return j.each(func(g group, target netip.Prefix) error {
-		err := g.ensureTable(c, tx)
-		if err == nil {
-			err = g.ensure(c, tx)
-		}
-		if err == nil {
-			err = j.ensureNetwork(c, tx, g.layout, target)
-		}
+		have, err := c.Ruleset(g.table)
 		if err != nil {
 			return err
 		}
+		g.ensureTable(have, tx)
+		if err := g.ensure(have, tx); err != nil {
+			return err
+		}
+		j.ensureNetwork(have, tx, g.layout, target)
 		skip, err := j.clearWay(c, tx, g)
 		if err != nil {
 			return err
@@ -313,19 +313,33 @@ func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
 	return err
 }
 
-// unpublishBy has del remove each place's elements.
+// unpublishBy has del remove each place's elements, and then what the network no
+// longer needs: of both families, whichever this attachment published in.
 func (j *job) unpublishBy(ctx context.Context, c *nft.Conn, del func(*nft.Conn, *nft.Tx, placed) error) error {
 	return c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-		return j.each(func(g group, target netip.Prefix) error {
-			return j.delNetwork(c, tx, g, func() error {
+		needed, err := j.networkNeeded()
+		if err != nil {
+			return err
+		}
+		places := map[bool]func() error{}
+		err = j.each(func(g group, target netip.Prefix) error {
+			places[g.v6] = func() error {
 				for _, p := range j.elements(g, target.Addr()) {
 					if err := del(c, tx, p); err != nil {
 						return err
 					}
 				}
 				return nil
-			})
+			}
+			if needed {
+				return places[g.v6]()
+			}
+			return nil
 		})
+		if err != nil || needed {
+			return err
+		}
+		return errors.Join(j.delNetwork(c, tx, layoutOf(false), places[false]), j.delNetwork(c, tx, layoutOf(true), places[true]))
 	})
 }
 
@@ -378,42 +392,50 @@ func (j *job) delOwnRanges(c *nft.Conn, tx *nft.Tx, set nft.Set) error {
 	return nil
 }
 
-// delNetwork removes the whole table where no other network publishes; else it
-// has elements remove the attachment's own, and removes the network's chain where
-// no other attachment of it publishes. Neither the records nor the elements may
-// speak of one: records can be lost.
-func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, g group, elements func() error) error {
-	needed, err := j.networkNeeded()
+// delNetwork removes the whole table of a family where no other network publishes
+// in it; else it has elements, unless that is nil, remove the attachment's own, and
+// removes the network's chain and the maps that hold nothing any more. No record
+// speaks of others of the network: no element may either, for records can be lost.
+func (j *job) delNetwork(c *nft.Conn, tx *nft.Tx, l layout, elements func() error) error {
+	if elements == nil {
+		elements = func() error { return nil }
+	}
+	there, err := c.HasTable(l.table)
+	if nft.Missing(err) || err == nil && !there {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if needed {
-		return elements()
-	}
-	others, err := j.others(c, g.layout)
+	others, err := j.others(c, l)
 	if err != nil {
 		return err
 	}
 	if others.siblings {
 		return elements()
 	}
-	last, err := j.lastOf(c, g.layout)
+	have, err := c.Ruleset(l.table)
 	if err != nil {
 		return err
 	}
-	if last && !others.strangers {
-		tx.DeleteTable(g.table)
+	if !others.strangers && j.lastOf(have, l) {
+		tx.DeleteTable(l.table)
 		return nil
 	}
 	if err := elements(); err != nil {
 		return err
 	}
-	chain := g.network(j.key.Network)
-	info, err := c.GetChain(chain)
-	if err != nil || info == nil {
-		return err
+	chain := l.network(j.key.Network)
+	if len(have[chain.Name]) > 0 || jumpsTo(have[networks], chain.Name) {
+		if err := c.DropChain(tx, chain, l.chain(networks), nil); err != nil {
+			return err
+		}
 	}
-	return errors.Join(c.DropChain(tx, chain, g.chain(networks), nil), j.delGroup(c, tx, g))
+	return j.delGroups(c, tx, l, have)
+}
+
+func jumpsTo(rules []nft.RuleInfo, chain string) bool {
+	return slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target == chain })
 }
 
 // others are who has elements beside those that are about to go.
@@ -475,37 +497,37 @@ func (j *job) isNear(data []byte) bool {
 
 // lastOf reports whether the table has no other network, and nothing of the
 // reference's.
-func (j *job) lastOf(c *nft.Conn, l layout) (bool, error) {
-	rules, err := c.Rules(l.chain(networks))
-	chain := l.network(j.key.Network)
-	if err != nil || len(rules) == 0 || slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Target != chain.Name }) {
-		return false, err
-	}
-	foreign, err := l.foreign(c)
-	return !foreign, err
+func (j *job) lastOf(have nft.Ruleset, l layout) bool {
+	own := l.network(j.key.Network).Name
+	return !foreign(have) && !slices.ContainsFunc(have[networks], func(r nft.RuleInfo) bool { return r.Target != own })
 }
 
 // foreign reports whether the table holds the reference's rules, too.
-func (l layout) foreign(c *nft.Conn) (bool, error) {
+func foreign(have nft.Ruleset) bool {
 	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
-		rules, err := c.Rules(l.chain(name))
-		if err != nil {
-			return false, err
-		}
-		for _, r := range rules {
-			if r.Target == "" && r.Comment != "" {
-				return true, nil
-			}
+		if slices.ContainsFunc(have[name], func(r nft.RuleInfo) bool { return r.Target == "" && r.Comment != "" }) {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
-// delGroup removes the maps of conditions that nobody else's network has.
-func (j *job) delGroup(c *nft.Conn, tx *nft.Tx, g group) error {
-	if g.suffix == "" {
-		return nil
+// delGroups removes the maps of conditions that hold nothing but the attachment's
+// own: those of its network, and those of an earlier configuration.
+func (j *job) delGroups(c *nft.Conn, tx *nft.Tx, l layout, have nft.Ruleset) error {
+	for _, r := range have[hostports] {
+		suffix, ok := strings.CutPrefix(r.Target, hostports+"_")
+		if !ok {
+			continue
+		}
+		if err := j.delGroup(c, tx, group{layout: l, suffix: "_" + suffix}); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (j *job) delGroup(c *nft.Conn, tx *nft.Tx, g group) error {
 	for _, s := range g.sets() {
 		elems, err := c.Elements(s)
 		if err != nil {
@@ -514,10 +536,6 @@ func (j *job) delGroup(c *nft.Conn, tx *nft.Tx, g group) error {
 		if slices.ContainsFunc(elems, func(e nft.Elem) bool { return e.Comment != "" && e.Comment != j.owner() }) {
 			return nil
 		}
-	}
-	info, err := c.GetChain(g.lookups())
-	if err != nil || info == nil {
-		return err
 	}
 	if err := c.DropChain(tx, g.lookups(), g.chain(hostports), nil); err != nil {
 		return err

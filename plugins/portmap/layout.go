@@ -2,7 +2,6 @@ package portmap
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -138,10 +137,10 @@ func (g group) sets() []nft.Set {
 }
 
 // ensureTable makes what all share, unless it is there.
-func (l layout) ensureTable(c *nft.Conn, tx *nft.Tx) error {
-	rules, err := c.Rules(l.prerouting())
-	if err != nil || len(rules) > 0 {
-		return err
+func (l layout) ensureTable(have nft.Ruleset, tx *nft.Tx) {
+	want := l.shared()
+	if have.Lacks(want...) == nil {
+		return
 	}
 	tx.EnsureTable(l.table, "CNI portmap plugin")
 	for _, ch := range []nft.Chain{
@@ -149,20 +148,27 @@ func (l layout) ensureTable(c *nft.Conn, tx *nft.Tx) error {
 	} {
 		tx.EnsureChain(ch)
 	}
+	tx.Ensure(have, want...)
+}
+
+// shared returns the rules that are the same for all networks.
+func (l layout) shared() []nft.Rule {
 	local := []nft.Expr{
 		nft.Fib(unix.NFTA_FIB_F_DADDR, unix.NFT_FIB_RESULT_ADDRTYPE, 0), nft.Cmp(nft.Equal, 0, nft.Native32(unix.RTN_LOCAL)), nft.Jump(published),
 	}
-	tx.Append(nft.Rule{Chain: l.prerouting(), Exprs: local})
-	tx.Append(nft.Rule{Chain: l.output(), Exprs: local})
-	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: append(isMarked(), nft.Goto(hostports)), Comment: "whose mark that is it stays"})
-	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: setMark(mark), Comment: "until something maps it"})
-	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: []nft.Expr{nft.Jump(hostports)}})
-	tx.Append(nft.Rule{Chain: l.chain(published), Exprs: setMark(0)})
-	l.ensureMasquerading(tx)
-	if !l.v6 {
-		l.ensureGuard(tx)
+	list := []nft.Rule{
+		{Chain: l.prerouting(), Exprs: local},
+		{Chain: l.output(), Exprs: local},
+		{Chain: l.chain(published), Exprs: append(isMarked(), nft.Goto(hostports)), Comment: "whose mark that is it stays"},
+		{Chain: l.chain(published), Exprs: setMark(mark), Comment: "until something maps it"},
+		{Chain: l.chain(published), Exprs: []nft.Expr{nft.Jump(hostports)}},
+		{Chain: l.chain(published), Exprs: setMark(0)},
+		l.masquerade(),
 	}
-	return nil
+	if l.v6 {
+		return list
+	}
+	return append(list, l.guards()...)
 }
 
 func setMark(v uint32) []nft.Expr {
@@ -180,53 +186,66 @@ func isMarked() []nft.Expr {
 
 const dstNATed = 1 << 5 // IPS_DST_NAT
 
-// ensureMasquerading calls the networks' rules for packets that were mapped here.
-func (l layout) ensureMasquerading(tx *nft.Tx) {
-	tx.Append(nft.Rule{Chain: l.masquerading(), Comment: "published ports", Exprs: append(
+// masquerade calls the networks' rules for packets that were mapped here.
+func (l layout) masquerade() nft.Rule {
+	return nft.Rule{Chain: l.masquerading(), Comment: "published ports", Exprs: append(
 		isMarked(),
 		nft.Ct(unix.NFT_CT_STATUS, 0), nft.Bitwise(0, nft.Native32(dstNATed), nft.Native32(0)), nft.Cmp(nft.Not, 0, nft.Native32(0)),
 		nft.Jump(networks),
-	)})
+	)}
 }
 
 func loopback() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8) }
 
-// ensureGuard drops what speaks to or from 127/8 and does not come from this
-// host: route_localnet has the kernel let it through (CVE-2020-8558).
-func (l layout) ensureGuard(tx *nft.Tx) {
+// guards drop what speaks to or from 127/8 and does not come from this host:
+// route_localnet has the kernel let it through (CVE-2020-8558).
+func (l layout) guards() (list []nft.Rule) {
 	for _, side := range []nft.Side{nft.Destination, nft.Source} {
 		e := nft.Join(nft.IfName(unix.NFT_META_IIFNAME, nft.Not, "lo"), nft.Addr(side, nft.Equal, loopback()), []nft.Expr{nft.Decide(nft.Drop)})
-		tx.Append(nft.Rule{Chain: l.guard(), Exprs: e})
+		list = append(list, nft.Rule{Chain: l.guard(), Exprs: e})
 	}
+	return list
 }
 
-// ensure makes the group's maps and the rules that look in them.
-func (g group) ensure(c *nft.Conn, tx *nft.Tx) error {
-	there, err := c.HasSet(g.ports())
-	if err != nil || there {
+// ensure makes the group's maps and the rules that look in them. A map that a rule
+// looks in is there.
+func (g group) ensure(have nft.Ruleset, tx *nft.Tx) error {
+	entry, err := g.entry()
+	if err != nil {
 		return err
+	}
+	if entry != nil && have.Lacks(*entry) != nil {
+		tx.EnsureChain(g.lookups())
+		tx.Insert(*entry)
+	}
+	want := g.rules()
+	if have.Lacks(want...) == nil {
+		return nil
 	}
 	for _, s := range g.sets() {
 		tx.EnsureSet(s)
 	}
-	if g.suffix != "" {
-		cond, err := parseConditions(g.conditions, g.v6)
-		if err != nil {
-			return err
-		}
-		tx.EnsureChain(g.lookups())
-		tx.Insert(nft.Rule{
-			Chain: g.chain(hostports), Exprs: append(cond, nft.Jump(g.lookups().Name)), Comment: journal.Cut(strings.Join(g.conditions, " "), 120),
-		})
-	}
-	for _, e := range g.rules() {
-		tx.Append(nft.Rule{Chain: g.lookups(), Exprs: e})
-	}
+	tx.Ensure(have, want...)
 	return nil
 }
 
-// rules looks the packet up: at its address, at any, in the ranges.
-func (g group) rules() [][]nft.Expr {
+// entry is the rule that leads to the maps of conditions; without them there is
+// none.
+func (g group) entry() (*nft.Rule, error) {
+	if g.suffix == "" {
+		return nil, nil
+	}
+	cond, err := parseConditions(g.conditions, g.v6)
+	if err != nil {
+		return nil, err
+	}
+	return &nft.Rule{
+		Chain: g.chain(hostports), Exprs: append(cond, nft.Jump(g.lookups().Name)), Comment: journal.Cut(strings.Join(g.conditions, " "), 120),
+	}, nil
+}
+
+// rules look the packet up: at its address, at any, in the ranges.
+func (g group) rules() (list []nft.Rule) {
 	words := nft.Reg(1) // that an address takes
 	if g.v6 {
 		words = 4
@@ -234,14 +253,17 @@ func (g group) rules() [][]nft.Expr {
 	protoTo := func(r nft.Reg) nft.Expr { return nft.Meta(unix.NFT_META_L4PROTO, r) }
 	portTo := func(r nft.Reg) nft.Expr { return nft.Header(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, r) }
 	dnat := nft.DNAT(g.table.Family, 0, words)
-	list := [][]nft.Expr{
+	exprs := [][]nft.Expr{
 		{nft.LoadAddr(g.v6, nft.Destination, 0), protoTo(words), portTo(words + 1), nft.InMap(g.ports().Name, 0), dnat},
 		{protoTo(0), portTo(1), nft.InMap(g.anywhere().Name, 0), dnat},
 	}
 	for _, p := range protos {
-		list = append(list, []nft.Expr{
+		exprs = append(exprs, []nft.Expr{
 			protoTo(0), nft.Cmp(nft.Equal, 0, []byte{byte(p)}), portTo(0), nft.InMap(g.ranges(p).Name, 0), nft.DNAT(g.table.Family, 0, nft.NoPort),
 		})
+	}
+	for _, e := range exprs {
+		list = append(list, nft.Rule{Chain: g.lookups(), Exprs: e})
 	}
 	return list
 }
@@ -270,26 +292,39 @@ func (j *job) wants(l layout, p netip.Prefix) []nft.Rule {
 	return list
 }
 
+// entry is the rule that leads to the network's chain.
+func (j *job) entry(l layout) nft.Rule {
+	return nft.Rule{
+		Chain: l.chain(networks), Exprs: []nft.Expr{nft.Jump(l.network(j.key.Network).Name)}, Comment: journal.Cut("net: "+j.key.Network, 120),
+	}
+}
+
 // ensureNetwork makes the network's chain and the rules in it that the container
 // needs.
-func (j *job) ensureNetwork(c *nft.Conn, tx *nft.Tx, l layout, p netip.Prefix) error {
-	chain := l.network(j.key.Network)
-	info, err := c.GetChain(chain)
-	if err != nil {
-		return err
-	}
-	if info == nil {
-		tx.EnsureChain(chain)
-		tx.Append(nft.Rule{Chain: l.chain(networks), Exprs: []nft.Expr{nft.Jump(chain.Name)}, Comment: journal.Cut("net: "+j.key.Network, 120)})
-	}
-	rules, err := c.Rules(chain)
-	if err != nil {
-		return err
-	}
-	for _, want := range j.wants(l, p) {
-		if !slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Comment == want.Comment }) {
-			tx.Append(want)
+func (j *job) ensureNetwork(have nft.Ruleset, tx *nft.Tx, l layout, p netip.Prefix) {
+	for _, want := range append([]nft.Rule{j.entry(l)}, j.wants(l, p)...) {
+		if have.Lacks(want) != nil {
+			tx.EnsureChain(l.network(j.key.Network))
+			tx.Ensure(have, want)
 		}
 	}
-	return nil
+}
+
+// lacks returns the first rule that the attachment needs and that is not there,
+// or nil.
+func (j *job) lacks(have nft.Ruleset, g group, p netip.Prefix) (*nft.Rule, error) {
+	entry, err := g.entry()
+	if err != nil {
+		return nil, err
+	}
+	alone := append([]nft.Rule{j.entry(g.layout)}, j.wants(g.layout, p)...) // in whatever order
+	if entry != nil {
+		alone = append(alone, *entry)
+	}
+	for _, r := range alone {
+		if lacks := have.Lacks(r); lacks != nil {
+			return lacks, nil
+		}
+	}
+	return have.Lacks(append(g.shared(), g.rules()...)...), nil
 }

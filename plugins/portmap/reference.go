@@ -146,10 +146,17 @@ func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout) error {
 	if err != nil {
 		return err
 	}
-	if info == nil {
+	needed := false
+	if info != nil {
+		needed, err = j.networkNeeded()
+	}
+	if err != nil {
+		return err
+	}
+	if info == nil || needed {
 		return elements()
 	}
-	return j.delNetwork(c, tx, l.group(nil), elements)
+	return j.delNetwork(c, tx, l, elements)
 }
 
 func sweepSet(c *nft.Conn, tx *nft.Tx, set nft.Set, stale func(owner) bool) error {
