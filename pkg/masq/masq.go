@@ -206,6 +206,29 @@ func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 	})
 }
 
+// CheckExempt compares the kernel's rules with what Exempt makes.
+func CheckExempt(a Attachment) (err error) {
+	c, err := nft.Dial(nil, a.Gate)
+	if err != nil {
+		return nil // without nf_tables there is no such rule
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	have, err := c.Ruleset(table)
+	if err != nil || len(have[a.chain().Name]) == 0 {
+		return ignoreMissing(err)
+	}
+	for _, p := range a.Addrs {
+		exempt, err := a.isExempt(c, have, p)
+		if err != nil {
+			return err
+		}
+		if !exempt {
+			return cnierr.Check("%s is not exempt from masquerading in %s (netcleat reconcile restores it)", p, table)
+		}
+	}
+	return nil
+}
+
 // Check compares the kernel's rules with what Add makes.
 func Check(ctx context.Context, a Attachment) (err error) {
 	c, err := nft.Dial(nil, a.Gate)

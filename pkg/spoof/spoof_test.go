@@ -174,3 +174,39 @@ func TestReference(t *testing.T) {
 		t.Errorf("left behind:\n%s", out)
 	}
 }
+
+// TestSpoiled: CHECK sees each part that is missing, Reconcile restores it, and a
+// ruleset that was saved and loaded is the same to the kernel.
+func TestSpoiled(t *testing.T) {
+	w := nltest.New(t)
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	p := spoof.Port{Name: "veth0", ContainerID: "c1", IfName: "eth0"}
+	record := journal.Record{
+		Key: journal.Key{ContainerID: "c1", IfName: "eth0"}, Config: []byte(`{"macspoofchk":true}`),
+		Links: []journal.Link{{Name: "veth0"}, {Name: "eth0", MAC: mac.String(), Sandbox: true}},
+	}
+	if _, err := spoof.Add(t.Context(), nil, p, mac); err != nil {
+		t.Fatal(err)
+	}
+	made := w.Run("nft", "list", "ruleset")
+	w.EachSpoil(func(spoil func()) {
+		spoil()
+		if spoof.Check(nil, p, mac) == nil {
+			t.Error("CHECK passed")
+		}
+		if err := spoof.Reconcile(t.Context(), nil, record); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(made, w.Run("nft", "list", "ruleset")); diff != "" {
+			t.Errorf("reconciled (-made +now):\n%s", diff)
+		}
+	})
+	kernel := w.KernelRules()
+	w.Reload()
+	if diff := cmp.Diff(kernel, w.KernelRules()); diff != "" {
+		t.Errorf("to the kernel (-made +loaded):\n%s", diff)
+	}
+	if err := spoof.Check(nil, p, mac); err != nil {
+		t.Error(err)
+	}
+}

@@ -76,7 +76,7 @@ func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.
 			return err
 		}
 	}
-	if !conf.IPMasq || !conf.layer3 {
+	if !conf.layer3 {
 		return nil
 	}
 	a := masq.Of(c, conf.IPMasqBackend)
@@ -87,6 +87,9 @@ func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.
 			return err
 		}
 		a.Addrs = append(a.Addrs, p)
+	}
+	if !conf.IPMasq {
+		return masq.CheckExempt(a)
 	}
 	return masq.Check(ctx, a)
 }

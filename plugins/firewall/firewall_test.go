@@ -193,7 +193,8 @@ func TestReadable(t *testing.T) {
 -N CNI-FORWARD
 -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
 -A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
--A CNI-FORWARD -d 10.1.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "net: net0, to 10.1.0.0/16" -j ACCEPT
+-A CNI-FORWARD -d 10.1.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment "net: net0, to 10.1.0.0/16" -j ACCEPT
+-A CNI-FORWARD -d 10.1.0.0/16 -m conntrack --ctstate DNAT -m comment --comment "net: net0, published 10.1.0.0/16" -j ACCEPT
 -A CNI-FORWARD -s 10.1.0.0/16 -m comment --comment "net: net0, from 10.1.0.0/16" -j ACCEPT
 `
 	got := w.Run("iptables", "-S")
