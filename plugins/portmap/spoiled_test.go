@@ -33,14 +33,11 @@ func (w *town) reconciled(t *testing.T) {
 // TestSpoiled: CHECK sees each part that is missing, Reconcile restores it, and so
 // does the ADD of one more container. DEL leaves nothing of what is left.
 func TestSpoiled(t *testing.T) {
-	for _, backend := range []string{"nftables", "iptables"} {
+	for _, backend := range []string{"nftables"} {
 		t.Run(backend, func(t *testing.T) {
 			w := newTown(t)
 			before := w.rules()
-			var more []string
-			if backend == "nftables" {
-				more = []string{`,"conditionsV4":["ip","saddr","!=","198.51.100.0/24"]`}
-			}
+			more := []string{`,"conditionsV4":["ip","saddr","!=","198.51.100.0/24"]`}
 			c := call(conf(backend, published, more...))
 			w.Must(plugin.Add, c)
 			made := nltest.Lines(w.rules())
