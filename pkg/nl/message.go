@@ -107,9 +107,6 @@ func (m *Message) append(buf []byte, seq uint32, flags uint16) []byte {
 	return append(buf, m.body...)
 }
 
-// Body returns the message so far, past the netlink header.
-func (m *Message) Body() []byte { return m.body }
-
 // Attrs calls fn with each attribute of b; nested flags are taken off the type.
 // A malformed tail ends the walk.
 func Attrs(b []byte, fn func(typ uint16, data []byte)) {
