@@ -68,6 +68,13 @@ func (r *RuleInfo) match(data []byte) {
 	}
 }
 
+// xtComment returns the comment that a match of iptables' is, or "".
+func xtComment(match []byte) string {
+	r := RuleInfo{}
+	r.match(match)
+	return r.Comment
+}
+
 func xtTarget(target []byte) (name string) {
 	nl.Attrs(target, func(typ uint16, d []byte) {
 		if typ == unix.NFTA_TARGET_NAME {
