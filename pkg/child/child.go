@@ -87,7 +87,7 @@ func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err
 
 	res, given := s.chained()
 	if c.Conf.IPAM.Type != "" {
-		if given, err = ipam.Add(ctx, c); err != nil {
+		if given, err = s.addresses(ctx, p, c); err != nil {
 			return nil, err
 		}
 		steps.Push("release addresses", func() error { return ipam.DelAfter(ctx, c, remove) })
@@ -99,6 +99,16 @@ func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err
 	given.Routes = set.Possible()
 	link.Record(c.Entry, given.IPs, link.InSandbox(l))
 	return s.complete(c, l, res, given), nil
+}
+
+// addresses asks the IPAM plugin.
+func (s *Spec) addresses(ctx context.Context, p *nl.Pair, c *plugin.Call) (*current.Result, error) {
+	if !s.AcceptRA {
+		if err := ipam.KeepIPv6Off(p, c); err != nil {
+			return nil, err
+		}
+	}
+	return ipam.Add(ctx, c)
 }
 
 // prepare finds the master, looks whether it can have the child, and writes into

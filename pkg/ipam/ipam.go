@@ -13,7 +13,9 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sysctl"
 	"github.com/netcleat/netcleat/pkg/undo"
 )
 
@@ -91,6 +93,16 @@ func OverLink(c *plugin.Call) bool {
 }
 
 const dhcp = "dhcp"
+
+// KeepIPv6Off turns IPv6 off on a link that the dhcp daemon is about to bring up:
+// its leases are of IPv4, and the kernel would believe router advertisements before
+// link.Configure turns IPv6 off. Other plugins may ask over IPv6.
+func KeepIPv6Off(p *nl.Pair, c *plugin.Call) error {
+	if c.Conf.IPAM.Type != dhcp {
+		return nil
+	}
+	return sysctl.Set(p.NS, p.Gate, link.IPv6Off(c.IfName))
+}
 
 // RefuseDHCP refuses an ADD with dhcp for links at the other end of which no server
 // can be: it would wait for one in vain.

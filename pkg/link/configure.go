@@ -192,12 +192,17 @@ func linkLocal(s Setup, addrs []nl.Addr) []*nl.Message {
 	return []*nl.Message{nl.AddAddr(a), genMode(back, genEUI64).End()}
 }
 
+// IPv6Off is the setting that turns IPv6 off on the link.
+func IPv6Off(name string) sysctl.Setting { return conf6(name, "disable_ipv6", "1") }
+
+func conf6(link, key, value string) sysctl.Setting {
+	// Hosts started with ipv6.disable=1 have no such key, and need none.
+	return sysctl.Setting{Key: "net/ipv6/conf/" + link + "/" + key, Value: value, IfExists: true}
+}
+
 // sysctls returns the settings that must hold before the link is up.
 func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
-	conf := func(key, value string) sysctl.Setting {
-		// Hosts started with ipv6.disable=1 have no such key, and need none.
-		return sysctl.Setting{Key: "net/ipv6/conf/" + s.Name + "/" + key, Value: value, IfExists: true}
-	}
+	conf := func(key, value string) sysctl.Setting { return conf6(s.Name, key, value) }
 	switch {
 	case hasV6(addrs):
 		var set []sysctl.Setting
@@ -218,7 +223,7 @@ func (s Setup) sysctls(addrs []nl.Addr) []sysctl.Setting {
 			// the address below is refused, so its absence is an error there.
 			conf("disable_ipv6", "0"))
 	case len(addrs) > 0 && !s.AcceptRA:
-		return []sysctl.Setting{conf("disable_ipv6", "1")}
+		return []sysctl.Setting{IPv6Off(s.Name)}
 	default:
 		return nil // layer 2: nobody said that IPv6 is not wanted
 	}

@@ -99,6 +99,7 @@ func (l Life) Test(t *testing.T) {
 	t.Run("taken name", l.takenName)
 	t.Run("GC", l.collects)
 	t.Run("DNS", l.dns)
+	t.Run("routes of the other family", l.otherFamily)
 	t.Run("no trace", func(t *testing.T) {
 		stub := DualStack()
 		NoTrace(t, l.Call(stub), func(b *Bed) {
@@ -358,5 +359,29 @@ func (l Life) dns(t *testing.T) {
 		if got := strings.Join(res.DNS.Nameservers, " "); got != want {
 			t.Errorf("%s: nameservers %q, want %q", conf, got, want)
 		}
+	}
+}
+
+// otherFamily is a list with one set of routes for one stack and for both, as
+// kind's: routes of the family that IPAM gave no address of are left out where it
+// is IPv6, which is off there.
+func (l Life) otherFamily(t *testing.T) {
+	for family, stub := range Families() {
+		bed, neighbour := l.prepared(t)
+		stub.Routes = []string{"0.0.0.0/0", "::/0"}
+		c := l.Call(stub)
+		a := bed.Do(plugin.Add, c)
+		if a.Exit != 0 {
+			t.Errorf("%s: %s", family, a.Stdout)
+			continue
+		}
+		if has := strings.Contains(a.Stdout, `"::/0"`); has != (family != "v4") {
+			t.Errorf("%s: result has the route ::/0: %v\n%s", family, has, a.Stdout)
+		}
+		l.reach(bed, neighbour, stub)
+		c = c.With(`"prevResult":` + a.Stdout)
+		bed.Must(plugin.Check, c)
+		bed.Must(plugin.Del, c)
+		bed.detached(stub)
 	}
 }

@@ -176,6 +176,7 @@ type StubIPAM struct {
 	Routes    []string // "0.0.0.0/0 10.1.2.1": a destination, and optionally its gateway
 	Raw       string   // more of the result as JSON: `"routes":[…]`
 	Err       error    // what ADD answers where set
+	Asked     func()   // called at each ADD where set
 	Held      int
 }
 
@@ -185,6 +186,9 @@ func (s *StubIPAM) Plugin() plugin.Plugin {
 		Name:  "stub",
 		Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil },
 		Add: func(context.Context, *plugin.Call, struct{}) (*current.Result, error) {
+			if s.Asked != nil {
+				s.Asked()
+			}
 			if s.Err != nil {
 				return nil, s.Err
 			}

@@ -109,6 +109,11 @@ func (a *attachment) connectForIPAM(ctx context.Context, steps *undo.Stack) erro
 	if err := a.addSpoofCheck(ctx, steps); err != nil {
 		return err
 	}
+	if !a.conf.AcceptRA {
+		if err := ipam.KeepIPv6Off(a.net, a.Call); err != nil {
+			return err
+		}
+	}
 	return a.net.Host.Do(a.port()...)
 }
 

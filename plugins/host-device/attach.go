@@ -45,6 +45,11 @@ func (s sysfs) attach(ctx context.Context, c *plugin.Call, conf config) (_ *curr
 		}
 	}
 	res := &current.Result{}
+	if l != nil && !conf.AcceptRA {
+		if err := ipam.KeepIPv6Off(p, c); err != nil {
+			return nil, err
+		}
+	}
 	if conf.layer3 {
 		if res, err = ipam.Add(ctx, c); err != nil {
 			return nil, err

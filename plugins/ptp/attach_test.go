@@ -65,6 +65,17 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// The host asks for the container from its link-local address, which must be usable
+// when ADD returns.
+func TestLinkLocalOfHost(t *testing.T) {
+	bed := nltest.New(t)
+	res := bed.Must(plugin.Add, life.Call(&nltest.StubIPAM{Addresses: []string{"fd00:1::2/64 fd00:1::1"}}))
+	got := bed.IP("-6", "addr", "show", "dev", res.Interfaces[0].Name, "scope", "link")
+	if !strings.Contains(got, "fe80::") || strings.Contains(got, "tentative") {
+		t.Error(got)
+	}
+}
+
 // An address that another container has is refused, and that one keeps it.
 func TestDuplicateAddress(t *testing.T) {
 	for _, addr := range []string{"10.1.0.2/16 10.1.0.1", "fd00:1::2/64 fd00:1::1"} {

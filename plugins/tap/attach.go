@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,20 +64,16 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result
 	return complete(c, l, res), nil
 }
 
-// findBridge returns the index of the bridge in the sandbox, or 0 where none is
-// asked for.
-func (c *config) findBridge(p *nl.Pair) (int, error) {
+// findBridge returns the bridge in the sandbox, or nil where none is asked for.
+func (c *config) findBridge(p *nl.Pair) (*nl.Link, error) {
 	if c.Bridge == "" {
-		return 0, nil
+		return nil, nil
 	}
 	l, err := p.Sandbox.LinkByName(c.Bridge)
 	if nl.NotFound(err) {
-		return 0, cnierr.Config("failed to get bridge %s: no such interface in the sandbox: %w", c.Bridge, err)
+		return nil, cnierr.Config("failed to get bridge %s: no such interface in the sandbox: %w", c.Bridge, err)
 	}
-	if err != nil {
-		return 0, err
-	}
-	return l.Index, nil
+	return l, err
 }
 
 // create makes the tap under its name, which the sandbox must not have. The
@@ -114,20 +111,26 @@ func (c *config) create(ctx context.Context, p *nl.Pair, call *plugin.Call) (*nl
 	return l, nil
 }
 
-// setUp gives the tap what can only be set once it exists.
-func (c *config) setUp(p *nl.Pair, l *nl.Link, bridge int) error {
-	if c.MTU == 0 && bridge == 0 {
+// setUp gives the tap what can only be set once it exists. The bridge is another's:
+// it would take its hardware address from the tap, and lower its MTU to the tap's.
+// Its own address stays once that is set, and without mtu the tap has its MTU.
+func (c *config) setUp(p *nl.Pair, l, bridge *nl.Link) error {
+	var batch []*nl.Message
+	m := nl.SetLink("set up "+l.Name, l.Index)
+	mtu := c.MTU
+	if bridge != nil {
+		batch = append(batch, nl.SetLink("keep MAC address of "+bridge.Name, bridge.Index).Attr(unix.IFLA_ADDRESS, bridge.MAC))
+		m.Uint32(unix.IFLA_MASTER, uint32(bridge.Index))
+		mtu = cmp.Or(mtu, bridge.MTU)
+	}
+	if mtu != 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(mtu)) // which the kernel sets before the master
+		l.MTU = mtu
+	}
+	if bridge == nil && mtu == 0 {
 		return nil
 	}
-	m := nl.SetLink("set up "+l.Name, l.Index)
-	if c.MTU != 0 {
-		m.Uint32(unix.IFLA_MTU, uint32(c.MTU))
-		l.MTU = c.MTU
-	}
-	if bridge != 0 {
-		m.Uint32(unix.IFLA_MASTER, uint32(bridge))
-	}
-	return p.Sandbox.Do(m)
+	return p.Sandbox.Do(append(batch, m)...)
 }
 
 // setup is what the tap is to become. Behind it are a virtual machine and nobody

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -110,6 +111,34 @@ func TestPackets(t *testing.T) {
 		}
 	}
 	t.Error("no ARP request came through the tap")
+}
+
+// A bridge of the sandbox keeps its hardware address and MTU as taps come and go.
+func TestBridgeStaysAsItWas(t *testing.T) {
+	bed := nltest.New(t)
+	bed.In(bed.Sandbox, func() {
+		bed.IPBatch(`
+			link add br9 type bridge
+			link add p0 mtu 9000 address 0a:00:00:00:00:99 up master br9 type veth peer name p1 mtu 9000
+			link set br9 up`)
+	})
+	traits := func() string {
+		out := bed.SandboxIP("-o", "link", "show", "br9")
+		return regexp.MustCompile(`mtu \d+`).FindString(out) + " " + regexp.MustCompile(`link/ether \S+`).FindString(out)
+	}
+	before := traits()
+	c := life.Call(nil, `"bridge":"br9","mac":"02:00:00:00:00:01"`)
+	res := bed.Must(plugin.Add, c)
+	if res.Interfaces[0].Mtu != 9000 {
+		t.Errorf("MTU of the tap: %d", res.Interfaces[0].Mtu)
+	}
+	if with := traits(); with != before {
+		t.Errorf("with a tap: %s, before: %s", with, before)
+	}
+	bed.Must(plugin.Del, c)
+	if after := traits(); after != before || !strings.Contains(after, "mtu 9000 link/ether 0a:00:00:00:00:99") {
+		t.Errorf("after DEL: %s, before: %s", after, before)
+	}
 }
 
 func TestNoBridge(t *testing.T) {

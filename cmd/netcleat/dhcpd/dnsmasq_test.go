@@ -225,3 +225,33 @@ func TestRefused(t *testing.T) {
 		l.Must(plugin.Del, c)
 	}
 }
+
+// The daemon brings the link up: IPv6, which a lease has no address of, is off
+// before, unless the configuration leaves it to the kernel.
+func TestIPv6OffBeforeLease(t *testing.T) {
+	for name, keys := range map[string]string{
+		"bridge":      `"bridge":"br0"`,
+		"macvlan":     `"master":"dev0"`,
+		"host-device": `"device":"dev0"`,
+	} {
+		for acceptRA, want := range map[string]string{"false": "1", "true": "0"} {
+			t.Run(name+", acceptRA "+acceptRA, func(t *testing.T) {
+				l := newLAN(t)
+				l.IPBatch("link del veth0\nlink add p0 up master br0 type veth peer name dev0\nlink set dev0 up")
+				stub := nltest.StubIPAM{Addresses: []string{"10.77.0.2/16"}}
+				got := ""
+				stub.Asked = func() {
+					l.In(l.Sandbox, func() { got = strings.TrimSpace(l.Run("cat", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6")) })
+				}
+				c := l.call("")
+				c.Plugin = name
+				c.Table = plugin.Table{"dhcp": stub.Plugin(), "bridge": bridge.Plugin, "macvlan": macvlan.Plugin, "host-device": hostdevice.Plugin}
+				c.Conf = strings.Replace(c.Conf, `"type":"bridge"`, `"type":"`+name+`","acceptRA":`+acceptRA+`,`+keys, 1)
+				l.Must(plugin.Add, c)
+				if got != want {
+					t.Errorf("disable_ipv6 is %q when the lease is asked for, want %s", got, want)
+				}
+			})
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
 )
@@ -210,6 +211,41 @@ func TestBack(t *testing.T) {
 				c.stop(h)
 			}
 			n.collect(t, h, all[0].list)
+			h.Left("br-net")
+		})
+	}
+}
+
+// Containers that were attached before MAC addresses depended on the machine keep
+// theirs: CHECK and DEL go by what was recorded, whatever the machine's ID is now.
+func TestMachineID(t *testing.T) {
+	for name, keys := range map[string]string{
+		"macvlan":           `"type": "macvlan", "master": "lan0"`,
+		"bridge of layer 2": `"type": "bridge", "bridge": "br-net"`,
+		"tap":               `"type": "tap"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bed.New(t)
+			h.OwnEtc()
+			h.InstallOurs()
+			list := h.List(`{"cniVersion": "1.1.0", "name": "net", "plugins": [{` + keys + `}]}`)
+			h.Sh("rm -f /etc/machine-id") // the address is what it was without one
+			old := h.Container("c0")
+			before := h.Add(list, old)
+			h.Write("/etc/machine-id", strings.Repeat("2b", 16)+"\n")
+			h.Check(list, old)
+			late := h.Container("c1")
+			h.Add(list, late)
+			h.Del(list, late)
+			h.Check(list, old)
+			h.Del(list, old)
+			after := h.Add(list, old)
+			mac := func(r *current.Result) string { return r.Interfaces[len(r.Interfaces)-1].Mac }
+			if mac(before) == mac(after) {
+				t.Errorf("the address is %s with and without a machine-id", mac(after))
+			}
+			h.Del(list, old)
+			h.RemoveContainers("c0", "c1")
 			h.Left("br-net")
 		})
 	}
