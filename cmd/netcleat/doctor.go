@@ -17,18 +17,16 @@ func doctorCommand() *cobra.Command {
 	var fix, dryRun bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look for what is wrong, and for what was left behind",
-		Long: `Look for what is wrong with the host's container networks, and for what was left
-behind: kernel features, sysctls and tools; configurations that cannot be read, and
-plugins that are missing; attachments whose sandbox is gone or whose links are not as
-they must be; firewall rules that are missing; leases and ports of bridges that are
-nobody's; entries of libcni's cache without a namespace.
+		Short: "Find problems and leftovers, and fix them",
+		Long: `Find problems and leftovers of the host's container networks: missing kernel features,
+sysctls and tools; unreadable configurations and missing plugins; attachments whose
+sandbox no longer exists or whose links have changed; missing firewall rules; orphaned
+leases and bridge ports; entries in libcni's cache without a namespace.
 
-Each finding comes with the command that mends it; where that depends on what only you
-know, a comment says on what. --fix runs netcleat gc and netcleat reconcile, removes
-leaks that are proven, and looks again; --dry-run says what it would do. What is not
-proven is left, and named. The exit status is 0 where there is no problem; notes and
-warnings are none.`,
+Each finding has the command that fixes it. If it depends on something that only you can
+know, a comment says so. --fix runs netcleat gc and netcleat reconcile, removes leaks that
+are proven, and checks again; --dry-run previews it. What is not proven is reported and
+kept. The exit status is 0 without problems; notes and warnings do not count.`,
 		Example: `  netcleat doctor
   netcleat doctor --fix --dry-run
   netcleat doctor --fix`,
@@ -46,9 +44,9 @@ warnings are none.`,
 			return errors.Join(errs...)
 		},
 	}
-	c.Flags().BoolVar(&fix, "fix", false, "first mend what is proven to be wrong")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what --fix would do, and do nothing")
-	c.Flags().StringVar(&o.Path, "cni-path", cniPath(), "where the plugins are")
+	c.Flags().BoolVar(&fix, "fix", false, "fix what is proven to be wrong, then check again")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only print what --fix would do")
+	c.Flags().StringVar(&o.Path, "cni-path", cniPath(), "directory of the plugins")
 	confDir(c, &o.Places)
 	return c
 }

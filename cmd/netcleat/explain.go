@@ -15,16 +15,16 @@ func explainCommand() *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:   "explain CONTAINER|NETNS",
-		Short: "Say what is wrong with a container's network, and what mends it",
-		Long: `Say for each attachment of a container what each plugin was to do and what the kernel
-has now, from the interface in the sandbox out to the host's firewall; then the first
-thing that breaks it, and the command that mends that. Nothing is changed.
+		Short: "Find out why a container's network does not work, and how to fix it",
+		Long: `Compare, for each attachment of a container, what each plugin configured with the
+kernel's state, from the interface in the sandbox out to the host's firewall. Then print
+the root cause and the command that fixes it. Nothing is changed.
 
-CONTAINER is an ID or the beginning of one, a pod as NAMESPACE/NAME, or the name of
-libcni's file; NETNS is the path of a network namespace. Of what other suites attached
-libcni's memory is all that is known.
+CONTAINER is a container ID or the beginning of one, a pod as NAMESPACE/NAME, or the name
+of libcni's cache file. NETNS is the path of a network namespace. For attachments of other
+suites only libcni's cache is known.
 
-The exit status is 0 where there is no problem; notes are none.`,
+The exit status is 0 without problems; notes do not count.`,
 		Example: `  netcleat explain shop/web
   netcleat explain /run/netns/web -o json`,
 		Args: cobra.ExactArgs(1),

@@ -16,16 +16,16 @@ func forgetCommand() *cobra.Command {
 	var plugins collect.Plugins
 	c := &cobra.Command{
 		Use:   "forget NETWORK CONTAINER",
-		Short: "Remove what is left of a container that may be dead",
-		Long: `Remove what is left of a container on a network: links, rules, published ports,
-addresses of host-local, and records, also those that cannot be read.
+		Short: "Remove everything of a container that cannot be proven dead",
+		Long: `Remove everything of a container on a network: links, rules, published ports, host-local
+addresses and records, including unreadable ones.
 
-netcleat gc removes what is provably dead, and nothing else does. This is for what stays
-because nothing proves that its container no longer exists, or because its record is lost.
-If the container is running, it is cut off from the network.
+netcleat gc only removes what is provably dead. Use this command for leftovers that gc
+keeps, because nothing proves that their container no longer exists or because its record
+is lost. If the container is running, it loses its network.
 
-It asks before, and says what can be seen of the container. Without a terminal to ask on
-it does nothing, unless there is --force.`,
+It shows what is known about the container and asks for confirmation. Without a terminal it
+needs --force.`,
 		Example: `  netcleat forget backend 4f2a9c
   netcleat forget backend 4f2a9c --force`,
 		Args: cobra.ExactArgs(2),

@@ -13,18 +13,17 @@ func gcCommand() *cobra.Command {
 	o := collect.Options{Journal: journal.Default}
 	c := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove what is left of containers that are provably dead",
-		Long: `Remove what is left of attachments that are provably dead, of all networks:
-links, addresses, rules, published ports and records. The plugins' own DEL does it,
-with the configuration that the attachment was made with.
+		Short: "Remove leftovers of containers that are provably dead",
+		Long: `Remove leftovers of attachments that are provably dead, in all networks: links, addresses,
+rules, published ports and records. This calls the plugins' own DEL with the configuration
+of the attachment.
 
-An attachment is dead when its sandbox has ended, its end on the host no longer exists,
-and no process, descriptor or mount on the machine holds its namespace; or when it was
-made in an earlier boot. That its path does not exist proves nothing. What cannot be
-proven, or not be seen from here, is left and named with the command that removes it all
-the same (netcleat forget); so is all that the reference attached, of which there is no
-record. What libcni remembers is the runtime's, but for what netcleat network connect has
-attached, which is forgotten.`,
+An attachment is dead if its sandbox was deleted, its host end no longer exists, and no
+process, descriptor or mount on the machine holds its namespace; or if it was created in an
+earlier boot. A missing path proves nothing. Anything that cannot be proven, or cannot be
+seen from here, is kept and listed with the command that removes it (netcleat forget).
+Attachments of the reference, which have no record, are kept, too. Entries in libcni's
+cache belong to the runtime, except those of netcleat network connect, which are removed.`,
 		Example: `  netcleat gc --dry-run
   netcleat gc`,
 		Args: cobra.NoArgs,

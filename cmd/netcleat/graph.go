@@ -14,10 +14,9 @@ func graphCommand() *cobra.Command {
 	places, format := show.Defaults(), ""
 	c := &cobra.Command{
 		Use:   "graph [NETWORK]",
-		Short: "Draw what leads from the host to each container",
-		Long: `Draw what leads from the host to each container: the bridge or parent, the ends of
-each link with their indexes, addresses and published ports. Without a NETWORK all are
-drawn.`,
+		Short: "Draw the path from the host to each container",
+		Long: `Draw the path from the host to each container: bridge or parent, both ends of each link
+with their indexes, addresses and published ports. Without NETWORK, all networks are drawn.`,
 		Example: `  netcleat graph
   netcleat graph nat --format svg >nat.svg`,
 		Args: cobra.MaximumNArgs(1),

@@ -15,14 +15,13 @@ func installCommand() *cobra.Command {
 	var restore bool
 	c := &cobra.Command{
 		Use:   "install DIR",
-		Short: "Put the plugins into DIR, under all their names",
-		Long: `Put the plugin binary into DIR (usually /opt/cni/bin) under the names of all its
-plugins. Each name changes over in one rename: a runtime that calls a plugin
-meanwhile runs the old file or the new one, never a part, and calls in progress
-go on undisturbed.
+		Short: "Install the plugins into DIR",
+		Long: `Install the plugin binary into DIR (usually /opt/cni/bin) under the names of all its plugins.
+Each name is replaced by one rename: a runtime that calls a plugin at the same time runs
+either the old or the new file, and running calls are not affected.
 
-A file that is neither netcleat's nor the reference's (containernetworking/plugins)
-is not replaced, and then nothing is.`,
+If DIR has a file with one of these names that is neither netcleat's nor the reference's
+(containernetworking/plugins), nothing is replaced.`,
 		Example: `  netcleat install --dry-run /opt/cni/bin
   netcleat install --backup /opt/cni/bin
   netcleat install --restore /opt/cni/bin`,

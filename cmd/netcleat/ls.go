@@ -13,12 +13,12 @@ func lsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls [NETWORK]",
 		Short: "List the attachments of containers to networks",
-		Long: `List the attachments of containers to networks: those that the plugins of netcleat
-have made, and those of others that libcni remembers.
+		Long: `List the attachments of containers to networks: those of netcleat's plugins, and those of
+others that are in libcni's cache.
 
-HEALTH is ok, or the first thing that is wrong: the sandbox is gone, or not where it
-was; the interface in it is missing or down; the end on the host is missing, down, or
-no longer a port of its bridge.`,
+HEALTH is ok, or the first problem: the sandbox no longer exists or has moved; its
+interface is missing or down; the host end is missing, down, or no longer a port of its
+bridge.`,
 		Example: `  netcleat ls
   netcleat ls nat -o wide
   netcleat ls -o json`,

@@ -26,7 +26,7 @@ func main() {
 func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:           "netcleat",
-		Short:         "Install and look after the netcleat CNI plugins",
+		Short:         "Install and operate the netcleat CNI plugins",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -14,10 +14,10 @@ import (
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
-		Short:  "Write the manual's pages into DIR",
+		Short:  "Write the man pages into DIR",
 		Hidden: true,
-		Long: `Write a page of the manual for each command into DIR, which is made where it is
-missing. SOURCE_DATE_EPOCH, where it is set, is the pages' date.`,
+		Long: `Write one man page for each command into DIR, which is created if it does not exist.
+SOURCE_DATE_EPOCH, if set, is the date of the pages.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {

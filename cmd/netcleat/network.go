@@ -9,7 +9,7 @@ import (
 )
 
 func networkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "network", Short: "Show, make and remove networks, and connect containers"}
+	c := &cobra.Command{Use: "network", Short: "Show, create and remove networks, and connect containers"}
 	c.AddCommand(networkLsCommand(), networkInspectCommand(), networkCreateCommand(), networkConnectCommand(), networkDisconnectCommand(), networkRmCommand(), networkPruneCommand())
 	return c
 }
@@ -18,7 +18,7 @@ func networkLsCommand() *cobra.Command {
 	places, format := show.Defaults(), ""
 	c := &cobra.Command{
 		Use:   "ls",
-		Short: "List the networks, and how much of their addresses is held",
+		Short: "List networks and their address usage",
 		Example: `  netcleat network ls
   netcleat network ls -o wide --conf-dir /etc/cni/net.d`,
 		Args: cobra.NoArgs,
@@ -39,7 +39,7 @@ func networkInspectCommand() *cobra.Command {
 	places := show.Defaults()
 	c := &cobra.Command{
 		Use:   "inspect NETWORK",
-		Short: "Print all that is known of a network, its firewall rules included, as JSON",
+		Short: "Print everything about a network, including its firewall rules, as JSON",
 		Example: `  netcleat network inspect nat
   netcleat network inspect nat | jq -r '.[0].containers[].addresses[0]'`,
 		Args: cobra.ExactArgs(1),
@@ -53,5 +53,5 @@ func networkInspectCommand() *cobra.Command {
 }
 
 func confDir(c *cobra.Command, p *show.Places) {
-	c.Flags().StringVar(&p.NetConf, "conf-dir", p.NetConf, "where the networks' configurations are")
+	c.Flags().StringVar(&p.NetConf, "conf-dir", p.NetConf, "directory of network configurations")
 }

@@ -18,7 +18,7 @@ type which struct {
 
 func (w *which) flags(c *cobra.Command) {
 	c.Flags().StringVar(&w.netns, "netns", "", "`path` of the container's network namespace")
-	c.Flags().IntVar(&w.pid, "pid", 0, "`number` of a process of the container")
+	c.Flags().IntVar(&w.pid, "pid", 0, "`number` (PID) of a process of the container")
 	c.MarkFlagsOneRequired("netns", "pid")
 	c.MarkFlagsMutuallyExclusive("netns", "pid")
 }
@@ -35,17 +35,17 @@ func networkConnectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "connect NETWORK (--netns PATH | --pid NUMBER)",
 		Short: "Connect a running container to a network",
-		Long: `Connect a running container to a network: it gets one more interface, by the library
+		Long: `Connect a running container to another network: it gets one more interface, with the library
 and the plugins that runtimes use.
 
-What the container had stays as it is. Where it has a default route, the network gives it
-none of that family: as with Docker a container has one gateway, that of the first network
-that has one. A network that changes the container's routes nevertheless is taken back.
-Its /etc/resolv.conf and /etc/hosts are the runtime's, and stay.
+Existing interfaces and routes are not changed. If the container has a default route, the
+network adds none of that family: as with Docker, the gateway is that of the first network
+that has one. A network that changes the container's routes anyway is rolled back.
+/etc/resolv.conf and /etc/hosts belong to the runtime, and are not changed.
 
-netcleat ls shows the container by a name that is made of its network namespace. Its
-runtime knows nothing of the connection: what is left of it when the container has ended,
-netcleat gc removes.`,
+netcleat ls shows the container by a name derived from its network namespace. Its runtime does
+not know about the connection: after the container has exited, netcleat gc removes the
+leftovers.`,
 		Example: `  netcleat network connect db --netns /run/netns/web
   netcleat network connect db --pid $(docker inspect -f '{{.State.Pid}}' api) --ip 10.5.0.200
   netcleat network connect dual --netns /run/netns/web --ifname back0 --publish 5432:5432`,
@@ -71,9 +71,9 @@ netcleat gc removes.`,
 		},
 	}
 	w.flags(c)
-	c.Flags().StringVar(&r.IfName, "ifname", "", "`name` of the interface in the container; by default the first of eth0, eth1 … that it has not")
-	c.Flags().StringArrayVar(&r.IPs, "ip", nil, "`address` that the container is to get; may be given again")
-	c.Flags().StringArrayVarP(&r.Publish, "publish", "p", nil, "`[IP:]HOSTPORT:PORT[/PROTOCOL]` to publish; may be given again")
+	c.Flags().StringVar(&r.IfName, "ifname", "", "`name` of the interface in the container; default: the first unused one of eth0, eth1 and so on")
+	c.Flags().StringArrayVar(&r.IPs, "ip", nil, "`address` for the container; can be repeated")
+	c.Flags().StringArrayVarP(&r.Publish, "publish", "p", nil, "`[IP:]HOSTPORT:PORT[/PROTOCOL]` to publish; can be repeated")
 	c.Flags().StringVar(&o.Path, "cni-path", cniPath(), "where plugins are installed")
 	confDir(c, &o.Places)
 	return c
@@ -83,10 +83,9 @@ func networkDisconnectCommand() *cobra.Command {
 	o, w, r := connect.Options{Places: show.Defaults()}, which{}, connect.Request{}
 	c := &cobra.Command{
 		Use:   "disconnect NETWORK (--netns PATH | --pid NUMBER)",
-		Short: "Undo a connect",
-		Long: `Detach a container from a network that netcleat network connect has connected it to,
-by the configuration that it was connected with. What its runtime has attached is left to
-the runtime.`,
+		Short: "Disconnect a container from a network",
+		Long: `Detach a container from a network to which netcleat network connect has connected it, with the
+configuration of that time. Attachments of its runtime must be removed by the runtime.`,
 		Example: `  netcleat network disconnect db --netns /run/netns/web
   netcleat network disconnect db --pid $(docker inspect -f '{{.State.Pid}}' api)`,
 		Args: cobra.ExactArgs(1),
@@ -102,7 +101,7 @@ the runtime.`,
 		},
 	}
 	w.flags(c)
-	c.Flags().StringVar(&r.IfName, "ifname", "", "`name` of the interface in the container, where it has several")
+	c.Flags().StringVar(&r.IfName, "ifname", "", "`name` of the interface in the container, if it has several")
 	c.Flags().StringVar(&o.Path, "cni-path", cniPath(), "where plugins are installed")
 	confDir(c, &o.Places)
 	return c

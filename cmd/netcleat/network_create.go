@@ -13,28 +13,28 @@ func networkCreateCommand() *cobra.Command {
 	o, f, dryRun := create.Options{Places: show.Defaults()}, create.Flags{}, false
 	c := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Create a network, as docker network create does",
-		Long: `Create a network: write its list of plugins to where runtimes look. Nothing else is
-made: a bridge comes with the network's first container.
+		Short: "Create a network, like docker network create",
+		Long: `Create a network: write its conflist to the directory that runtimes read. Nothing else is
+created: the bridge is created with the network's first container.
 
-Without --subnet a free one is chosen. A subnet that overlaps with the host's addresses
-or routes, or with another network of the directory, whoever made that, is refused; with
---parent the parent's own LAN does not count, and the host's addresses on it are left out
-of what containers get. What the plugins would refuse is not written.
+Without --subnet a free subnet is chosen. A subnet that overlaps with the host's addresses or
+routes, or with another network in the directory, is rejected. With --parent the parent's
+own LAN is allowed, and the host's addresses on it are not assigned to containers. A
+configuration that the plugins would reject is not written.
 
---internal leaves out the gateway, the masquerading, the default route and the published
-ports: the containers reach each other, and neither the host nor the world by IPv4 or the
-network's IPv6 addresses. That is for want of a way, not by a rule of the firewall: it
-does not hold a container that may change its own routes (NET_ADMIN) on a host that
-forwards, and an interface with IPv6 can speak to the bridge's link-local address. With
-macvlan, ipvlan and vlan the LAN remains in reach, and its IPv6 routers. With Docker the host reaches such
-containers; here it does with -o isGateway=true.
+--internal omits the gateway, masquerading, the default route and published ports: containers
+reach each other, but not the host or external hosts by IPv4 or the network's IPv6
+addresses. They only lack a route; no firewall rule enforces it. A container that may change
+its own routes (NET_ADMIN) can get out on a host that forwards, and an interface with IPv6
+can reach the bridge's link-local address. With macvlan, ipvlan and vlan, the LAN and its
+IPv6 routers stay reachable. With Docker the host reaches such containers; here it does with
+-o isGateway=true.
 
--o takes Docker's options com.docker.network.bridge.name, .bridge.enable_ip_masquerade,
+-o accepts Docker's options com.docker.network.bridge.name, .bridge.enable_ip_masquerade,
 .bridge.enable_icc, .bridge.host_binding_ipv4 and .driver.mtu, its macvlan_mode,
-ipvlan_mode, ipvlan_flag and parent, and the keys of the driver's plugin; those of the
-plugins behind it as PLUGIN.KEY, such as portmap.snat. With host_binding_ipv4 ports are
-reached at that address alone, also those that are published at another, and not by IPv6.`,
+ipvlan_mode, ipvlan_flag and parent, and the keys of the driver's plugin. Keys of chained
+plugins are PLUGIN.KEY, such as portmap.snat. With host_binding_ipv4, ports are reachable only
+at that address, even if they are published at another one, and not by IPv6.`,
 		Example: `  netcleat network create web
   netcleat network create db --subnet 10.5.0.0/24 --ip-range 10.5.0.128/25 --gateway 10.5.0.254
   netcleat network create dual --ipv6 -o com.docker.network.driver.mtu=1400
@@ -60,7 +60,7 @@ reached at that address alone, also those that are published at another, and not
 		},
 	}
 	createFlags(c, &f)
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the list, and write nothing")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the conflist without writing it")
 	confDir(c, &o.Places)
 	return c
 }

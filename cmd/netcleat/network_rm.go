@@ -18,14 +18,13 @@ func networkRmCommand() *cobra.Command {
 	o := remove.Options{Places: show.Defaults()}
 	c := &cobra.Command{
 		Use:   "rm NETWORK…",
-		Short: "Remove networks that nothing is attached to",
-		Long: `Remove networks that nothing is attached to: their files, and what they left on the
-host, which is the bridge, where it has no ports and no other addresses, and the directory
-of leases, where it has none.
+		Short: "Remove networks without attachments",
+		Long: `Remove networks without attachments: their files and what they left on the host. That is
+the bridge, if it has no ports and no other addresses, and an empty lease directory.
 
-A network that netcleat network create did not make is whoever made it's, and so is its
-bridge: --force removes the file and the empty directory of leases. It also removes a
-network of which an address is held that no attachment explains; the lease stays.`,
+A network that netcleat network create did not create, and its bridge, belong to whoever
+created it: --force removes its file and its empty lease directory. --force also removes a
+network with leases that belong to no known attachment; the leases stay.`,
 		Example: `  netcleat network rm backend
   netcleat network rm web db`,
 		Args: cobra.MinimumNArgs(1),
@@ -34,7 +33,7 @@ network of which an address is held that no attachment explains; the lease stays
 			return remove.Run(c.Context(), o, args)
 		},
 	}
-	c.Flags().BoolVarP(&o.Force, "force", "f", false, "also what netcleat network create did not make, and where addresses are held")
+	c.Flags().BoolVarP(&o.Force, "force", "f", false, "also networks that netcleat network create did not create, or with leases")
 	confDir(c, &o.Places)
 	return c
 }
@@ -43,12 +42,12 @@ func networkPruneCommand() *cobra.Command {
 	o, force := remove.Options{Places: show.Defaults()}, false
 	c := &cobra.Command{
 		Use:   "prune",
-		Short: "Remove all networks that netcleat network create made and nothing is attached to",
-		Long: `Remove all networks that netcleat network create made and that nothing is attached to,
-as netcleat network rm does. Files of others are never touched: create writes the key
-"netcleat.dev/made-by" into its own, which runtimes ignore.
+		Short: "Remove all networks of netcleat network create without attachments",
+		Long: `Remove all networks without attachments that netcleat network create created, like netcleat
+network rm. Other files are never touched: create marks its own with the key
+"netcleat.dev/made-by", which runtimes ignore.
 
-It asks before, and without a terminal to ask on it does nothing, unless there is --force.`,
+It asks for confirmation. Without a terminal it needs --force.`,
 		Example: `  netcleat network prune --force`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -60,7 +59,7 @@ It asks before, and without a terminal to ask on it does nothing, unless there i
 			return remove.Prune(c.Context(), o, confirm)
 		},
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask for confirmation")
 	confDir(c, &o.Places)
 	return c
 }

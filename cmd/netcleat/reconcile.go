@@ -12,14 +12,13 @@ func reconcileCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reconcile",
 		Short: "Restore the rules of all attachments",
-		Long: `Restore the rules of all attachments that live, of all networks: masquerading,
-published ports, what firewall lets through or keeps out, the check of hardware
-addresses (macspoofchk), limits (bandwidth), and routing by source address (sbr). It is
-for after a flush of the rules, and for after firewalld has been reloaded.
+		Long: `Restore the rules of all running attachments, in all networks: masquerading, published
+ports, firewall's rules, MAC address checks (macspoofchk), limits (bandwidth) and
+source-based routing (sbr). Use it after a firewall flush or a reload of firewalld.
 
-All it needs is what the plugins have written to ` + string(journal.Default) + `. What is in place
-stays as it is, so that it may be called at any time. Attachments whose sandbox is
-provably gone are named and skipped.`,
+It only needs the plugins' records in ` + string(journal.Default) + `. Existing rules are not touched, so it
+is safe to run at any time. Attachments whose sandbox provably no longer exists are listed
+and skipped.`,
 		Example: `  nft flush ruleset; netcleat reconcile
   netcleat reconcile --verbose`,
 		Args: cobra.NoArgs,
@@ -28,6 +27,6 @@ provably gone are named and skipped.`,
 			return reconcile.Run(c.Context(), o)
 		},
 	}
-	c.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "tell each change")
+	c.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "print each change")
 	return c
 }

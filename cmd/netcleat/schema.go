@@ -10,9 +10,9 @@ func schemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema [PLUGIN]",
 		Short: "Print the JSON Schema of configurations, for editors",
-		Long: `Print the JSON Schema of a list of plugins, or of the configuration of one PLUGIN; of
-host-local, static and dhcp that is the ipam section. Editors complete and check
-configurations with it. It has the keys that netcleat lint knows.`,
+		Long: `Print the JSON Schema of a conflist, or of the configuration of one PLUGIN (for host-local,
+static and dhcp, the ipam section). Editors complete and check configurations with it. It
+has the same keys as netcleat lint.`,
 		Example: `  netcleat schema >conflist.schema.json
   netcleat schema bridge | jq .properties.mtu`,
 		Args: cobra.MaximumNArgs(1),

@@ -63,7 +63,7 @@ func (x *exam) published(missing bool) error {
 		case missing:
 			x.problem("portmap", want, "it is missing in the firewall, or what leads to it", restore)
 		default:
-			x.fine("portmap", want, "so it is")
+			x.fine("portmap", want, "OK")
 		}
 		x.hijacked(want, p)
 		if err := x.sockets(p); err != nil {

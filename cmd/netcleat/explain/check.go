@@ -71,7 +71,7 @@ func (x *exam) check(ctx context.Context, c conf) error {
 	want := "its own CHECK finds all as it was made"
 	switch {
 	case err == nil:
-		x.fine(c.Type, want, "so it does")
+		x.fine(c.Type, want, "OK")
 	case errors.Is(err, exec.ErrNotFound) || strings.Contains(err.Error(), "failed to find plugin"):
 		x.note(c.Type, want, "the plugin is not in "+x.Path, finding.Run("netcleat install "+finding.Quote(strings.Split(x.Path, ":")[0])))
 	case c.Type == "firewall" && !x.row.Recorded:

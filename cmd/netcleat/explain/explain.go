@@ -113,7 +113,7 @@ func (x *exam) note(plugin, want, have string, m finding.Mend) {
 // otherwise.
 func (x *exam) judge(plugin, want, have string, m finding.Mend) {
 	if have == "" {
-		x.fine(plugin, want, "so it is")
+		x.fine(plugin, want, "OK")
 		return
 	}
 	x.problem(plugin, want, have, m)

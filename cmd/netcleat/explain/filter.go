@@ -79,7 +79,7 @@ func (x *exam) masquerading(missing []string) {
 		case x.rules.Masqueraded(x.leaving(h.addr.Addr())) == 1:
 			x.note(plugin, want, "there are rules that may do it, which are not understood here", finding.Mend{})
 		default:
-			x.fine(plugin, want, "so it is")
+			x.fine(plugin, want, "OK")
 		}
 	}
 }
@@ -132,7 +132,7 @@ func (x *exam) forwarded(missing []string) {
 		case lacks:
 			x.problem(plugin, want, "the rules that see to it are missing, though now nothing drops it", restore)
 		default:
-			x.fine(plugin, want, "so it does")
+			x.fine(plugin, want, "OK")
 		}
 	}
 }

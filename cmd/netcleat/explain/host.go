@@ -82,7 +82,7 @@ func (x *exam) bridge() (errs []error) {
 	case !b.Up():
 		x.problem("bridge", "bridge "+c.Bridge+", up", "it is down", finding.Run("ip link set "+finding.Quote(c.Bridge)+" up"))
 	default:
-		x.fine("bridge", "bridge "+c.Bridge+", up", "so it is")
+		x.fine("bridge", "bridge "+c.Bridge+", up", "OK")
 	}
 	if x.host == nil || x.host.Kind != "veth" {
 		x.problem("bridge", "an end on the host", "it is not there", again)

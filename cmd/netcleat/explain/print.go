@@ -34,8 +34,8 @@ func Print(w io.Writer, reports []Report) error {
 			b.WriteString(summary(r) + "\n")
 			continue
 		}
-		fmt.Fprintf(&b, "breaks first: %s: %s: %s\n", r.First.Plugin, r.First.Want, r.First.Have)
-		fmt.Fprintf(&b, "mend: %s\n", r.First.Mend)
+		fmt.Fprintf(&b, "root cause: %s: %s: %s\n", r.First.Plugin, r.First.Want, r.First.Have)
+		fmt.Fprintf(&b, "fix: %s\n", r.First.Mend)
 	}
 	_, err := io.WriteString(w, strings.Map(printable, b.String()))
 	return err

@@ -120,7 +120,7 @@ func (x *exam) addresses() error {
 		case have[i].Flags&unix.IFA_F_TENTATIVE != 0 && have[i].Flags&unix.IFA_F_OPTIMISTIC == 0:
 			x.note(plugin, want, "whether another has it is still being asked (tentative)", finding.Mend{})
 		default:
-			x.fine(plugin, want, "so it is")
+			x.fine(plugin, want, "OK")
 		}
 		x.shared(h)
 	}
