@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -162,27 +162,16 @@ func (c *Containerd) Sandboxes() (map[string][]string, error) {
 	return all, err
 }
 
-// PluginTime is how long the daemon has waited for the plugins of pods, and for how
-// many pods.
-func (c *Containerd) PluginTime() (all time.Duration, pods int) {
+// PluginTime is how long the daemon has waited for the plugins to attach pods.
+func (c *Containerd) PluginTime() time.Duration {
 	c.h.t.Helper()
-	const name = "containerd_cri_network_plugin_operations_duration_seconds_"
-	sum, count := 0.0, 0.0
-	for line := range strings.Lines(c.h.Run("curl", "-fsS", "http://127.0.0.1:1338/v1/metrics")) {
-		for suffix, to := range map[string]*float64{"sum": &sum, "count": &count} {
-			if rest, ok := strings.CutPrefix(line, name+suffix); ok && strings.Contains(rest, "set_up_pod") {
-				_, value := cutField(rest)
-				n, err := strconv.ParseFloat(value, 64)
-				c.h.must(err)
-				*to += n
-			}
-		}
+	m := pluginTime.FindStringSubmatch(c.h.Run("curl", "-fsS", "http://127.0.0.1:1338/v1/metrics"))
+	if m == nil {
+		return 0 // none yet
 	}
-	return time.Duration(sum * float64(time.Second)), int(count)
+	seconds, err := strconv.ParseFloat(m[1], 64)
+	c.h.must(err)
+	return time.Duration(seconds * float64(time.Second))
 }
 
-// cutField takes the last word off a line.
-func cutField(line string) (before, last string) {
-	fields := strings.Fields(line)
-	return strings.Join(fields[:len(fields)-1], " "), fields[len(fields)-1]
-}
+var pluginTime = regexp.MustCompile(`(?m)^containerd_cri_network_plugin_operations_duration_seconds_(?:seconds_)?sum\{[^}]*set_?up[^}]*\} (\S+)$`)

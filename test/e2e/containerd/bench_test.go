@@ -23,14 +23,14 @@ func BenchmarkRunPodSandbox(b *testing.B) {
 // once runs a pod and removes it, and returns how long running it took.
 func (n node) once() bed.Took {
 	n.t.Helper()
-	before, _ := n.PluginTime()
+	before := n.PluginTime()
 	c := n.podConfig(fmt.Sprint("pod", before.Nanoseconds()))
 	publish(c, 8080)
 	begin := time.Now()
 	r, err := n.Pods.RunPodSandbox(n.t.Context(), &cri.RunPodSandboxRequest{Config: c})
 	took := time.Since(begin)
 	must(n.t, err)
-	after, _ := n.PluginTime()
+	after := n.PluginTime()
 	n.removes(bed.Sandbox{ID: r.PodSandboxId})
 	return bed.Took{Whole: took, Plugins: float64(after-before) / float64(took)}
 }

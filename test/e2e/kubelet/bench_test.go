@@ -22,13 +22,13 @@ func BenchmarkBurst(b *testing.B) {
 // ran. The plugins' share is that of the time in which sandboxes were made.
 func (n node) once() bed.Took {
 	n.t.Helper()
-	plugins, _ := n.containerd.PluginTime()
+	plugins := n.containerd.PluginTime()
 	sandboxes := n.sandboxTime()
 	begin := time.Now()
 	names := n.burst()
 	n.running(names...)
 	took := time.Since(begin)
-	after, _ := n.containerd.PluginTime()
+	after := n.containerd.PluginTime()
 	share := float64(after-plugins) / float64(n.sandboxTime()-sandboxes)
 	n.delete(names...)
 	return bed.Took{Whole: took, Plugins: share}
