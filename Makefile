@@ -41,12 +41,17 @@ clean: ## Remove what the build and the tests made here
 
 ##@ Test
 .PHONY: test
-test: install-deps ## Everything: build, lint, house, unit, kernel, e2e, other kernels (root)
+test: install-deps ## Everything: build, lint, all tests as root and as a user, the demo, other kernels (root)
 	$(GO) run ./test/all
 
 .PHONY: unit
 unit: ## All tests that this user may run: without root, those that need no namespace
 	$(GO) test ./...
+
+# test/house is not among them: it reads the repository and calls go, which no user does otherwise than another.
+.PHONY: test-user
+test-user: ## The same as JSON, run by root as a user without privileges
+	@$(GO) test -json -count=1 -exec $(CURDIR)/scripts/as-user $$($(GO) list ./... | grep -v /test/house)
 
 .PHONY: kernel
 kernel: ## The tests of pkg and plugins, in namespaces of their own (root)

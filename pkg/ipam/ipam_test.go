@@ -13,6 +13,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -105,11 +106,15 @@ func hold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := nl.Open("/proc/self/ns/net", nil)
+	ns, err := netns.Open("/proc/self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = errors.Join(e.Close(), p.Close()) })
+	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(e.Close(), ns.Close(), c.Close()) })
 }
 
 // endChild ends the process that a delegate left running.

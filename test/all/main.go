@@ -33,6 +33,7 @@ var steps = []step{
 	{"build", []string{"make", "-s", "build"}, whole},
 	{"lint", []string{"make", "-s", "lint"}, whole},
 	{"test", []string{"go", "test", "-json", "-count=1", "-timeout", timeout, "./..."}, goTest},
+	{"user", []string{"make", "-s", "test-user"}, goTest},
 	{"demo", []string{"go", "run", "./test/demo"}, whole},
 	{"vm", []string{"make", "-s", "test-vm"}, totals},
 }

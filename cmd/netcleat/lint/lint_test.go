@@ -129,8 +129,8 @@ func TestPluginsAreThoseOfTheSchemas(t *testing.T) {
 	}
 }
 
-// asked is the parser's answer to a configuration with only that key, beside
-// those that the plugin needs.
+// asked is the parser's answer to a configuration with only that key, in addition
+// to those that the plugin needs.
 func asked(t *testing.T, name string, keys map[string]any) error {
 	t.Helper()
 	p, ok := parserOf(name)
@@ -147,7 +147,7 @@ func asked(t *testing.T, name string, keys map[string]any) error {
 }
 
 // needed is a value for each key that a plugin needs.
-var needed = map[string]any{"master": "eth0", "vrfname": "blue", "ipam": map[string]any{"type": "dhcp"}, "device": "eth0"}
+var needed = map[string]any{"master": "eth0", "vrfname": "blue", "ipam": map[string]any{"type": "static"}, "device": "eth0"}
 
 // The words that a schema allows are those that the plugin takes, and what it
 // requires the plugin cannot do without.
