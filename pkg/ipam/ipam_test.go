@@ -192,7 +192,8 @@ func TestSound(t *testing.T) {
 		n  net.IPNet
 		ok bool
 	}{
-		{mapped, true},
+		{net.IPNet{IP: net.ParseIP("10.1.0.2"), Mask: net.CIDRMask(16, 32)}, true},
+		{mapped, false},
 		{net.IPNet{IP: mapped.IP, Mask: net.CIDRMask(96, 128)}, false},
 		{net.IPNet{IP: mapped.IP, Mask: net.CIDRMask(64, 128)}, false},
 		{net.IPNet{IP: net.ParseIP("fd00::2"), Mask: net.CIDRMask(24, 32)}, false},
