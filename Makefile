@@ -48,7 +48,7 @@ test: install-deps ## Everything: build, lint, all tests as root and as a user, 
 unit: ## All tests that this user may run: without root, those that need no namespace
 	$(GO) test ./...
 
-# Not among them: test/house and docs/schema, which read the repository and have go compile it all into the user's empty cache. What they
+# Not among them: test/house and docs/schema, which read the repository and have go load all of it. What they
 # find does not depend on the user.
 .PHONY: test-user
 test-user: ## The same as JSON, run by root as a user without privileges
