@@ -203,9 +203,16 @@ func Detach(ctx context.Context, c *plugin.Call, kind string) (err error) {
 	})
 }
 
-// unchecked are the reference's texts for a CHECK without prevResult, by kind.
-var unchecked = map[string]string{
-	"macvlan": "required prevResult missing", "ipvlan": "Required prevResult missing", "vlan": "vlan: Required prevResult missing",
+// unchecked is the reference's text for a CHECK without prevResult.
+func unchecked(kind string) string {
+	switch kind {
+	case "macvlan":
+		return "required prevResult missing"
+	case "vlan":
+		return "vlan: Required prevResult missing"
+	default:
+		return "Required prevResult missing"
+	}
 }
 
 // Check answers CHECK: what ADD made is still so. It returns the child for the
@@ -216,7 +223,7 @@ func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) 
 		return nil, err
 	}
 	if res == nil {
-		return nil, cnierr.Config("%s", unchecked[s.Kind])
+		return nil, cnierr.Config("%s", unchecked(s.Kind))
 	}
 	if c.Conf.IPAM.Type != "" {
 		if err := ipam.Check(ctx, c); err != nil {

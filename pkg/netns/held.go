@@ -183,7 +183,7 @@ func (l *look) mountsOf(dir string) (bool, error) {
 // readMounts looks for namespaces that are mounted somewhere: the root of such a
 // mount is the namespace's name. path returns where a mount point is below proc.
 func (l *look) readMounts(f *os.File, path func(at string) string) error {
-	lines := bufio.NewScanner(f)
+	lines, unescape := bufio.NewScanner(f), unescaper()
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if field := strings.Fields(lines.Text()); len(field) > 4 {
@@ -230,8 +230,10 @@ func (l *look) inside(proc, ns *os.File, path string) error {
 	return l.readMounts(os.NewFile(uintptr(fd), own), func(string) string { return path })
 }
 
-// unescape undoes what mountinfo does to mount points.
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+// unescaper undoes what mountinfo does to mount points.
+func unescaper() *strings.Replacer {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+}
 
 func (l *look) link(path string) (string, error) {
 	to, err := os.Readlink(filepath.Join(l.proc, path))
