@@ -35,6 +35,14 @@ func Both(legacy bool) []Tool {
 	return []Tool{{Legacy: legacy}, {V6: true, Legacy: legacy}}
 }
 
+// Present returns the tools whose tables the host has: the installed ones that
+// write to nf_tables, and those of old ip_tables where it has the table.
+func Present(table string) []Tool {
+	return slices.DeleteFunc(slices.Concat(Both(false), Both(true)), func(t Tool) bool {
+		return t.Legacy && !t.Loaded(table) || !t.Legacy && (!t.Installed() || !t.Translated())
+	})
+}
+
 func (t Tool) program(verb string) string {
 	name := "iptables"
 	if t.V6 {

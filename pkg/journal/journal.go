@@ -629,15 +629,22 @@ func (d Dir) network(name string) string { return filepath.Join(string(d), Netwo
 // NetworkName is the name by which Networks knows a network.
 func NetworkName(name string) string { return Cut(name, 2*readable) }
 
+const hashed = 17 // bytes that Cut adds: "~" and 16 hex digits
+
 // Cut returns name, or where it is longer than limit bytes its beginning and a
 // hash of all of it: limit bytes together.
 func Cut(name string, limit int) string {
-	const hashed = 17 // "~" and 16 hex digits
 	if len(name) <= limit {
 		return name
 	}
 	sum := sha2.Sum256([]byte(name))
 	return name[:limit-hashed] + "~" + hex.EncodeToString(sum[:8])
+}
+
+// IsCut reports whether cut is name, or what Cut makes of it for some limit.
+func IsCut(cut, name string) bool {
+	begins, hash, found := strings.Cut(cut, "~")
+	return cut == name || found && len(hash) == hashed-1 && strings.HasPrefix(name, begins) && Cut(name, len(cut)) == cut
 }
 
 var (

@@ -427,3 +427,27 @@ func TestSweep(t *testing.T) {
 	}
 	must(t, held.Close())
 }
+
+// A comment that anybody may have written is compared with names of any length.
+func TestIsCut(t *testing.T) {
+	long := strings.Repeat("pod", 40)
+	for _, c := range []struct {
+		cut, name string
+		want      bool
+	}{
+		{"web", "web", true},
+		{"web", "webshop", false},
+		{"gone", "guarded", false},
+		{"~", long, false},
+		{"a~b", "a~b", true},
+		{"a~b", long, false},
+		{"~0123456789abcdef", long, false},
+		{Cut(long, 17), long, true},
+		{Cut(long, 32), long, true},
+		{Cut(long, 32), long + "d", false},
+	} {
+		if got := IsCut(c.cut, c.name); got != c.want {
+			t.Errorf("%q of %q: got %v", c.cut, c.name, got)
+		}
+	}
+}

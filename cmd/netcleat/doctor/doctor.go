@@ -14,7 +14,6 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
-	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -52,6 +51,21 @@ var nothing = finding.Mend{}
 
 func (e *exam) add(l finding.Level, mend finding.Mend, format string, args ...any) {
 	e.found = append(e.found, Finding{Level: l, What: fmt.Sprintf(format, args...), Mend: mend})
+}
+
+// unsure is what to do about what may belong to a container of which nothing is
+// known: nothing that removes it before the user has found out.
+func unsure(network, container string) finding.Mend {
+	words := "it is not known whether container " + container + " still exists: ask its runtime (crictl pods, crictl ps -a, nerdctl ps -a, podman ps -a)"
+	if network != "" {
+		words += "; once it is deleted there, remove what is left with: netcleat forget " + finding.Quote(network) + " " + finding.Quote(container)
+	}
+	return finding.Do(words)
+}
+
+// otherEnd is how to find out what uses a link of which nothing is known.
+func otherEnd(link string) finding.Mend {
+	return finding.Do("it is not known who uses it: ip -d link show dev " + finding.Quote(link) + " names the namespace of its other end, lsns -t net the processes in it; what made it removes it")
 }
 
 // fixable adds a proven leak, which fix removes.
@@ -114,9 +128,9 @@ func (e *exam) attachments() {
 		case r.Health == show.Dead:
 			e.add(finding.Problem, finding.Run("netcleat gc"), "%s: the sandbox is gone, and there is a record (%v)", who, r.Plugins)
 		case r.Health == show.Unseen && r.Recorded:
-			e.add(finding.Warning, finding.Mend{Command: evidence.Forget(r.Network, r.Container), When: "where it no longer exists; else its runtime detaches it"}, "%s: no namespace at %s, but nothing proves that it no longer exists", who, r.Netns)
+			e.add(finding.Warning, unsure(r.Network, r.Container), "%s: no namespace at %s, but nothing proves that it no longer exists", who, r.Netns)
 		case r.Health == show.Unseen:
-			e.add(finding.Warning, finding.Mend{Command: "rm " + finding.Quote(r.CacheFile), When: "where its runtime has forgotten it"}, "%s: libcni remembers it, but there is no namespace at %s", who, r.Netns)
+			e.add(finding.Note, unsure(r.Network, r.Container), "%s: libcni remembers it, but there is no namespace at %s; containers that have stopped can be so", who, r.Netns)
 		default:
 			e.add(finding.Problem, finding.Mend{Command: "netcleat explain " + finding.Quote(r.Container), When: "says what mends it"}, "%s: %s", who, r.Health)
 		}

@@ -187,13 +187,20 @@ func (e *exam) ports() {
 		if l.Kind != "veth" || known[l.Index] {
 			continue
 		}
-		mend := finding.Mend{Command: "ip link del " + finding.Quote(l.Name), When: "where nobody needs it"}
 		bridge := names[l.Master]
 		switch {
 		case slices.ContainsFunc(e.networks, func(n show.Network) bool { return n.Driver == "bridge" && n.Link == bridge }):
-			e.add(finding.Warning, mend, "%s is a port of %s, but of no attachment that anybody remembers", l.Name, bridge)
+			e.add(finding.Warning, ownerOf(l), "%s is a port of %s, but belongs to no known attachment", l.Name, bridge)
 		case strings.HasPrefix(l.Alias, "netcleat "):
-			e.add(finding.Warning, mend, "%s was made for %q, which nobody remembers", l.Name, strings.TrimPrefix(l.Alias, "netcleat "))
+			e.add(finding.Warning, ownerOf(l), "%s was made for %q, which is no known attachment", l.Name, strings.TrimPrefix(l.Alias, "netcleat "))
 		}
 	}
+}
+
+// ownerOf is how to find out about the owner of a link, which its alias may name.
+func ownerOf(l *nl.Link) finding.Mend {
+	if words := strings.Fields(l.Alias); len(words) == 4 && words[0] == "netcleat" {
+		return unsure(words[1], words[2])
+	}
+	return otherEnd(l.Name)
 }

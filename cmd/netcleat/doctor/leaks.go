@@ -39,7 +39,7 @@ func (e *exam) remembers(container string) bool {
 		return true
 	}
 	return slices.ContainsFunc(e.rows, func(r show.Row) bool {
-		return r.Container == container || strings.Contains(container, "~") && journal.Cut(r.Container, len(container)) == container
+		return journal.IsCut(container, r.Container)
 	})
 }
 
@@ -49,7 +49,7 @@ func (e *exam) inUse(network string) bool {
 	return e.leased[network] || slices.ContainsFunc(e.links, func(l *nl.Link) bool {
 		return l.Kind == "veth" && strings.HasPrefix(l.Alias, "netcleat "+network+" ")
 	}) || slices.ContainsFunc(e.rows, func(r show.Row) bool {
-		return r.Network == network || strings.Contains(network, "~") && journal.Cut(r.Network, len(network)) == network
+		return journal.IsCut(network, r.Network)
 	})
 }
 
@@ -70,7 +70,7 @@ func aliasOf(alias string, k journal.Key) bool {
 	if len(words) != 4 || words[0] != "netcleat" || words[3] != k.IfName {
 		return false
 	}
-	return journal.Cut(words[1], len(k.Network)) == k.Network && journal.Cut(words[2], len(k.ContainerID)) == k.ContainerID
+	return journal.IsCut(k.Network, words[1]) && journal.IsCut(k.ContainerID, words[2])
 }
 
 func (e *exam) hasLink(name string) bool {
@@ -95,12 +95,12 @@ func (e *exam) shapers() {
 			switch {
 			case e.remembers(k.ContainerID):
 			case e.hasEnd(k) || !e.journals():
-				e.add(finding.Warning, finding.Mend{Command: "ip link del " + finding.Quote(l.Name), When: "where that container is gone"}, "shaper %s is of container %s, which nobody remembers", l.Name, k.ContainerID)
+				e.add(finding.Warning, unsure(k.Network, k.ContainerID), "shaper %s is of container %s, which is not known", l.Name, k.ContainerID)
 			default:
 				e.fixable(e.unshape(l, k), "shaper %s is of container %s %s, which is gone", l.Name, k.ContainerID, k.IfName)
 			}
 		case strings.HasPrefix(l.Name, "bwp") && l.Alias == "" && !theirs[l.Name]:
-			e.add(finding.Warning, finding.Mend{Command: "ip link del " + finding.Quote(l.Name), When: "where nobody needs it"}, "shaper %s is of no attachment that anybody remembers", l.Name)
+			e.add(finding.Warning, finding.Do("it is not known who uses it: the link of which tc filter show says that it redirects to "+l.Name+"; what made it removes it"), "shaper %s belongs to no known attachment", l.Name)
 		}
 	}
 }
@@ -166,7 +166,7 @@ type leak struct {
 	fix    func(context.Context) error
 }
 
-// marks looks for rules and elements whose network or container is gone.
+// marks looks for rules and elements of networks and containers that no longer exist.
 func (e *exam) marks(ctx context.Context) {
 	rules, err := ruleset.Read(ctx)
 	if err != nil {
@@ -231,18 +231,11 @@ func (e *exam) tell(who string, l *leak) {
 		e.fixable(l.fix, "%s", what)
 		return
 	}
-	var commands []string
-	for _, m := range l.marks {
-		if m.Element {
-			key, _, _ := strings.Cut(m.Text, " : ")
-			commands = append(commands, "nft delete element "+m.Place+" '{ "+key+" }'")
-		}
-	}
 	mend := finding.Do("attach to the network again, or look with nft list ruleset")
-	if len(commands) > 0 {
-		mend = finding.Mend{Command: strings.Join(commands, " && "), When: "where it is gone"}
+	if network, id := l.marks[0].Owner(); id != "" {
+		mend = unsure(network, id)
 	}
-	e.add(finding.Warning, mend, "%s, and nobody remembers it", what)
+	e.add(finding.Warning, mend, "%s, which is not known", what)
 }
 
 // leakOf says whose a rule or element is where that is gone, and how it is
@@ -301,14 +294,11 @@ func (e *exam) leakOf(m ruleset.Mark) (who string, _ *leak) {
 	return "", nil
 }
 
-// chains looks for iptables' chains of containers that nobody remembers, as the
+// chains looks for iptables' chains of containers that are not known, as the
 // comments of what enters them say. That proves nothing: the reference keeps no
 // record.
 func (e *exam) chains(ctx context.Context) {
-	for _, tool := range slices.Concat(iptables.Both(false), iptables.Both(true)) {
-		if tool.Legacy && !tool.Loaded("nat") || !tool.Legacy && (!tool.Installed() || !tool.Translated()) {
-			continue
-		}
+	for _, tool := range iptables.Present("nat") {
 		saved, err := tool.Save(ctx, "nat")
 		if err != nil {
 			e.broken(err)
@@ -326,28 +316,23 @@ func (e *exam) chainsOf(tool iptables.Tool, lines []iptables.Line) {
 	seen := map[string]bool{}
 	for _, l := range lines {
 		chain := l.Value("-j")
-		_, id := ruleset.Mark{Place: "ip nat " + l.Chain, Comment: l.Value("--comment")}.Owner()
+		network, id := ruleset.Mark{Place: "ip nat " + l.Chain, Comment: l.Value("--comment")}.Owner()
 		if id == "" || !strings.HasPrefix(chain, "CNI-") || seen[chain] || e.remembers(id) {
 			continue
 		}
 		seen[chain] = true
-		var commands []string
-		for _, line := range iptables.DropChain(lines, chain, nil) {
-			commands = append(commands, name+" -t nat "+line)
-		}
-		e.add(finding.Warning, finding.Mend{Command: strings.Join(commands, " && "), When: "where that container is gone"},
-			"chain %s of %s is of container %s, which nobody remembers", chain, name, id)
+		e.add(finding.Warning, unsure(network, id), "chain %s of %s is of container %s, which is not known", chain, name, id)
 	}
 }
 
-// backups looks for tuning's files of containers that nobody remembers.
+// backups looks for tuning's files of containers that are not known.
 func (e *exam) backups() {
 	files, _ := filepath.Glob("/run/cni/tuning/*.json") // a pattern that is good
 	for _, f := range files {
 		name := strings.TrimSuffix(filepath.Base(f), ".json")
 		known := slices.ContainsFunc(e.rows, func(r show.Row) bool { return name == r.Container+"_"+r.Interface })
 		if !known {
-			e.add(finding.Warning, finding.Mend{Command: "rm " + finding.Quote(f), When: "where that container is gone"}, "%s: tuning kept it for a container that nobody remembers", f)
+			e.add(finding.Warning, finding.Do("it is not known whether that container still exists: ask its runtime; the file goes with a reboot, and does no harm"), "%s: tuning kept it for a container that is not known", f)
 		}
 	}
 }

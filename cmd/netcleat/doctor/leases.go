@@ -56,14 +56,13 @@ func (e *exam) leasesOf(ctx context.Context, n show.Network) (err error) {
 	held := 0
 	for _, l := range all {
 		e.holders[l.Owner.ContainerID], e.leased[n.Name] = true, true
-		file := filepath.Join(dir, l.Addr.String())
 		switch {
 		case l.Foreign:
 			e.add(finding.Note, nothing, "network %s: %s was reserved by hand", n.Name, l.Addr)
 		case owners[l.Owner]:
 			held++
 		default:
-			e.add(finding.Warning, finding.Mend{Command: "rm " + finding.Quote(file), When: "where that container is gone"},
+			e.add(finding.Warning, unsure(n.Name, l.Owner.ContainerID),
 				"network %s: %s is held by container %s %s, which neither the journal nor libcni knows", n.Name, l.Addr, l.Owner.ContainerID, l.Owner.IfName)
 		}
 	}

@@ -30,7 +30,7 @@ type Options struct {
 }
 
 // Run removes the records, links, rules, published ports and leases of the container
-// on the network. It goes on where one of them fails.
+// on the network, and what libcni remembers of it. It goes on where one of them fails.
 func Run(ctx context.Context, o Options, network, container string) error {
 	records, err := o.Journal.Network(network)
 	if err != nil {
@@ -47,11 +47,14 @@ func Run(ctx context.Context, o Options, network, container string) error {
 	}
 	ports := portmap.Collect(ctx, nil, o.Journal, journal.Key{Network: network, ContainerID: container})
 	given, lerr := o.leases(ctx, network, container)
+	ends, eerr := links(network, container)
+	entered, cerr := chains(ctx, network, container)
+	entries, nerr := cached(o.Cache, network, container)
 	files, ferr := o.Journal.Forget(network, container)
-	for _, name := range append(given, files...) {
+	for _, name := range slices.Concat(given, ends, entered, entries, files) {
 		fmt.Fprintf(o.Out, "removed %s\n", name)
 	}
-	return errors.Join(ports, lerr, ferr)
+	return errors.Join(ports, lerr, eerr, cerr, nerr, ferr)
 }
 
 func (o Options) confirm(records []journal.Record) error {

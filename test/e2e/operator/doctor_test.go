@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // findings are what netcleat doctor prints, with the line that mends each.
@@ -36,14 +38,14 @@ var leaks = []struct{ name, makes, says string }{
 	{"accepts of a network", `iptables -A CNI-FORWARD -s 10.77.0.0/16 -m comment --comment 'net: ghosts, from 10.77.0.0/16' -j ACCEPT`, `problem +network ghosts \(firewall\): 1 rules or elements in ip filter CNI-FORWARD are left of it`},
 	{"rules of a network that has leases", `mkdir -p /var/lib/cni/networks/doubtful && printf 'x\r\neth0' >/var/lib/cni/networks/doubtful/10.78.0.2 && iptables -A CNI-FORWARD -s 10.78.0.0/16 -m comment --comment 'net: doubtful, from 10.78.0.0/16' -j ACCEPT`, ``},
 	{"shaper", `ip link add bwp0123456789ab type ifb && ip link set bwp0123456789ab alias "netcleat shop ghost eth0"`, `problem +shaper bwp0123456789ab is of container ghost eth0, which is gone`},
-	{"the reference's shaper", `ip link add bwpba9876543210 type ifb`, `warning +shaper bwpba9876543210 is of no attachment`},
-	{"lease of nobody", `printf 'ghost\r\neth0' >/var/lib/cni/networks/shop/10.90.0.77`, `warning +network shop: 10\.90\.0\.77 is held by container ghost`},
+	{"the reference's shaper", `ip link add bwpba9876543210 type ifb`, `warning +shaper bwpba9876543210 belongs to no known attachment`},
+	{"lease of an unknown container", `printf 'ghost\r\neth0' >/var/lib/cni/networks/shop/10.90.0.77`, `warning +network shop: 10\.90\.0\.77 is held by container ghost`},
 	{"attachment without a lease", `rm /var/lib/cni/networks/shop/10.90.0.3`, `problem +shop db eth0: has 10\.90\.0\.3 without a lease`},
-	{"port of the bridge", `ip link add stray type veth peer name stray1 && ip link set stray master br-shop`, `warning +stray is a port of br-shop, but of no attachment`},
-	{"end on the host of ptp", `ip link add stray type veth peer name stray1 && ip link set stray alias "netcleat shop ghost eth0"`, `warning +stray was made for "shop ghost eth0", which nobody remembers`},
+	{"port of the bridge", `ip link add stray type veth peer name stray1 && ip link set stray master br-shop`, `warning +stray is a port of br-shop, but belongs to no known attachment`},
+	{"end on the host of ptp", `ip link add stray type veth peer name stray1 && ip link set stray alias "netcleat shop ghost eth0"`, `warning +stray was made for "shop ghost eth0", which is no known attachment`},
 	{"chain of iptables", `iptables -t nat -N CNI-abc && iptables -t nat -A CNI-abc -j MASQUERADE && iptables -t nat -A POSTROUTING -s 10.9.9.9 -m comment --comment 'name: "shop" id: "ghost"' -j CNI-abc`, `warning +chain CNI-abc of iptables is of container ghost`},
 	{"file of tuning", `mkdir -p /run/cni/tuning && echo '{}' >/run/cni/tuning/ghost_eth0.json`, `warning +/run/cni/tuning/ghost_eth0\.json: tuning kept it`},
-	{"entry of libcni's cache", `sed 's/"db"/"ghost"/; s#/run/netns/db#/run/netns/ghost#' /var/lib/cni/results/shop-db-eth0 >/var/lib/cni/results/shop-ghost-eth0`, `warning +shop ghost eth0: libcni remembers it, but there is no namespace`},
+	{"entry of libcni's cache", `sed 's/"db"/"ghost"/; s#/run/netns/db#/run/netns/ghost#' /var/lib/cni/results/shop-db-eth0 >/var/lib/cni/results/shop-ghost-eth0`, `note +shop ghost eth0: libcni remembers it, but there is no namespace`},
 	{"forwarding off", `sysctl -qw net.ipv6.conf.all.forwarding=0`, `problem +forwarding of IPv6 is off: the containers of shop reach nobody but the host`},
 	{"rules missing", `nft flush ruleset`, `problem +shop web eth0: rules of \[bridge portmap firewall\] are missing`},
 	{"limit missing", `for i in $(ip -o link show type ifb | sed 's/^[0-9]*: \([^:]*\):.*/\1/'); do ip link del $i; done`, `problem +shop web eth0: rules of \[bandwidth\] are missing`},
@@ -91,9 +93,10 @@ func TestLeaks(t *testing.T) {
 			fixed, _ := s.doctor("--fix")
 			if found := regexp.MustCompile(`(?m)^` + l.says).MatchString(fixed); found && strings.HasPrefix(mend, "netcleat") {
 				t.Errorf("--fix leaves it\n%s", fixed)
-			} else if !found && strings.Contains(mend, " # ") {
+			} else if !found && strings.HasPrefix(mend, "# ") {
 				t.Errorf("--fix has taken what is not proven\n%s", fixed)
 			}
+			mend = s.found(l.name, mend)
 			if out, err := s.sh(mend); err != nil {
 				t.Fatalf("%s: %v\n%s", mend, err, out)
 			}
@@ -106,6 +109,59 @@ func TestLeaks(t *testing.T) {
 	if out, ok := s.doctor(); !ok || strings.Contains(out, "warning") {
 		t.Errorf("doctor finds something at the end\n%s", out)
 	}
+}
+
+// found is what an operator runs who has found out what doctor did not know: that
+// the container no longer exists, and that a link or a file is a leftover.
+func (s story) found(leak, mend string) string {
+	s.t.Helper()
+	if !strings.HasPrefix(mend, "# ") {
+		return mend
+	}
+	if _, forget, ok := strings.Cut(mend, "remove what is left with: "); ok {
+		return forget + " --force"
+	}
+	by := map[string]string{
+		"the reference's shaper": "ip link del bwpba9876543210",
+		"port of the bridge":     "ip link del stray",
+		"file of tuning":         "rm /run/cni/tuning/ghost_eth0.json",
+	}
+	if by[leak] == "" {
+		s.t.Fatalf("nothing mends it: %s", mend)
+	}
+	return by[leak]
+}
+
+// destructive are commands that take what a running container may need.
+var destructive = regexp.MustCompile(`\b(rm|ip link del|ip netns del|nft (delete|flush|destroy)|ip6?tables\S* .*-[DFX]|netcleat forget .*--force)\b`)
+
+// Where every memory of running containers is lost, doctor does not say, nor does
+// --fix, that anything of them be removed.
+func TestNothingOfTheLivingIsDeleted(t *testing.T) {
+	s, _ := newStory(t)
+	s.Write("/etc/cni/net.d/shop.conflist", list)
+	s.Sh("iptables -t nat -N CNI-abc && iptables -t nat -A CNI-abc -j MASQUERADE && iptables -t nat -A POSTROUTING -s 10.9.9.9 -m comment --comment 'name: \"shop\" id: \"web\"' -j CNI-abc")
+	before := s.Sh("ip -o link; nft list ruleset")
+	for _, loss := range []string{
+		"mv /var/lib/cni/results /var/lib/cni/lost",
+		"rm -r /run/netcleat/shop",
+		"rm -r /var/lib/cni/networks/shop",
+		"mv /var/lib/cni/lost /var/lib/cni/results",
+		"sed -i 's#/run/netns/#/proc/1/no/#g' /var/lib/cni/results/*",
+	} {
+		s.Sh(loss)
+		out, _ := s.doctor()
+		for line := range strings.Lines(out) {
+			if _, mend, ok := strings.Cut(line, "-> "); ok && !strings.HasPrefix(mend, "#") && destructive.MatchString(mend) {
+				t.Errorf("after %s: %s\n%s", loss, mend, out)
+			}
+		}
+		s.doctor("--fix")
+		if after := s.Sh("ip -o link; nft list ruleset"); after != before {
+			t.Fatalf("--fix after %s:\n%s", loss, cmp.Diff(before, after))
+		}
+	}
+	s.works()
 }
 
 // Each configuration is linted.
