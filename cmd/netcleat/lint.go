@@ -7,13 +7,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/lint"
+	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
 
 func lintCommand() *cobra.Command {
 	var format string
 	var strict bool
 	c := &cobra.Command{
-		Use:   "lint FILE|DIR…",
+		Use:   "lint [FILE|DIR…]",
 		Short: "Check network configurations before a runtime uses them",
 		Long: `Check network configurations: those in FILEs, and those in a DIR that runtimes read.
 Each finding has its file, line and column.
@@ -22,17 +24,25 @@ Each finding has its file, line and column.
              what the plugins' own parsers say, plugins in the wrong order, addresses
              that two networks hand out
     warning  what works otherwise than it reads: keys that nothing reads, capabilities
-             that are missing, gateways outside of their subnet
+             that are missing, gateways outside of their subnet; a cniVersion that an
+             installed containerd, nerdctl or podman does not read
     note     plugins of others, which are not checked
 
-Networks in one directory are compared with each other. It looks at the files alone, at
-no network and at no host, and changes nothing. The exit status is 1 where there are
+Without FILE or DIR it checks every directory that the host's runtimes use:
+/etc/cni/net.d, nerdctl's below it, and those that the configuration files of
+containerd, nerdctl, CRI-O and podman name.
+
+Networks in one directory are compared with each other. It looks at files, asks
+installed runtimes for their version, and changes nothing. The exit status is 1 where there are
 errors, with --strict also where there are warnings.`,
 		Example: `  netcleat lint /etc/cni/net.d
   netcleat lint --strict -o json nat.conflist`,
-		Args: cobra.MinimumNArgs(1),
+		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			found := lint.Check(args...)
+			if len(args) == 0 {
+				args = show.Defaults().Dirs()
+			}
+			found := lint.CheckFor(runtimes.Installed(c.Context()), args...)
 			if err := lint.Print(c.OutOrStdout(), found, format); err != nil {
 				return err
 			}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,19 +24,11 @@ func look(ctx context.Context, o Options) (h host, err error) {
 		return h, err
 	}
 	h.Networks = networks(ctx, o, o.Places)
-	// nerdctl has a directory for each namespace of containerd.
-	dirs, err := filepath.Glob(filepath.Join(o.NetConf, "*", "*.conflist"))
-	if err != nil {
-		return h, fmt.Errorf("%s: %w", o.NetConf, err)
-	}
-	seen := map[string]bool{}
-	for _, path := range dirs {
-		if dir := filepath.Dir(path); !seen[dir] {
-			seen[dir] = true
-			p := o.Places
-			p.NetConf, p.Journal, p.Cache = dir, "", "" // which have been looked at
-			h.Networks = append(h.Networks, networks(ctx, o, p)...)
-		}
+	// Networks of one name in two directories may have different subnets.
+	for _, dir := range o.Dirs()[1:] {
+		p := o.Places
+		p.NetConf, p.Journal, p.Cache = dir, "", "" // which have been looked at
+		h.Networks = append(h.Networks, networks(ctx, o, p)...)
 	}
 	h.Global = global("/etc/machine-id")
 	return h, nil

@@ -90,7 +90,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.kernel()
 	e.host()
 	e.configuration()
-	e.lint()
+	e.lint(ctx)
 	e.attachments()
 	e.rules(ctx)
 	e.leases(ctx)

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/lint"
+	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -144,12 +146,16 @@ func installed(path, plugin string) bool {
 }
 
 // lint looks at the configurations, each alone and all together.
-func (e *exam) lint() {
-	if _, err := os.Stat(e.NetConf); errors.Is(err, fs.ErrNotExist) {
+func (e *exam) lint(ctx context.Context) {
+	dirs := slices.DeleteFunc(e.Dirs(), func(d string) bool {
+		_, err := os.Stat(d)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	if len(dirs) == 0 {
 		return
 	}
 	wrong := 0
-	for _, f := range lint.Check(e.NetConf) {
+	for _, f := range lint.CheckFor(runtimes.Installed(ctx), dirs...) {
 		if slices.ContainsFunc(e.found, func(o Finding) bool { return strings.HasPrefix(o.What, f.File+": ") }) {
 			continue // it cannot even be read
 		}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/docs/schema"
 )
@@ -52,6 +53,7 @@ var Formats = []string{"text", "json"}
 
 // linter gathers what is found.
 type linter struct {
+	readers []runtimes.Runtime
 	found   []Finding
 	order   map[string]int // of the files, as they were read
 	schemas map[string]*schema.Schema
@@ -68,8 +70,12 @@ func newLinter() *linter {
 }
 
 // Check looks at files, and at all configurations in directories.
-func Check(paths ...string) []Finding {
+func Check(paths ...string) []Finding { return CheckFor(nil, paths...) }
+
+// CheckFor is Check, and says which lists the runtimes refuse.
+func CheckFor(readers []runtimes.Runtime, paths ...string) []Finding {
 	l := newLinter()
+	l.readers = readers
 	var lists []*list
 	for _, path := range paths {
 		for _, file := range l.filesOf(path) {

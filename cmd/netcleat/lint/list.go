@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/docs/schema"
 	"github.com/netcleat/netcleat/pkg/semver"
 )
@@ -147,6 +148,14 @@ func isName(s string) bool {
 	return s != "" && strings.Trim(s[:1], alnum) == "" && strings.Trim(s, alnum+"._-") == ""
 }
 
+// readable says which of the host's runtimes refuse the list for its cniVersion.
+// Older ones do not know cniVersions.
+func (l *linter) readable(n *list, v *value) {
+	if who := runtimes.Refuses(l.readers, n.version); who != "" {
+		l.say(Warning, n.document, v.at, `cniVersion %s: %s, and refuses the list; "cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"] suits old and new runtimes`, n.version, who)
+	}
+}
+
 // version finds the version that the list's results are in.
 func (l *linter) version(n *list) {
 	n.version = versions[0]
@@ -158,6 +167,7 @@ func (l *linter) version(n *list) {
 		l.say(Error, n.document, v.at, "cniVersion: not a string")
 	case v != nil && slices.Contains(versions, text(v.raw)):
 		n.version = text(v.raw)
+		l.readable(n, v)
 	case v != nil && more == nil:
 		l.say(Error, n.document, v.at, "cniVersion %q: want one of %s", text(v.raw), strings.Join(versions, ", "))
 	}

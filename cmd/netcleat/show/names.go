@@ -11,7 +11,7 @@ import (
 // those that something is attached to. It looks at files alone. What cannot be
 // read is joined to the error.
 func Names(p Places) (names []string, err error) {
-	lists, err := readConf(p.NetConf)
+	lists, err := p.lists()
 	for _, l := range lists {
 		names = append(names, l.Name)
 	}

@@ -77,6 +77,15 @@ type subnet struct {
 	Gateway string `json:"gateway"`
 }
 
+// lists reads the configuration files of all directories.
+func (p Places) lists() (all []conflist, err error) {
+	for _, dir := range p.Dirs() {
+		lists, derr := readConf(dir)
+		all, err = append(all, lists...), errors.Join(err, derr)
+	}
+	return all, err
+}
+
 // readConf reads the configuration files as libcni does. What is broken is
 // joined to the error.
 func readConf(dir string) (lists []conflist, err error) {
@@ -115,7 +124,7 @@ func readConf(dir string) (lists []conflist, err error) {
 // Networks returns the networks that are configured, and those that something is
 // attached to. What cannot be read is joined to the error.
 func Networks(ctx context.Context, p Places) (all []Network, err error) {
-	lists, err := readConf(p.NetConf)
+	lists, err := p.lists()
 	rows, rerr := Rows(p)
 	err = errors.Join(err, rerr)
 	for _, l := range lists {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -25,12 +26,30 @@ import (
 type Places struct {
 	Journal journal.Dir
 	Cache   string // libcni's
-	NetConf string // directory of conflists
+	NetConf string // directory of conflists; runtimes.Default stands for all that the host's runtimes use
+}
+
+// Dirs returns the directories of conflists: NetConf, what nerdctl has in it for
+// each namespace of containerd, and where NetConf is the default, also those that
+// the runtimes' configuration files name.
+func (p Places) Dirs() (dirs []string) {
+	dirs = runtimes.Below(p.NetConf)
+	if p.NetConf == runtimes.Default {
+		for _, d := range runtimes.Root("/").Directories() {
+			dirs = append(dirs, runtimes.Below(d)...)
+		}
+	}
+	seen := map[string]bool{}
+	return slices.DeleteFunc(dirs, func(d string) bool {
+		twice := seen[d]
+		seen[d] = true
+		return twice
+	})
 }
 
 // Defaults are the places of a host.
 func Defaults() Places {
-	return Places{Journal: journal.Default, Cache: CacheDir, NetConf: "/etc/cni/net.d"}
+	return Places{Journal: journal.Default, Cache: CacheDir, NetConf: runtimes.Default}
 }
 
 // Row is one attachment as people see it.

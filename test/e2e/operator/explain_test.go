@@ -22,7 +22,7 @@ type story struct {
 }
 
 const list = `{
-  "cniVersion": "1.1.0", "name": "shop",
+  "cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "shop",
   "plugins": [
     {"type": "bridge", "bridge": "br-shop", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
      "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.90.0.0/24"}], [{"subnet": "fd00:90::/64"}]]}},
