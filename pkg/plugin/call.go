@@ -57,6 +57,9 @@ type Call struct {
 	// Within is what tap tells itself, where it runs itself (EnvWithin).
 	Within string
 
+	// Renewing is set where a DEL makes way for an ADD of the same attachment.
+	Renewing bool
+
 	// Delegated is set where a plugin of this suite called another in its own
 	// process.
 	Delegated bool

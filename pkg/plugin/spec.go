@@ -148,7 +148,7 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 // takeBack removes what an earlier ADD of the attachment left.
 func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 	old := *c
-	old.Verb = Del
+	old.Verb, old.Renewing = Del, true
 	if err := call(s.Del, ctx, &old, conf); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -219,35 +220,75 @@ func Alias(k journal.Key) string {
 	return journal.Cut(aliases(k.Network)+k.ContainerID+" "+k.IfName, maxAlias)
 }
 
+// ours begins the aliases of all host ends.
+const ours = "netcleat "
+
 // aliases begins the aliases of a network's host ends.
-func aliases(network string) string { return "netcleat " + network + " " }
+func aliases(network string) string { return ours + network + " " }
 
 // Unrecorded returns the aliases of the network's host ends on this host that
 // are of none of the known attachments: of containers that run though the journal
 // has lost them. Networks whose long names begin alike are taken for one.
 func Unrecorded(network string, known []journal.Key) (lost []string, err error) {
+	links, err := veths()
+	for _, l := range links {
+		if MayBeOf(l.Alias, network) {
+			lost = append(lost, l.Alias)
+		}
+	}
+	return without(lost, known), err
+}
+
+// UnrecordedOn returns the aliases of a bridge's ports, of whichever network, that
+// are of none of the known attachments.
+func UnrecordedOn(bridge string, known []journal.Key) (lost []string, err error) {
+	links, err := veths()
+	if err != nil {
+		return nil, err
+	}
 	host, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, host.Close()) }()
-	links, err := host.LinksOfKind("veth")
+	l, err := host.LinkByName(bridge)
+	if err = errors.Join(err, host.Close()); nl.NotFound(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	ours := map[string]bool{}
-	for _, k := range known {
-		ours[Alias(k)] = true
-	}
-	const hashed = 17 // what Cut ends a name with
-	start := aliases(network)
-	start = start[:min(len(start), maxAlias-hashed)]
-	for _, l := range links {
-		if strings.HasPrefix(l.Alias, start) && !ours[l.Alias] {
-			lost = append(lost, l.Alias)
+	for _, port := range links {
+		if port.Master == l.Index && strings.HasPrefix(port.Alias, ours) {
+			lost = append(lost, port.Alias)
 		}
 	}
-	return lost, nil
+	return without(lost, known), nil
+}
+
+// MayBeOf reports whether an alias is of the network, or of one whose long name
+// begins alike.
+func MayBeOf(alias, network string) bool {
+	const hashed = 17 // what Cut ends a name with
+	start := aliases(network)
+	return strings.HasPrefix(alias, start[:min(len(start), maxAlias-hashed)])
+}
+
+func veths() (links []*nl.Link, err error) {
+	host, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, err
+	}
+	links, err = host.LinksOfKind("veth")
+	return links, errors.Join(err, host.Close())
+}
+
+// without drops the aliases of the known attachments.
+func without(list []string, known []journal.Key) []string {
+	drop := map[string]bool{}
+	for _, k := range known {
+		drop[Alias(k)] = true
+	}
+	return slices.DeleteFunc(list, func(alias string) bool { return drop[alias] })
 }
 
 // DeleteEnd removes a pair that this call has just made.

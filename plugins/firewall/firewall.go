@@ -65,6 +65,7 @@ type job struct {
 	living []plugin.Attachment // the valid ones
 
 	flagged bool // this call has isolated the port
+	ends    bool // a DEL: that of the main plugin follows
 }
 
 // locked runs fn with a socket, alone among all that change the firewall.
@@ -190,7 +191,7 @@ func (j *job) pick(v6 bool) []netip.Prefix {
 }
 
 func del(ctx context.Context, c *plugin.Call, conf config) error {
-	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate}
+	j := &job{key: c.Key("firewall"), dir: c.Journal, gate: c.Gate, ends: !c.Renewing}
 	if c.Entry != nil {
 		if err := c.Entry.GetState(&j.needs); err != nil {
 			c.Note("firewall: record: %v (removing without it)", err)
@@ -203,6 +204,9 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 				c.Note("firewall: %v (removing what is known)", err)
 			}
 		}
+	}
+	if len(j.Prefixes) == 0 && j.Policy == "" {
+		return j.withdrawLast(ctx)
 	}
 	return j.withdraw(ctx)
 }
@@ -244,8 +248,8 @@ func (j *job) guess(conf config, prev *current.Result) (err error) {
 // withdraw removes what no other attachment needs.
 func (j *job) withdraw(ctx context.Context) error {
 	return j.locked(ctx, func(c *nft.Conn) error {
-		if err := j.dir.Leave(j.key); err != nil {
-			return cnierr.With(cnierr.IOFailure, err)
+		if err := j.leave(); err != nil {
+			return err
 		}
 		unneeded, err := j.unneeded()
 		if err != nil {
@@ -259,6 +263,34 @@ func (j *job) withdraw(ctx context.Context) error {
 			errs = append(errs, j.removeSources(unneeded))
 		}
 		return errors.Join(errs...)
+	})
+}
+
+// leave has others no longer count on this attachment to end what they share: that
+// its main plugin still has a record does not mean that this one's is lost.
+func (j *job) leave() error {
+	errs := []error{j.dir.Leave(j.key)}
+	for _, plugin := range mains {
+		if k := j.key; j.ends {
+			k.Plugin = plugin
+			errs = append(errs, j.dir.Leave(k))
+		}
+	}
+	return cnierr.With(cnierr.IOFailure, errors.Join(errs...))
+}
+
+// mains are the plugins that give containers an end on the host, by which it is
+// known that they run.
+var mains = []string{"bridge", "ptp"}
+
+// withdrawLast removes the network's rules where this is the last container of it:
+// of what the attachment needed nothing is known.
+func (j *job) withdrawLast(ctx context.Context) error {
+	return j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.leave(); err != nil {
+			return err
+		}
+		return j.collectUnneeded(ctx, c)
 	})
 }
 
@@ -287,24 +319,35 @@ func (j *job) unneeded() (list []netip.Prefix, err error) {
 }
 
 // unrecorded reports whether a container of the network runs on this host of which
-// no plugin has a record: what it needs nobody knows. For GC, one of its list. One
-// whose DEL has come as far as this plugin's still has the main plugin's.
+// this plugin has no record: what it needs nobody knows. For GC, one of its list.
 func (j *job) unrecorded() (bool, error) {
-	records, err := j.dir.Readable(j.key.Network)
+	known, err := j.known()
 	if err != nil {
 		return false, err
 	}
+	lost, err := veth.Unrecorded(j.key.Network, known)
+	return slices.ContainsFunc(lost, j.stays), err
+}
+
+// known returns the attachments of the network that this plugin has a record of,
+// or that are being removed: after its DEL only the main plugin has one.
+func (j *job) known() ([]journal.Key, error) {
+	records, err := j.dir.Readable(j.key.Network)
 	known := []journal.Key{j.key}
 	for _, r := range records {
-		known = append(known, r.Key)
+		if r.Plugin == j.key.Plugin || slices.Contains(mains, r.Plugin) && j.dir.Leaving(r.Key) {
+			known = append(known, r.Key)
+		}
 	}
-	lost, err := veth.Unrecorded(j.key.Network, known)
-	if !j.gc {
-		return len(lost) > 0, err
-	}
-	return slices.ContainsFunc(j.living, func(a plugin.Attachment) bool {
-		return slices.Contains(lost, veth.Alias(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName}))
-	}), err
+	return known, err
+}
+
+// stays reports whether the attachment with the alias stays: for GC, those of its
+// list and of other networks do.
+func (j *job) stays(alias string) bool {
+	return !j.gc || !veth.MayBeOf(alias, j.key.Network) || slices.ContainsFunc(j.living, func(a plugin.Attachment) bool {
+		return alias == veth.Alias(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName})
+	})
 }
 
 // needed reports whether another attachment of the network has needs that match.
@@ -401,13 +444,21 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) 
 func (j *job) collect(ctx context.Context, living func() []plugin.Attachment) error {
 	return j.locked(ctx, func(n *nft.Conn) error {
 		j.living = living()
-		some, err := j.needed(func(needs) bool { return true })
-		if err == nil && !some {
-			some, err = j.unrecorded()
-		}
-		if err != nil || some {
-			return err
-		}
-		return errors.Join(j.delNative(ctx, n, nil), j.delLegacy(ctx, nil), j.gcIsolation(ctx, n))
+		return j.collectUnneeded(ctx, n)
 	})
+}
+
+// collectUnneeded removes the network's rules where no attachment but this job's may
+// need them.
+func (j *job) collectUnneeded(ctx context.Context, n *nft.Conn) error {
+	some, err := j.needed(func(needs) bool { return true })
+	if err == nil && !some {
+		some, err = j.unrecorded()
+	}
+	if err != nil || some {
+		return err
+	}
+	all := *j
+	all.key.ContainerID, all.key.IfName = "", "" // whoever made them
+	return errors.Join(all.delNative(ctx, n, nil), all.delLegacy(ctx, nil), all.gcIsolation(ctx, n))
 }

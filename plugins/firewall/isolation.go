@@ -14,6 +14,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // The table of ingressPolicy. Its rules are always the same; which bridges they
@@ -271,9 +272,6 @@ func (j *job) linkNeeded(match func(needs) bool) (bool, error) {
 	}
 	on := func(o needs) bool { return o.Link == j.Link && match(o) }
 	needed, err := j.needed(on)
-	if err == nil && !needed {
-		needed, err = j.unrecorded()
-	}
 	if needed || err != nil {
 		return needed, err
 	}
@@ -284,7 +282,35 @@ func (j *job) linkNeeded(match func(needs) bool) (bool, error) {
 		}
 		needed, err = j.neededIn(n, on)
 	}
-	return needed, err
+	if needed || err != nil {
+		return needed, err
+	}
+	return j.unrecordedOnLink(names)
+}
+
+// unrecordedOnLink reports whether a container on the bridge, of whichever network,
+// runs without a record. Other networks need no firewall: one of theirs that any
+// plugin has a record of is no sign that this one's was lost.
+func (j *job) unrecordedOnLink(networks []string) (bool, error) {
+	known, err := j.known()
+	for _, n := range networks {
+		if err != nil {
+			return false, err
+		}
+		if n == journal.NetworkName(j.key.Network) {
+			continue
+		}
+		var records []journal.Record
+		records, err = j.dir.Readable(n)
+		for _, r := range records {
+			known = append(known, r.Key)
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	lost, err := veth.UnrecordedOn(j.Link, known)
+	return slices.ContainsFunc(lost, j.stays), err
 }
 
 func (j *job) checkIsolation(c *nft.Conn) error {

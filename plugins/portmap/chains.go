@@ -154,26 +154,6 @@ func (j *job) restoreChain(ctx context.Context, c *nft.Conn, target netip.Prefix
 	return tool.Restore(ctx, j.gate, "publish ports of "+j.key.ContainerID, s.String())
 }
 
-// siblings returns what the container's other interfaces on the network publish:
-// the chain is theirs, too.
-func (j *job) siblings() ([]*job, error) {
-	records, err := j.dir.Readable(j.key.Network)
-	if err != nil {
-		return nil, fmt.Errorf("network %s: %w", j.key.Network, err)
-	}
-	var list []*job
-	for _, r := range records {
-		s := &job{key: r.Key, dir: j.dir, gate: j.gate, note: j.note}
-		if r.Plugin != "portmap" || r.ContainerID != j.key.ContainerID || r.Key == j.key || r.GetState(&s.publication) != nil {
-			continue
-		}
-		if s.Backend == iptables.IPTables {
-			list = append(list, s)
-		}
-	}
-	return list, nil
-}
-
 // script writes the container's chain anew.
 func (j *job) script(t table, target netip.Prefix, siblings []*job) string {
 	var s strings.Builder
@@ -309,30 +289,18 @@ func (j *job) multiports(p proto, v6 bool) (lists []string) {
 	return lists
 }
 
-// delChains removes the container's chain, and the shared ones after the last.
-func (j *job) delChains(ctx context.Context, c *nft.Conn) error {
-	siblings, err := j.siblings()
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx)); err != nil {
-		return err
-	}
-	var errs []error
-	for _, s := range siblings {
-		errs = append(errs, s.addChains(ctx, c))
-	}
-	return errors.Join(errs...)
-}
-
-// delTranslated removes the chain from iptables-nft's tables.
+// delTranslated removes the chain from iptables-nft's tables, or of one that its
+// other interfaces need the attachment's rules.
 func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		found := false
+		found, shared := false, false
 		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) (err error) {
-			found, err = j.dropChains(c, tx, nft.Table{Family: f, Name: "nat"})
+			found, shared, err = j.dropChains(c, tx, nft.Table{Family: f, Name: "nat"})
 			return err
 		})
+		if err == nil && shared {
+			err = iptables.Tool{V6: f == nft.IPv6}.Change(ctx, j.gate, "nat", j.withdrawal)
+		}
 		// Of an ADD or a DEL that was killed there may be the shared part alone.
 		if err == nil && (found || j.Backend == iptables.IPTables) {
 			err = j.delShared(ctx, c, f)
@@ -345,23 +313,31 @@ func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
 }
 
 // dropChains drops the container's chains, today's and that of versions before
-// 0.8.
-func (j *job) dropChains(c *nft.Conn, tx *nft.Tx, nat nft.Table) (found bool, err error) {
+// 0.8, unless others may need them.
+func (j *job) dropChains(c *nft.Conn, tx *nft.Tx, nat nft.Table) (found, shared bool, err error) {
 	for kind, parent := range map[string]string{"DN": dnatChain, "SN": oldSNATChain} {
 		chain := nft.Chain{Table: nat, Name: j.chainName(kind)}
 		info, err := c.GetChain(chain)
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		if info == nil {
 			continue
 		}
 		found = true
+		if kind == "DN" {
+			if shared, err = j.isShared(c, chain); err != nil {
+				return true, false, err
+			}
+			if shared {
+				continue
+			}
+		}
 		if err := c.DropChain(tx, chain, nft.Chain{Table: nat, Name: parent}, nil); err != nil {
-			return false, err
+			return false, false, err
 		}
 	}
-	return found, nil
+	return found, shared, nil
 }
 
 // delShared removes the shared chains of iptables-nft's table where no
@@ -469,11 +445,11 @@ func (j *job) delGuard(ctx context.Context, tool iptables.Tool) error {
 }
 
 func (j *job) legacyScript(lines []iptables.Line) []string {
-	script := append(iptables.DropChain(lines, j.chainName("DN"), nil), iptables.DropChain(lines, j.chainName("SN"), nil)...)
+	script := append(j.withdrawal(lines), iptables.DropChain(lines, j.chainName("SN"), nil)...)
 	own := func(l iptables.Line) bool {
 		return isContainers(l.Chain) && l.Chain != j.chainName("DN") && l.Chain != j.chainName("SN")
 	}
-	if len(script) == 0 || slices.ContainsFunc(lines, own) {
+	if len(script) == 0 || slices.ContainsFunc(lines, own) || !slices.Contains(script, "-X "+j.chainName("DN")) && iptables.HasChain(lines, j.chainName("DN")) {
 		return script
 	}
 	for _, chain := range []string{dnatChain, masqChain, setMarkChain, oldSNATChain} {
@@ -487,7 +463,7 @@ func (j *job) legacyScript(lines []iptables.Line) []string {
 // publishes one of the ports in rules that would not refuse this one's: the maps
 // of nftables do among themselves. To read all records takes time, so nftables
 // does it only where there may be iptables' rules.
-func (j *job) recordedConflict(c *nft.Conn) error {
+func (j *job) recordedConflict(ctx context.Context, c *nft.Conn) error {
 	if j.replace {
 		return nil
 	}
@@ -500,18 +476,19 @@ func (j *job) recordedConflict(c *nft.Conn) error {
 	if err != nil {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
+	known := map[string]bool{j.chainName("DN"): true}
 	for _, n := range names {
 		records, err := j.dir.Readable(n)
 		if err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}
 		for _, r := range records {
-			if err := j.conflictWith(r); err != nil {
+			if err := j.conflictWith(r, known); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return j.unrecordedConflict(ctx, c, known)
 }
 
 // anyChains reports whether there may be iptables' rules for published ports.
@@ -527,12 +504,15 @@ func anyChains(c *nft.Conn) (bool, error) {
 	return slices.ContainsFunc(iptables.Both(true), old), nil
 }
 
-func (j *job) conflictWith(r journal.Record) error {
-	other := job{}
+// conflictWith looks at one record, and adds its chain to those that have one.
+func (j *job) conflictWith(r journal.Record, known map[string]bool) error {
+	other := job{key: r.Key}
 	if r.Plugin != "portmap" || r.ContainerID == j.key.ContainerID || r.GetState(&other.publication) != nil {
 		return nil
 	}
-	if j.Backend != iptables.IPTables && other.Backend != iptables.IPTables {
+	if other.Backend == iptables.IPTables {
+		known[other.chainName("DN")] = true
+	} else if j.Backend != iptables.IPTables {
 		return nil
 	}
 	for _, m := range j.Mappings {
@@ -558,7 +538,11 @@ func (j *job) conflict(m mapping, o owner) error {
 	if own, _, _ := o.find(j.dir); own != nil { // its names are not cut
 		network, id = own.Network, own.ContainerID
 	}
-	taken := cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (interface %s, network %q)", m, id, o.ifName, network)
+	at := fmt.Sprintf("interface %s, network %q", o.ifName, network)
+	if o.ifName == "" { // known by its chain alone
+		at = fmt.Sprintf("network %q", network)
+	}
+	taken := cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (%s)", m, id, at)
 	if v.State == evidence.Alive {
 		return taken
 	}

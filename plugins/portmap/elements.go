@@ -483,9 +483,9 @@ func (j *job) goes(o owner) bool {
 }
 
 // isNear reports whether the address that an element's data begins with is of one
-// of the container's subnets.
+// of the container's subnets, or of those of its bridge.
 func (j *job) isNear(data []byte) bool {
-	return slices.ContainsFunc(j.Targets, func(p netip.Prefix) bool {
+	return slices.ContainsFunc(append(slices.Clone(j.Targets), j.near...), func(p netip.Prefix) bool {
 		n := p.Addr().BitLen() / 8
 		if len(data) < n {
 			return false

@@ -27,6 +27,27 @@ func (j *job) findLocalnet() error {
 	return c.Close()
 }
 
+// findNear finds the subnets that the interface with route_localnet has addresses
+// of: those of all networks on a bridge.
+func (j *job) findNear() error {
+	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	l, err := c.LinkByName(j.Localnet)
+	if err == nil {
+		var addrs []nl.Addr
+		addrs, err = c.Addrs(l.Index)
+		for _, a := range addrs {
+			j.near = append(j.near, a.Prefix.Masked())
+		}
+	}
+	if nl.NotFound(err) {
+		err = nil // no connections from 127.0.0.1 go there
+	}
+	return errors.Join(err, c.Close())
+}
+
 // atLoopback reports whether the mapping is for 127.0.0.1, too.
 func (m mapping) atLoopback() bool { return !m.HostIP.IsValid() || m.HostIP.IsLoopback() }
 

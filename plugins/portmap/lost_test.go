@@ -7,7 +7,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/plugins/portmap"
 )
 
 func port(n string) string {
@@ -148,5 +150,126 @@ func TestForeignRecord(t *testing.T) {
 				w.Must(plugin.Del, b)
 			})
 		}
+	}
+}
+
+// TestLostSibling: a container has two interfaces on a network, and the record of
+// one is lost, with the others of its container or alone. DEL of either leaves what
+// the other publishes.
+func TestLostSibling(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables", "iptables-legacy"} {
+		for _, lost := range []string{"eth0", "eth1", "both", "neither"} {
+			t.Run(backend+" "+lost, func(t *testing.T) {
+				w := newTown(t)
+				if backend == "iptables-legacy" {
+					w.Run("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-j", "RETURN")
+				}
+				before := w.rules()
+				backend := strings.TrimSuffix(backend, "-legacy")
+				a, b := w.at(who{"a", "net1", "10.1.0.2"}, backend, port("8080")), w.at(who{"a", "net1", "10.1.0.3"}, backend, port("8081"))
+				b.IfName, b.Conf = "eth1", strings.ReplaceAll(b.Conf, `"eth0"`, `"eth1"`)
+				w.Must(plugin.Add, a)
+				w.Must(plugin.Add, b)
+				for _, ifName := range []string{"eth0", "eth1"} {
+					if lost != ifName && lost != "both" {
+						continue
+					}
+					if err := os.Remove(w.Dir + "/journal/net1/a:" + ifName + ":portmap"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.Must(plugin.Del, b)
+				w.published(t, "10.1.0.2")
+				if out := w.rules(); strings.Contains(out, "8081") || !strings.Contains(out, "8080") {
+					t.Errorf("of 8080 and 8081:\n%s", out)
+				}
+				w.Must(plugin.Del, a)
+				if diff := cmp.Diff(before, w.rules()); diff != "" {
+					t.Errorf("left behind (-before +after):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// TestUnrecordedPort: iptables has the rules of a container whose record is lost or
+// cannot be read. Its port is not given to another, whichever backend asks, and is
+// free after its DEL.
+func TestUnrecordedPort(t *testing.T) {
+	lose := map[string]func(string) error{
+		"lost":  os.Remove,
+		"later": func(path string) error { return os.WriteFile(path, []byte(`{"version":9,"netnsID":"new"}`), 0o600) },
+	}
+	for name, lose := range lose {
+		for _, second := range []string{"iptables", "nftables"} {
+			t.Run(name+" "+second, func(t *testing.T) {
+				w := newTown(t)
+				a := w.at(who{"a", "net1", "10.1.0.2"}, "iptables", `[{"hostPort":8000,"containerPort":8000,"protocol":"tcp"},{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`)
+				w.Must(plugin.Add, a)
+				if err := lose(w.Dir + "/journal/net1/a:eth0:portmap"); err != nil {
+					t.Fatal(err)
+				}
+				for mapping, taken := range map[string]bool{
+					tcp8080: true,
+					`[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"127.0.0.1"}]`: false,
+					`[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]`:                      false,
+					many(100, 7950, 7950): true,
+				} {
+					b := w.at(who{"b", "net2", "10.1.0.3"}, second, mapping)
+					if !taken {
+						w.Must(plugin.Add, b)
+						w.Must(plugin.Del, b)
+					} else if msg := w.Fails(plugin.Add, b, 101); !strings.Contains(msg, `already published by container "a"`) || !strings.Contains(msg, "netcleat forget net1 a") {
+						t.Errorf("message: %s", msg)
+					}
+				}
+				if name == "later" {
+					w.Must(plugin.Del, a)
+				} else if err := portmap.Collect(t.Context(), nil, w.Journal(), journal.Key{Network: "net1", ContainerID: "a"}); err != nil { // as netcleat forget does
+					t.Fatal(err)
+				}
+				w.Must(plugin.Add, w.at(who{"b", "net2", "10.1.0.3"}, second, tcp8080))
+			})
+		}
+	}
+}
+
+// TestDelWithOtherRecords: only portmap's record is lost, and DEL is told neither
+// ports nor addresses: what is the container's by the comments goes, with
+// route_localnet.
+func TestDelWithOtherRecords(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	a := w.at(who{"a", "net1", "10.1.0.2"}, "nftables", strings.TrimSuffix(port("8080"), "]")+`,{"hostPort":9000,"containerPort":9000,"protocol":"udp"},{"hostPort":9001,"containerPort":9001,"protocol":"udp"}]`)
+	w.Must(plugin.Add, a)
+	if err := os.Rename(w.Dir+"/journal/net1/a:eth0:portmap", w.Dir+"/journal/net1/a:eth0:bridge"); err != nil {
+		t.Fatal(err)
+	}
+	a.Conf = `{"cniVersion":"1.1.0","name":"net1","type":"portmap"}`
+	w.Must(plugin.Del, a)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+	w.localnet(t, "0")
+}
+
+// TestLocalnetOfAnotherNetwork: two networks with a subnet each are on one bridge,
+// and all records are lost. DEL of the one's last container leaves route_localnet.
+func TestLocalnetOfAnotherNetwork(t *testing.T) {
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			w.Addr("br0", "10.2.0.1/16")
+			a, b := w.at(who{"a", "net1", "10.1.0.2"}, backend, port("8080")), w.at(who{"b", "net2", "10.2.0.2"}, backend, port("8081"))
+			w.Must(plugin.Add, a)
+			w.Must(plugin.Add, b)
+			if err := os.RemoveAll(string(w.Journal())); err != nil {
+				t.Fatal(err)
+			}
+			w.Must(plugin.Del, a)
+			w.localnet(t, "1")
+			w.Must(plugin.Del, b)
+			w.localnet(t, "0")
+		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -27,7 +26,7 @@ func comment(k journal.Key) string {
 
 func (j *job) owner() string { return comment(j.key) }
 
-// owner is what an element's comment says.
+// owner is what an element's comment says. iptables' comments say no interface.
 type owner struct{ id, ifName, network string }
 
 func ownerOf(comment string) owner {
@@ -51,7 +50,7 @@ func (o owner) find(dir journal.Dir) (own *journal.Record, all []journal.Record,
 		records, nerr := dir.Network(n)
 		err = errors.Join(err, nerr)
 		for _, r := range records {
-			if comment(r.Key) != o.id+" "+o.ifName+" "+o.network {
+			if k := ownerOf(comment(r.Key)); k.id != o.id || k.network != o.network || o.ifName != "" && k.ifName != o.ifName {
 				continue
 			}
 			all = append(all, r)
@@ -132,6 +131,9 @@ func (j *job) leaveLocalnet(ctx context.Context, c *nft.Conn) error {
 // localnetSeen reports whether the kernel has published ports of others near the
 // container, of which no record speaks.
 func (j *job) localnetSeen(ctx context.Context, c *nft.Conn) (bool, error) {
+	if err := j.findNear(); err != nil {
+		return false, err
+	}
 	if c.Available() {
 		found, err := j.others(c, layoutOf(false))
 		if err != nil || found.siblings || found.nearby {
@@ -170,14 +172,11 @@ func anyOf(c *nft.Conn, tool iptables.Tool) (bool, error) {
 	return info != nil, err
 }
 
-// isNearby reports whether a rule leads to another container near this one.
+// isNearby reports whether a rule leads to another container near this one, or to
+// another interface of it.
 func (j *job) isNearby(l iptables.Line) bool {
-	to := l.Value("--to-destination")
-	ip, err := netip.ParseAddr(to)
-	if at, perr := netip.ParseAddrPort(to); perr == nil {
-		ip, err = at.Addr(), nil
-	}
-	return err == nil && isContainers(l.Chain) && l.Chain != j.chainName("DN") && j.isNear(ip.AsSlice())
+	ip, is := destinationOf(l)
+	return is && isContainers(l.Chain) && (l.Chain != j.chainName("DN") || !j.isOwn(ip, nil)) && j.isNear(ip.AsSlice())
 }
 
 // String returns the mapping's host side as people write it.

@@ -62,6 +62,7 @@ type job struct {
 	replace bool
 	search  bool             // DEL without a record: there is a reason to look at all elements
 	stale   func(owner) bool // GC: whose elements go; nil is the attachment's own
+	near    []netip.Prefix   // subnets on the interface with route_localnet
 	note    func(format string, args ...any)
 }
 
@@ -132,7 +133,7 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 	var steps undo.Stack
 	defer steps.OnError(&err)
 	err = j.locked(ctx, func(c *nft.Conn) error {
-		if err := j.recordedConflict(c); err != nil {
+		if err := j.recordedConflict(ctx, c); err != nil {
 			return err
 		}
 		if err := j.record(e); err != nil {
@@ -243,7 +244,7 @@ func (j *job) unpublish(ctx context.Context) error {
 		}
 		err := j.leaveLocalnet(ctx, c)
 		if j.Backend == iptables.IPTables {
-			return errors.Join(err, j.delChains(ctx, c))
+			return errors.Join(err, j.delTranslated(ctx, c), j.delLegacy(ctx))
 		}
 		return errors.Join(err, j.delElements(ctx, c))
 	})

@@ -17,6 +17,9 @@ import (
 // what is ours of it by the kernel's comments.
 func (j *job) unpublishUnrecorded(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
+		if err := j.recover(c); err != nil {
+			return err
+		}
 		if err := j.delLostLocalnet(ctx, c); err != nil {
 			return err
 		}
@@ -32,7 +35,7 @@ func (j *job) unpublishUnrecorded(ctx context.Context) error {
 // delLostLocalnet ends route_localnet where this suite has made it: where the
 // attachment has elements, or there is the guard that comes with it.
 func (j *job) delLostLocalnet(ctx context.Context, c *nft.Conn) error {
-	if !j.search || len(j.Mappings) == 0 {
+	if len(j.Mappings) == 0 {
 		return nil
 	}
 	if err := j.findLocalnet(); err != nil || j.Localnet == "" {
@@ -77,7 +80,7 @@ func (j *job) delRules(ctx context.Context, c *nft.Conn) error {
 			continue
 		}
 		err = c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error {
-			if err := j.delTheirs(c, tx, l); err != nil || !j.search || !tx.Empty() {
+			if err := j.delTheirs(c, tx, l); err != nil || !tx.Empty() {
 				return err
 			}
 			return j.sweep(c, tx, l)
@@ -147,8 +150,11 @@ func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout) error {
 		return err
 	}
 	needed := false
-	if info != nil {
+	switch {
+	case info != nil:
 		needed, err = j.networkNeeded()
+	case j.stale == nil && !j.search:
+		return nil
 	}
 	if err != nil {
 		return err
@@ -239,8 +245,9 @@ func (j *job) gcElements(ctx context.Context, n *nft.Conn, living []plugin.Attac
 }
 
 // Collect removes the elements of one owner, whose names a comment may have cut, or
-// without an interface those of all of the container's; and the network's chain where
-// nothing needs it. Without a container it removes the chain alone.
+// without an interface all that the container has, also by iptables; and the
+// network's chain where nothing needs it. Without a container it removes the chain
+// alone.
 func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) error {
 	k.Plugin = "portmap"
 	j := &job{key: k, dir: dir, gate: g, note: func(string, ...any) {}}
@@ -251,6 +258,11 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) e
 	return j.locked(ctx, func(n *nft.Conn) error {
 		if err := j.dropOwnMarkers(ctx); err != nil { // without a container it has none
 			return err
+		}
+		if k.ContainerID != "" && k.IfName == "" {
+			if err := errors.Join(j.delTranslated(ctx, n), j.delLegacy(ctx)); err != nil {
+				return err
+			}
 		}
 		for _, v6 := range []bool{false, true} {
 			err := n.Update(ctx, "collect published ports of "+k.Network+" "+k.ContainerID, func(tx *nft.Tx) error {
