@@ -507,12 +507,13 @@ func anyChains(c *nft.Conn) (bool, error) {
 // conflictWith looks at one record, and adds its chain to those that have one.
 func (j *job) conflictWith(r journal.Record, known map[string]bool) error {
 	other := job{key: r.Key}
-	if r.Plugin != "portmap" || r.ContainerID == j.key.ContainerID || r.GetState(&other.publication) != nil {
+	if r.Plugin != "portmap" || r.GetState(&other.publication) != nil {
 		return nil
 	}
 	if other.Backend == iptables.IPTables {
 		known[other.chainName("DN")] = true
-	} else if j.Backend != iptables.IPTables {
+	}
+	if r.ContainerID == j.key.ContainerID || j.Backend != iptables.IPTables && other.Backend != iptables.IPTables {
 		return nil
 	}
 	for _, m := range j.Mappings {

@@ -136,7 +136,7 @@ func (j *job) conflictInLines(lines []iptables.Line, known map[string]bool, v6 b
 	for _, l := range lines {
 		o, entered := owners[l.Chain]
 		published, is := mappingOf(l)
-		if known[l.Chain] || !entered || !is {
+		if known[l.Chain] || !entered || !is || o.is(j.key.ContainerID) {
 			continue
 		}
 		for _, m := range j.pick(v6) {
