@@ -124,6 +124,7 @@ func TestRequestedAddressOfADeadSandbox(t *testing.T) {
 // TestTwoReboots fills a range, and reboots the machine twice, the index lost the
 // second time: leases of earlier boots go, those of the reference stay.
 func TestTwoReboots(t *testing.T) {
+	asRoot(t, "mounts a boot ID")
 	h := newHost(t, small)
 	h.reference(plugin.Add, "reference")
 	for i := range 4 {
@@ -156,6 +157,14 @@ func (h *host) withKeys(keys string) *host {
 	return &o
 }
 
+// asRoot skips the test for a user who may not do what it needs.
+func asRoot(t *testing.T, what string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not root: it " + what)
+	}
+}
+
 // reboot gives all later processes another boot ID.
 func (h *host) reboot(id string) {
 	h.t.Helper()
@@ -166,6 +175,7 @@ func (h *host) reboot(id string) {
 
 // TestFullDisk and its twin answer with the reason and leave nothing behind.
 func TestFullDisk(t *testing.T) {
+	asRoot(t, "mounts a small disk")
 	h := newHost(t, small)
 	mounted(t, filepath.Join(h.dir, "leases"), "size=64k,nr_inodes=32")
 	h.do(plugin.Add, "a")
@@ -189,6 +199,7 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestReadOnlyDirectory(t *testing.T) {
+	asRoot(t, "mounts a disk")
 	h := newHost(t, small)
 	dir := filepath.Join(h.dir, "leases")
 	mounted(t, dir, "size=1m")
