@@ -19,7 +19,7 @@ import (
 // `iptables -t nat -S CNI-HOSTPORT-DNAT` prints: it takes the numbers behind
 // --dports. What nftables publishes is not there, so each attachment has markers
 // in that chain: rules of iptables' form with a match and no verdict. Nothing of
-// ours jumps there. See docs/adr/0023.
+// ours jumps there. See docs/adr/0022.
 //
 // Markers are a service to nerdctl, nothing else: they have a transaction of
 // their own, a failure is a note, and CHECK does not ask for them.
