@@ -46,7 +46,7 @@ func say(t *testing.T, path string, stdin []byte, env ...string) (s said) {
 	if strings.Contains(errs.String()+out.String(), "goroutine ") {
 		t.Errorf("%s %v: panic: %s%s", filepath.Base(path), env, &out, &errs)
 	}
-	s.exit, s.memory = cmd.ProcessState.ExitCode(), 1024*cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+	s.exit, s.memory = cmd.ProcessState.ExitCode(), 1024*int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) //nolint:unconvert // 32 bits on some platforms
 	if s.exit == 0 {
 		return s
 	}
