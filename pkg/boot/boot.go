@@ -19,6 +19,12 @@ const (
 // ID is the running boot's, or 0 where the system does not tell.
 func ID() uint64 { return fingerprint(bootIDFile) }
 
+// Earlier reports whether the ID is of an earlier boot. An unknown one is not.
+func Earlier(id uint64) bool {
+	now := ID()
+	return id != 0 && now != 0 && id != now
+}
+
 // Machine is the machine's ID, or 0 where the system does not tell.
 func Machine() uint64 { return fingerprint(machineIDFile) }
 

@@ -106,11 +106,16 @@ func (j *Judge) Here(records []journal.Record) bool {
 // from this host, or from one that no longer exists.
 func (j *Judge) Removable(records []journal.Record) bool {
 	for _, r := range records {
-		if !r.HostID.Same(j.host) && !j.hostEnded(r.HostID) {
+		if !r.HostID.Same(j.host) && !j.earlier(r) && !j.hostEnded(r.HostID) {
 			return false
 		}
 	}
 	return true
+}
+
+// earlier reports whether a record is of an earlier boot.
+func (j *Judge) earlier(r journal.Record) bool {
+	return r.Boot != 0 && j.boot != 0 && r.Boot != j.boot
 }
 
 func (j *Judge) hostEnded(id netns.ID) bool {
@@ -140,7 +145,7 @@ const unnamed = "no record names a sandbox"
 // record judges by one record. What costs least comes first: all holders are
 // looked for where nothing else tells.
 func (j *Judge) record(r journal.Record) Verdict {
-	if r.Boot != 0 && j.boot != 0 && r.Boot != j.boot {
+	if j.earlier(r) {
 		return dead("it was attached in an earlier boot")
 	}
 	if r.NetnsID.Ino == 0 {

@@ -35,7 +35,7 @@ func FuzzRecord(f *testing.F) {
 		_, _ = dir.Networks()
 		_, _ = dir.Any(k.Network, func(string) bool { return true }, func(r Record) bool { return r.Plugin == "x" })
 		_, _ = dir.Read(k)
-		if p := dir.Peek(k); p.Key != k {
+		if p, err := dir.Peek(k); err != nil || p.Key != k {
 			t.Errorf("%q: is taken for that of %+v", content, p.Key)
 		}
 		e, err := dir.Open(t.Context(), k)

@@ -130,13 +130,17 @@ func (d Dir) Open(ctx context.Context, k Key) (*Entry, error) {
 }
 
 // Peek returns what is known of the attachment without locking it: for CHECK,
-// and for a DEL that cannot write. Nothing can be begun with it.
-func (d Dir) Peek(k Key) *Entry {
+// and for a DEL that cannot write. Nothing can be begun with it. It is an error
+// where the file could not be read just now, which says nothing of what is in it.
+func (d Dir) Peek(k Key) (*Entry, error) {
 	e := &Entry{dir: d, lock: -1, Record: Record{Key: k}}
-	if err := e.load(); err != nil {
-		return &Entry{dir: d, lock: -1, Record: Record{Key: k}, later: errors.Is(err, errLater)}
+	switch err := e.load(); {
+	case errors.Is(err, errLater), errors.Is(err, unix.ENOTDIR):
+		return &Entry{dir: d, lock: -1, Record: Record{Key: k}, later: errors.Is(err, errLater)}, nil
+	case err != nil:
+		return nil, err
 	}
-	return e
+	return e, nil
 }
 
 // load reads the finished record and the pending one. Where there are both, the
@@ -414,19 +418,25 @@ func either(path string) (r Record, err error) {
 func absent(err error) bool { return errors.Is(err, errEmpty) || errors.Is(err, fs.ErrNotExist) }
 
 // Elsewhere returns the records that other networks have of the same container,
-// interface and plugin: of an attachment whose network has another name now.
-func (d Dir) Elsewhere(k Key) (list []Record) {
-	networks, _ := d.Networks() // what cannot be read is of nobody
+// interface and plugin: of an attachment whose network has another name now. It is
+// an error where that could not be read just now; damaged files name nobody.
+func (d Dir) Elsewhere(k Key) (list []Record, err error) {
+	networks, err := d.Networks()
+	errs := []error{err}
 	name := filepath.Base(d.path(k))
 	for _, n := range networks {
 		if n == NetworkName(k.Network) {
 			continue
 		}
-		if r, err := either(filepath.Join(string(d), n, name)); err == nil && r.ContainerID == k.ContainerID {
+		r, err := either(filepath.Join(string(d), n, name))
+		switch {
+		case err == nil && r.ContainerID == k.ContainerID:
 			list = append(list, r)
+		case err != nil && !absent(err) && !errors.Is(err, errDamaged) && !errors.Is(err, errLater):
+			errs = append(errs, err)
 		}
 	}
-	return list
+	return list, errors.Join(errs...)
 }
 
 // Network returns the records of one network, pending ones included, without

@@ -240,7 +240,8 @@ func TestReadOnly(t *testing.T) {
 	if _, err := d.Open(t.Context(), restartKey); !errors.Is(err, unix.EROFS) {
 		t.Errorf("open: %v", err)
 	}
-	p := d.Peek(restartKey)
+	p, err := d.Peek(restartKey)
+	must(t, err)
 	if p.Found != Done || p.Args != "x" {
 		t.Errorf("found %v %q", p.Found, p.Args)
 	}
@@ -271,7 +272,8 @@ func TestUnreadable(t *testing.T) {
 				t.Fatalf("open: %v, want %v", err, want.open)
 			}
 			if err != nil {
-				e = d.Peek(restartKey)
+				e, err = d.Peek(restartKey)
+				must(t, err)
 			}
 			if e.Found != want.found {
 				t.Errorf("found %v, want %v", e.Found, want.found)

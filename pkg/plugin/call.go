@@ -116,7 +116,7 @@ func (c *Call) Open() (*nl.Pair, error) {
 	if p.Sandbox == nil && c.Verb != Del {
 		return nil, errors.Join(c.noSandbox(), p.Close())
 	}
-	if c.Entry != nil && c.Verb == Del && p.NS != nil && c.Entry.Found != journal.Nothing && !c.Entry.NetnsID.Same(p.NS.ID) {
+	if c.recorded() && c.Verb == Del && p.NS != nil && !(c.Entry.NetnsID.Same(p.NS.ID) && c.thisBoot()) {
 		return p, p.Forget() // the path names another container's namespace now
 	}
 	return p, nil
@@ -130,7 +130,7 @@ func (c *Call) sandbox() string {
 	if c.gone {
 		path = ""
 	}
-	if c.Verb != Del || c.Entry == nil || c.Entry.Found == journal.Nothing || c.Entry.Netns == "" {
+	if c.Verb != Del || !c.recorded() || c.Entry.Netns == "" {
 		return path
 	}
 	if id, err := netns.Identify(path); path == "" || err != nil || !id.Same(c.Entry.NetnsID) {
@@ -194,12 +194,19 @@ func (c *Call) identities() (sandbox, host netns.ID, err error) {
 	return p.NS.ID, host, nil
 }
 
+// recorded reports whether the attachment has a record.
+func (c *Call) recorded() bool { return c.Entry != nil && c.Entry.Found != journal.Nothing }
+
+// thisBoot reports whether the record may be of this boot. The kernel begins its
+// counts of inode numbers, cookies and indices again with each.
+func (c *Call) thisBoot() bool { return !boot.Earlier(c.Entry.Boot) }
+
 // OnItsHost reports whether the host's namespace, in which host is a socket, is the
 // one that the attachment's record was made in, in this boot. Elsewhere the names and
 // indices in it are of other links.
 func (c *Call) OnItsHost(host *nl.Conn) (bool, error) {
 	r := &c.Entry.Record
-	if now := boot.ID(); r.Boot != 0 && now != 0 && r.Boot != now {
+	if !c.thisBoot() {
 		return false, nil
 	}
 	own, err := netns.Identify(netns.Own)

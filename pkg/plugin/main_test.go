@@ -19,8 +19,10 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/netns"
 )
 
 // run runs a plugin called "toy" and returns its exit status and output.
@@ -391,6 +393,107 @@ func TestGCObeysItsList(t *testing.T) {
 		}
 		if records, err := d.Network("net"); len(records) != 2-strings.Count(want, "DEL") || err != nil {
 			t.Errorf("%s: left %v %v", list, records, err)
+		}
+	}
+}
+
+// recordOf writes the finished record of attachment c1, as change makes it.
+func recordOf(t *testing.T, d journal.Dir, change func(*journal.Record)) {
+	t.Helper()
+	e, err := d.Open(t.Context(), journal.Key{Network: "net", ContainerID: "c1", IfName: "eth0", Plugin: "toy"})
+	if err == nil {
+		e.Netns, e.Boot = "/no/such", boot.ID()
+		change(&e.Record)
+		err = errors.Join(e.Begin(), e.Done(), e.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ADD over a record takes back what that speaks of where its sandbox has provably
+// ended, and nowhere else: not where its path is not visible from here.
+func TestAddOverARecord(t *testing.T) {
+	own, err := netns.Identify(netns.Own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		change func(*journal.Record)
+		env    []string
+		log    string
+		says   string
+	}{
+		"of an earlier boot":            {func(r *journal.Record) { r.NetnsID, r.Boot = own, 1 }, []string{"CNI_NETNS=/proc/self/ns/net", "CNI_NETNS_OVERRIDE=1"}, "DEL c1, ADD c1", ""},
+		"of a namespace that exists":    {func(r *journal.Record) { r.NetnsID, r.Netns = own, netns.Own }, nil, "", "already exists: attached since"},
+		"that names no sandbox":         {func(*journal.Record) {}, nil, "", "may already exist: "},
+		"with a path that is in a loop": {func(r *journal.Record) { r.NetnsID, r.Netns = netns.ID{Dev: own.Dev, Ino: 1}, loop(t) }, nil, "", "netcleat forget net c1 --force"},
+	} {
+		var log []string
+		d := journal.Dir(t.TempDir())
+		recordOf(t, d, c.change)
+		exit, stdout, _ := runIn(t, d, keeper(&log), `{"cniVersion":"1.1.0","name":"net"}`, append(attachEnv("ADD"), c.env...)...)
+		if got := strings.Join(log, ", "); got != c.log || (exit != 0) != (c.says != "") || !strings.Contains(stdout, c.says) {
+			t.Errorf("a record %s: %q, want %q; exit %d: %s", what, got, c.log, exit, stdout)
+		}
+		if c.says != "" && !strings.Contains(stdout, `"code": 100`) {
+			t.Errorf("a record %s: %s", what, stdout)
+		}
+	}
+}
+
+// loop is a path of which the kernel does not tell what it leads to.
+func loop(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "loop")
+	if err := os.Symlink(path, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// GC leaves what was attached from another host's namespace, which its list does not
+// speak of, unless that has provably ended.
+func TestGCLeavesOtherHosts(t *testing.T) {
+	own, err := netns.Identify(netns.Own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		change func(*journal.Record)
+		log    string
+	}{
+		"this host":                 {func(r *journal.Record) { r.HostID = own }, "DEL c1, GC "},
+		"a host in an earlier boot": {func(r *journal.Record) { r.HostID, r.Boot = netns.ID{Dev: own.Dev, Ino: 1}, 1 }, "DEL c1, GC "},
+		"another host":              {func(r *journal.Record) { r.HostID = netns.ID{Dev: own.Dev + 1, Ino: own.Ino, Cookie: own.Cookie} }, "GC "},
+	} {
+		var log []string
+		d := journal.Dir(t.TempDir())
+		recordOf(t, d, c.change)
+		exit, _, stderr := runIn(t, d, keeper(&log), `{"cniVersion":"1.1.0","name":"net","cni.dev/valid-attachments":[]}`, "CNI_COMMAND=GC", "CNI_PATH=/none")
+		if got := strings.Join(log, ", "); exit != 0 || got != c.log {
+			t.Errorf("of %s: %q, want %q (exit %d: %s)", what, got, c.log, exit, stderr)
+		}
+		if left := c.log == "GC "; left != strings.Contains(stderr, "netcleat forget net c1 --force") {
+			t.Errorf("of %s: says %s", what, stderr)
+		}
+	}
+}
+
+// A record that cannot be read just now is none that does not exist: DEL fails, to be
+// repeated, and CHECK says so.
+func TestRecordThatCannotBeRead(t *testing.T) {
+	for _, verb := range []string{"DEL", "CHECK"} {
+		var log []string
+		d := journal.Dir(t.TempDir())
+		recordOf(t, d, func(*journal.Record) {})
+		path := filepath.Join(string(d), "net", "c1:eth0:toy")
+		if err := errors.Join(os.Remove(path), os.Symlink(path, path)); err != nil {
+			t.Fatal(err)
+		}
+		exit, stdout, _ := runIn(t, d, keeper(&log), `{"cniVersion":"1.1.0","name":"net","prevResult":{"cniVersion":"1.1.0"}}`, attachEnv(verb)...)
+		if exit == 0 || len(log) > 0 || !strings.Contains(stdout, `"code": 5`) {
+			t.Errorf("%s: exit %d, %q: %s", verb, exit, log, stdout)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -123,11 +124,18 @@ func (s Spec[C]) begin(ctx context.Context, c *Call, conf C) error {
 
 func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 	e := c.Entry
-	if e.Found == journal.Done && lives(e.Record, c.Netns) {
-		if s.Again {
+	if e.Found == journal.Done {
+		switch v, err := judge(e.Record, c.Netns); {
+		case err != nil:
+			return err
+		case v.State == evidence.Alive && s.Again && here(e.Record, c.Netns):
 			return nil
+		case v.State == evidence.Alive:
+			return cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
+		case v.State == evidence.Unknown:
+			return cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q may already exist: attached since %s, and nothing proves that its sandbox has ended: %s (%s)",
+				c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339), v.Why, evidence.Forget(c.Conf.Name, c.ContainerID))
 		}
-		return cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
 	}
 	if e.Found != journal.Nothing {
 		if err := s.takeBack(ctx, c, conf); err != nil {
@@ -155,10 +163,23 @@ func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 	return c.Entry.Restart()
 }
 
-// lives reports whether the sandbox that r was made for still exists, at the
-// path that it was made with or at the one that the call names.
-func lives(r journal.Record, path string) bool {
-	return netns.Is(r.Netns, r.NetnsID) || netns.Is(path, r.NetnsID)
+// judge says whether what r was made for still exists: at the path that the call
+// names, or by all that shows it.
+func judge(r journal.Record, path string) (v evidence.Verdict, err error) {
+	if here(r, path) {
+		return evidence.Verdict{State: evidence.Alive, Why: path}, nil
+	}
+	j, err := evidence.New()
+	if err != nil {
+		return v, cnierr.Netns(fmt.Errorf("own namespace: %w", err))
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	return j.Of([]journal.Record{r}), nil
+}
+
+// here reports whether the path leads to the sandbox that r was made for.
+func here(r journal.Record, path string) bool {
+	return !boot.Earlier(r.Boot) && netns.Is(path, r.NetnsID)
 }
 
 // abort ends a failed ADD: the record goes with what it spoke of, unless
@@ -240,7 +261,10 @@ func (s Spec[C]) follow(ctx context.Context, c *Call) error {
 	if c.Entry.Found != journal.Nothing || c.Entry.Damaged || c.gone || c.created != "" {
 		return nil
 	}
-	others := c.Journal.Elsewhere(c.Entry.Key)
+	others, err := c.Journal.Elsewhere(c.Entry.Key)
+	if err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
 	if len(others) == 0 {
 		return nil
 	}
@@ -265,8 +289,12 @@ func (s Spec[C]) follow(ctx context.Context, c *Call) error {
 // delUnlocked runs DEL where the journal cannot be written: with the record, if
 // it can be read. What then stays of it speaks of nothing.
 func (s Spec[C]) delUnlocked(ctx context.Context, c *Call, conf C) error {
-	c.Entry = c.Journal.Peek(c.Key(s.Name))
-	err := call(s.Del, ctx, c, conf)
+	e, err := c.Journal.Peek(c.Key(s.Name))
+	if err != nil {
+		return cnierr.With(cnierr.IOFailure, err)
+	}
+	c.Entry = e
+	err = call(s.Del, ctx, c, conf)
 	if err != nil {
 		return err
 	}
@@ -279,7 +307,11 @@ func (s Spec[C]) delUnlocked(ctx context.Context, c *Call, conf C) error {
 // check runs CHECK with a copy of the record.
 func (s Spec[C]) check(ctx context.Context, c *Call, conf C) error {
 	if s.Keeps != nil && s.Keeps(conf) {
-		if e := c.Journal.Peek(c.Key(s.Name)); e.Found != journal.Nothing {
+		e, err := c.Journal.Peek(c.Key(s.Name))
+		if err != nil {
+			return cnierr.With(cnierr.IOFailure, err)
+		}
+		if e.Found != journal.Nothing {
 			c.Entry = e
 		}
 	}
@@ -328,6 +360,10 @@ func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
 		if r.Plugin != s.Name || r.Network != c.Conf.Name || isValid(r.Key) {
 			continue
 		}
+		if left, err := ofAnotherHost(c, r); left || err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		d := *c
 		d.Verb, d.ContainerID, d.IfName, d.Netns, d.Args = Del, r.ContainerID, r.IfName, r.Netns, r.Args
 		if err := s.gcOne(ctx, &d, conf); err != nil {
@@ -335,6 +371,27 @@ func (s Spec[C]) gcRecords(ctx context.Context, c *Call, conf C) error {
 		}
 	}
 	return errors.Join(append(errs, c.Journal.Sweep(c.Conf.Name, func(string) bool { return true }))...)
+}
+
+// ofAnotherHost reports whether the attachment was made from another network
+// namespace, which may still exist: whoever made the list of valid attachments
+// knows those of this host.
+func ofAnotherHost(c *Call, r journal.Record) (left bool, err error) {
+	own, err := netns.Identify(netns.Own)
+	if err != nil || r.HostID.Ino == 0 || own.Same(r.HostID) || boot.Earlier(r.Boot) {
+		return false, err
+	}
+	j, err := evidence.New()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	if j.Removable([]journal.Record{r}) {
+		return false, nil
+	}
+	c.Note("container %q interface %q: left: it was attached from another network namespace, net:[%d], which may still exist (%s)",
+		r.ContainerID, r.IfName, r.HostID.Ino, evidence.Forget(r.Network, r.ContainerID))
+	return true, nil
 }
 
 // gcOne is DEL of an attachment that is not valid. One that an operation is

@@ -491,3 +491,21 @@ func TestLongNames(t *testing.T) {
 		t.Errorf("DEL left\n%s\nwhere there was\n%s", after, before)
 	}
 }
+
+// A record that was made in another network namespace, or in an earlier boot, names
+// links that are others' here.
+func TestDelElsewhere(t *testing.T) {
+	for what, change := range nltest.Elsewhere {
+		t.Run(what, func(t *testing.T) {
+			bed := nltest.New(t)
+			prepare(bed)
+			bed.Must(plugin.Add, newCall(both))
+			change(bed)
+			bed.Must(plugin.Del, newCall(both))
+			if out := bed.Run("tc", "qdisc", "show", "dev", "vh0"); !strings.Contains(out, "tbf") || !strings.Contains(out, "ingress") {
+				t.Errorf("a link of this host lost its limits: %s", out)
+			}
+			bed.IP("link", "show", ours)
+		})
+	}
+}

@@ -32,6 +32,9 @@ func detach(_ context.Context, c *plugin.Call, _ config) (err error) {
 	if !recorded {
 		return delIFB(p.Host, referenceIFB(c), alias(c))
 	}
+	if here, err := c.OnItsHost(p.Host); !here || err != nil {
+		return err
+	}
 	err = delIFB(p.Host, st.IFB, alias(c))
 	l, lerr := p.Host.LinkByName(st.Host)
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -17,7 +18,7 @@ func Reconcile(_ context.Context, g gate.Gate, _ journal.Dir, r journal.Record) 
 	if err := r.GetState(&st); err != nil || st.Host == "" {
 		return err
 	}
-	if own, err := netns.Identify(netns.Own); err != nil || !own.Same(r.HostID) {
+	if own, err := netns.Identify(netns.Own); err != nil || !own.Same(r.HostID) || boot.Earlier(r.Boot) {
 		return err
 	}
 	p, err := nl.Open("", g)

@@ -2,7 +2,9 @@ package hostdevice
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path"
@@ -13,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
-	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/evidence"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -29,9 +32,11 @@ func (s sysfs) kernel(p string) string {
 	return path.Join(string(s), strings.TrimPrefix(path.Clean(p), string(sys)))
 }
 
+// exists reports whether there is such a file, as far as can be seen: one that
+// cannot be looked at may be there.
 func exists(p string) bool {
 	_, err := os.Stat(p)
-	return err == nil
+	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ENAMETOOLONG)
 }
 
 // target is the device that the configuration means.
@@ -133,7 +138,10 @@ func (t target) lookUp(host *nl.Conn) (*nl.Link, error) {
 	name := t.name
 	if name == "" {
 		entries, err := os.ReadDir(t.dir)
-		if err != nil || len(entries) == 0 {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if len(entries) == 0 {
 			return nil, &nl.Error{What: "failed to find network device in path " + t.dir, Errno: unix.ENODEV}
 		}
 		name = entries[0].Name()
@@ -178,7 +186,7 @@ func score(l *nl.Link, mac net.HardwareAddr) int {
 // missing says where the device is instead.
 func (t target) missing(p *nl.Pair, c *plugin.Call, cause error) error {
 	if owner := t.owner(c); owner != "" {
-		return cnierr.Newf(cnierr.TryAgain, "%s is in use: %s has it", t.words, owner)
+		return cnierr.Newf(cnierr.TryAgain, "%s is in use: %s", t.words, owner)
 	}
 	if t.name != "" {
 		if all, err := p.Host.Links(); err == nil {
@@ -195,18 +203,28 @@ func (t target) missing(p *nl.Pair, c *plugin.Call, cause error) error {
 	return cnierr.Config("failed to find host device: %s: %w", t.words, cause)
 }
 
-// owner says which container has the device, according to the records.
+// owner says which container has the device, or may have it, according to the
+// records.
 func (t target) owner(c *plugin.Call) string {
-	networks, _ := c.Journal.Networks() // what cannot be read says nothing
+	judge, err := evidence.New()
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = judge.Close() }() // it was only asked
+	networks, _ := c.Journal.Networks()  // what cannot be read names no owner
 	for _, n := range networks {
-		records, _ := c.Journal.Network(n)
+		records, _ := c.Journal.Readable(n)
 		for _, r := range records {
 			var d device
 			if r.Plugin != name || r.GetState(&d) != nil || !t.means(&d) {
 				continue
 			}
-			if netns.Is(r.Netns, r.NetnsID) {
-				return fmt.Sprintf("container %q interface %q on network %q", r.ContainerID, r.IfName, r.Network)
+			who := fmt.Sprintf("container %q interface %q on network %q", r.ContainerID, r.IfName, r.Network)
+			switch v := judge.Of([]journal.Record{r}); v.State {
+			case evidence.Alive:
+				return who + " has it"
+			case evidence.Unknown:
+				return fmt.Sprintf("%s may have it: %s (%s)", who, v.Why, evidence.Forget(r.Network, r.ContainerID))
 			}
 		}
 	}

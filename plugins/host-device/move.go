@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -33,6 +34,12 @@ func bringHome(p *nl.Pair, c *plugin.Call, d *device) (*nl.Link, error) {
 	}
 	if l != nil {
 		return moveOut(p, c, d, l)
+	}
+	if c.Entry != nil && c.Entry.Found != journal.Nothing {
+		// Elsewhere the device's index and name are another link's.
+		if here, err := c.OnItsHost(p.Host); !here || err != nil {
+			return nil, err
+		}
 	}
 	l, err = d.search(p.Host, c.IfName, d.isOnHost)
 	if err != nil || l == nil || l.Name == d.Name {

@@ -2,6 +2,7 @@ package ipvlan
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -26,7 +27,7 @@ func (c *config) agrees(call *plugin.Call, master *nl.Link) error {
 		if n == journal.NetworkName(call.Conf.Name) {
 			continue
 		}
-		r, err := first(call.Journal, n)
+		r, err := first(call.Journal, n, call.Entry.Record)
 		if err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}
@@ -38,12 +39,24 @@ func (c *config) agrees(call *plugin.Call, master *nl.Link) error {
 }
 
 // first returns one record of an ipvlan attachment of the network that has got as
-// far as its master, or the zero Record.
-func first(dir journal.Dir, network string) (one journal.Record, err error) {
-	_, err = dir.Any(network, func(name string) bool { return name == kind }, func(r journal.Record) bool {
+// far as its master, or the zero Record. It is of the host and the boot that own is
+// of: elsewhere the master's index is another link's.
+func first(dir journal.Dir, network string, own journal.Record) (one journal.Record, err error) {
+	match := func(r journal.Record) bool {
+		if r.Plugin != kind || len(r.Links) == 0 || !r.HostID.Same(own.HostID) || r.Boot != own.Boot {
+			return false
+		}
 		one = r
-		return len(r.Links) > 0
-	})
+		return true
+	}
+	found, err := dir.Any(network, func(name string) bool { return name == kind }, match)
+	if found && one.Plugin == "" { // one that cannot be read counts as a match, and says nothing
+		var rest []journal.Record
+		rest, err = dir.Readable(network)
+		if i := slices.IndexFunc(rest, match); i >= 0 {
+			one = rest[i]
+		}
+	}
 	return one, err
 }
 

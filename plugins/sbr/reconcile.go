@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -25,7 +26,7 @@ func Reconcile(ctx context.Context, g gate.Gate, _ journal.Dir, r journal.Record
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	if p.Sandbox == nil || !p.NS.ID.Same(r.NetnsID) {
+	if p.Sandbox == nil || !p.NS.ID.Same(r.NetnsID) || boot.Earlier(r.Boot) {
 		return nil
 	}
 	if l, err := p.Sandbox.LinkByName(r.IfName); err != nil || l.Index != st.Index || !l.Up() {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -18,10 +19,10 @@ import (
 func detach(_ context.Context, c *plugin.Call, conf config) error {
 	path := backupPath(conf.DataDir, c)
 	theirs, exists, err := readBackup(path)
-	if err != nil {
-		c.Note("tuning: backup: %v", err)
-	}
 	recorded := c.Entry != nil && c.Entry.Found != journal.Nothing
+	if err != nil && !recorded { // what the link was like is in the file, and will be read next time
+		return cnierr.With(cnierr.IOFailure, err)
+	}
 	if !recorded && !exists {
 		return nil
 	}
