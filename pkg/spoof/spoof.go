@@ -19,7 +19,6 @@ import (
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
-	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // Port is a port of a bridge. Name is its host end's; the others say whose it is,
@@ -121,30 +120,15 @@ func (p Port) forget(c *nft.Conn, tx *nft.Tx) error {
 // Del ends the check of a port, ours or the reference's, and removes the table
 // after the last. It needs neither the link nor its address.
 func Del(ctx context.Context, g gate.Gate, p Port) error {
-	return end(ctx, g, p.Name, func(c *nft.Conn, tx *nft.Tx) error {
-		return errors.Join(p.del(c, tx), p.delReference(c, tx))
-	})
-}
-
-func end(ctx context.Context, g gate.Gate, name string, del func(*nft.Conn, *nft.Tx) error) error {
 	err := with(g, func(c *nft.Conn) error {
-		return c.Update(ctx, "end check of "+name, func(tx *nft.Tx) error { return del(c, tx) })
+		return c.Update(ctx, "end check of "+p.Name, func(tx *nft.Tx) error {
+			return errors.Join(p.del(c, tx), p.delReference(c, tx))
+		})
 	})
 	if nft.Missing(err) {
 		return nil
 	}
 	return err
-}
-
-// Collect ends the check of a port that is not there. A port comes before its
-// check: one that is attached meanwhile is seen, or has the transaction start over.
-func Collect(ctx context.Context, g gate.Gate, name string) error {
-	return end(ctx, g, name, func(c *nft.Conn, tx *nft.Tx) error {
-		if _, err := nl.MACByName(name); !nl.NotFound(err) {
-			return errors.Join(fmt.Errorf("port %s: has been attached meanwhile", name), err)
-		}
-		return Port{Name: name}.del(c, tx)
-	})
 }
 
 func (p Port) del(c *nft.Conn, tx *nft.Tx) error {

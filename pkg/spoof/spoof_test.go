@@ -126,37 +126,6 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
-// TestCollect ends the check of a port that is gone, but not of one that is
-// attached while it is about to.
-func TestCollect(t *testing.T) {
-	w := nltest.New(t)
-	gone, mac := spoof.Port{Name: "veth0", ContainerID: "c1", IfName: "eth0"}, net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	add := func(p spoof.Port) {
-		if _, err := spoof.Add(t.Context(), nil, p, mac); err != nil {
-			t.Fatal(err)
-		}
-	}
-	add(gone)
-	attach := func(string) error {
-		w.IP("link", "add", "veth0", "type", "veth", "peer", "name", "peer0")
-		add(gone)
-		return nil
-	}
-	if err := spoof.Collect(t.Context(), attach, "veth0"); err == nil || !strings.Contains(err.Error(), "attached meanwhile") {
-		t.Errorf("Collect beside ADD: %v", err)
-	}
-	if err := spoof.Check(nil, gone, mac); err != nil {
-		t.Errorf("the port's new owner: %v", err)
-	}
-	w.IP("link", "del", "veth0")
-	if err := spoof.Collect(t.Context(), nil, "veth0"); err != nil {
-		t.Fatal(err)
-	}
-	if out := w.Run("nft", "list", "ruleset"); out != "" {
-		t.Errorf("left behind:\n%s", out)
-	}
-}
-
 // TestReference: Del removes the rules and chains that the reference made.
 func TestReference(t *testing.T) {
 	bin := nltest.Reference(t)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,16 +22,16 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/nl"
-	"github.com/netcleat/netcleat/pkg/spoof"
 	"github.com/netcleat/netcleat/pkg/veth"
 	"github.com/netcleat/netcleat/plugins/firewall"
 	"github.com/netcleat/netcleat/plugins/portmap"
 )
 
-// What is left of an attachment is proven to be a leak where nothing remembers
-// the container (no record, no entry of libcni's cache, no lease), and the link
-// is not there that its end on the host would be. The mending looks at the journal
-// or at the link again: what is being attached just now has those first.
+// That nothing remembers a container (no record, no entry of libcni's cache, no lease,
+// no end on the host) does not prove that it no longer exists: what is left of it is
+// named, with the command that removes it, and --fix leaves it. Of a network, by
+// contrast, all attachments would have lost all of these. --fix looks at it again
+// before it removes anything.
 
 // remembers reports whether anything knows the container, whose ID a comment may
 // have cut.
@@ -47,10 +48,21 @@ func (e *exam) remembers(container string) bool {
 // it, or has an end on the host.
 func (e *exam) inUse(network string) bool {
 	return e.leased[network] || slices.ContainsFunc(e.links, func(l *nl.Link) bool {
-		return l.Kind == "veth" && strings.HasPrefix(l.Alias, "netcleat "+network+" ")
+		return l.Kind == "veth" && aliasNames(l.Alias, network)
 	}) || slices.ContainsFunc(e.rows, func(r show.Row) bool {
 		return journal.IsCut(network, r.Network)
 	})
+}
+
+// aliasNames reports whether a link's alias names the network, the name of which a
+// comment or the alias may have cut.
+func aliasNames(alias, network string) bool {
+	const hashed = 17 // what journal.Cut ends a name with
+	if start := "netcleat " + network; len(alias) >= hashed && len(start) > len(alias)-hashed {
+		return strings.HasPrefix(start, alias[:len(alias)-hashed])
+	}
+	words := strings.Fields(alias)
+	return len(words) > 1 && words[0] == "netcleat" && (words[1] == network || strings.Contains(network, "~") && journal.Cut(words[1], len(network)) == network)
 }
 
 // hasEnd reports whether the host has the end of a pair of the attachment.
@@ -91,64 +103,13 @@ func (e *exam) shapers() {
 		words := strings.Fields(l.Alias)
 		switch {
 		case len(words) == 4 && words[0] == "netcleat":
-			k := journal.Key{Network: words[1], ContainerID: words[2], IfName: words[3], Plugin: "bandwidth"}
-			switch {
-			case e.remembers(k.ContainerID):
-			case e.hasEnd(k) || !e.journals():
-				e.add(finding.Warning, unsure(k.Network, k.ContainerID), "shaper %s is of container %s, which is not known", l.Name, k.ContainerID)
-			default:
-				e.fixable(e.unshape(l, k), "shaper %s is of container %s %s, which is gone", l.Name, k.ContainerID, k.IfName)
+			if !e.remembers(words[2]) {
+				e.add(finding.Warning, unsure(words[1], words[2]), "shaper %s is of container %s %s: %s", l.Name, words[2], words[3], unproven)
 			}
 		case strings.HasPrefix(l.Name, "bwp") && l.Alias == "" && !theirs[l.Name]:
 			e.add(finding.Warning, finding.Do("it is not known who uses it: the link of which tc filter show says that it redirects to "+l.Name+"; what made it removes it"), "shaper %s belongs to no known attachment", l.Name)
 		}
 	}
-}
-
-// unshape deletes an ifb device.
-func (e *exam) unshape(l *nl.Link, k journal.Key) func(context.Context) error {
-	return func(context.Context) (err error) {
-		if err := e.again(k); err != nil {
-			return err
-		}
-		c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, c.Close()) }()
-		if now, err := c.LinkByIndex(l.Index); err != nil || now.Alias != l.Alias {
-			return err // it has gone meanwhile
-		}
-		return c.Do(nl.DelLinkIndex(l.Name, l.Index))
-	}
-}
-
-// again judges a leak a second time, just before it is removed.
-func (e *exam) again(k journal.Key) (err error) {
-	if err := e.recordless(k); err != nil {
-		return err
-	}
-	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	links, err := c.Links()
-	if err == nil && (&exam{links: links}).hasEnd(k) {
-		err = fmt.Errorf("container %s: its end on the host exists", k.ContainerID)
-	}
-	return err
-}
-
-// recordless is an error where the attachment has a record by now.
-func (e *exam) recordless(k journal.Key) error {
-	records, err := e.Journal.Network(k.Network)
-	for _, r := range records {
-		if r.ContainerID == k.ContainerID {
-			return fmt.Errorf("container %s: has been attached meanwhile", k.ContainerID)
-		}
-	}
-	return err
 }
 
 // journals reports whether the journal is here at all: the plugins make it with
@@ -159,12 +120,17 @@ func (e *exam) journals() bool {
 	return err == nil
 }
 
-// leak is what one network, or one container, has left in the firewall.
+// leak is what one network, or one container, has left in the firewall. fix is nil
+// where nothing proves that it is a leak.
 type leak struct {
-	marks  []ruleset.Mark
-	proven bool
-	fix    func(context.Context) error
+	marks []ruleset.Mark
+	mend  finding.Mend
+	why   string
+	fix   func(context.Context) error
 }
+
+// unproven is what nothing but its rules speaks of.
+const unproven = "no record, lease, libcni entry or end on the host names it, and nothing proves that it no longer exists"
 
 // marks looks for rules and elements of networks and containers that no longer exist.
 func (e *exam) marks(ctx context.Context) {
@@ -189,7 +155,6 @@ func (e *exam) marks(ctx context.Context) {
 			order = append(order, who)
 		}
 		leaks[who].marks = append(leaks[who].marks, m)
-		leaks[who].proven = leaks[who].proven && l.proven
 	}
 	for _, who := range order {
 		e.tell(who, leaks[who])
@@ -207,15 +172,32 @@ func (e *exam) leasesOfOthers(m ruleset.Mark) {
 		return
 	}
 	e.looked[network] = true
-	files, _ := filepath.Glob(filepath.Join("/var/lib/cni/networks", network, "*")) // a pattern that is good
+	if err := e.leasesIn(network); err != nil {
+		e.leased[network] = true // perhaps
+		e.broken(err)
+	}
+}
+
+// leasesIn looks for leases of a network where host-local has them unless it is told
+// otherwise.
+func (e *exam) leasesIn(network string) error {
+	dir := filepath.Join("/var/lib/cni/networks", network)
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	for _, f := range files {
-		if _, err := netip.ParseAddr(filepath.Base(f)); err != nil {
+		if _, err := netip.ParseAddr(f.Name()); err != nil {
 			continue
 		}
-		b, _ := os.ReadFile(f) // one that cannot be read is a lease all the same
+		b, _ := os.ReadFile(filepath.Join(dir, f.Name())) // one that cannot be read is a lease all the same
 		id, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\r")
 		e.holders[id], e.leased[network] = true, true
 	}
+	return nil
 }
 
 // tell adds what was found of one leak.
@@ -226,16 +208,64 @@ func (e *exam) tell(who string, l *leak) {
 			places = append(places, m.Place)
 		}
 	}
-	what := fmt.Sprintf("%s: %d rules or elements in %s are left of it", who, len(l.marks), strings.Join(places, ", "))
-	if l.proven && e.journals() {
-		e.fixable(l.fix, "%s", what)
-		return
+	what := fmt.Sprintf("%s: %d rules or elements in %s", who, len(l.marks), strings.Join(places, ", "))
+	switch {
+	case l.fix != nil && e.journals():
+		e.fixable(l.fix, "%s are left of it", what)
+	case l.fix != nil:
+		e.add(finding.Warning, finding.Do("attach to the network again, or look with nft list ruleset"), "%s: no record, lease or end on the host names it, and there is no journal here", what)
+	default:
+		e.add(finding.Warning, l.mend, "%s: %s", what, l.why)
 	}
-	mend := finding.Do("attach to the network again, or look with nft list ruleset")
-	if network, id := l.marks[0].Owner(); id != "" {
-		mend = unsure(network, id)
+}
+
+// ofContainer is what is left of a container.
+func (e *exam) ofContainer(k journal.Key) *leak {
+	l := &leak{mend: unsure(k.Network, k.ContainerID), why: unproven}
+	if e.hasEnd(k) {
+		l.why = "its end on the host exists, and its record was lost"
 	}
-	e.add(finding.Warning, mend, "%s, which is not known", what)
+	return l
+}
+
+// ofNetwork is what is left of a network: fix removes it, where nothing is attached
+// to the network by then.
+func (e *exam) ofNetwork(network string, fix func(context.Context) error) *leak {
+	return &leak{fix: func(ctx context.Context) error {
+		now := &exam{Options: e.Options, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}}
+		if err := now.gather(ctx, network); err != nil {
+			return err
+		}
+		if now.inUse(network) {
+			return fmt.Errorf("network %s: something is attached to it by now", network)
+		}
+		return fix(ctx)
+	}}
+}
+
+// gather looks at all that could show that a network is in use. What cannot be read
+// is an error.
+func (e *exam) gather(ctx context.Context, network string) (err error) {
+	if e.networks, err = show.Networks(ctx, e.Places); err != nil {
+		return err
+	}
+	for _, n := range e.networks {
+		e.rows = append(e.rows, n.Containers...)
+		if n.IPAM.Driver == "host-local" {
+			if err := e.leasesOf(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	if err := e.leasesIn(network); err != nil {
+		return err
+	}
+	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	e.links, err = c.Links()
+	return errors.Join(err, c.Close())
 }
 
 // leakOf says whose a rule or element is where that is gone, and how it is
@@ -246,50 +276,36 @@ func (e *exam) leakOf(m ruleset.Mark) (who string, _ *leak) {
 	table, place := words[1], words[len(words)-1]
 	switch {
 	case m.Element && table == "cni_hostport" && id != "":
-		k := journal.Key{Network: network, ContainerID: id, IfName: strings.Fields(m.Comment)[1], Plugin: "portmap"}
 		if e.remembers(id) {
 			return "", nil
 		}
-		return "container " + id + " of network " + network, &leak{proven: !e.hasEnd(k), fix: func(ctx context.Context) error {
-			if err := e.again(k); err != nil {
-				return err
-			}
-			return portmap.Collect(ctx, nil, e.Journal, k)
-		}}
+		return "container " + id + " of network " + network, e.ofContainer(journal.Key{Network: network, ContainerID: id, IfName: strings.Fields(m.Comment)[1]})
 	case portmap.IsMarker(m.Place, m.Text) && id != "":
 		if e.remembers(id) {
 			return "", nil
 		}
-		return "container " + id + " of network " + network + " (markers for nerdctl)", &leak{proven: true, fix: func(ctx context.Context) error {
-			if err := e.again(journal.Key{Network: network, ContainerID: id}); err != nil {
-				return err
-			}
-			return portmap.Collect(ctx, nil, e.Journal, journal.Key{Network: network, ContainerID: id})
-		}}
+		return "container " + id + " of network " + network + " (markers for nerdctl)", e.ofContainer(journal.Key{Network: network, ContainerID: id})
 	case m.Element && table == "cni_spoofcheck" && id != "":
-		port := strings.Trim(m.Text, `"`)
-		if e.remembers(id) || e.hasLink(port) {
+		if e.remembers(id) || e.hasLink(strings.Trim(m.Text, `"`)) {
 			return "", nil
 		}
-		return "container " + id, &leak{proven: true, fix: func(ctx context.Context) error {
-			return spoof.Collect(ctx, nil, port)
-		}}
+		return "container " + id, &leak{mend: unsure("", id), why: unproven}
 	case id != "" || network == "" || e.inUse(network):
 		return "", nil
 	case table == "cni_plugins_masquerade" && place != "masq_checks":
 		return "", nil // the one that leads there counts
 	case table == "cni_plugins_masquerade":
-		return "network " + network + " (masquerading)", &leak{proven: true, fix: func(ctx context.Context) error {
+		return "network " + network + " (masquerading)", e.ofNetwork(network, func(ctx context.Context) error {
 			return masq.Del(ctx, masq.Attachment{Journal: e.Journal, Network: network})
-		}}
+		})
 	case place == "CNI-FORWARD" || table == "cni_firewall":
-		return "network " + network + " (firewall)", &leak{proven: true, fix: func(ctx context.Context) error {
+		return "network " + network + " (firewall)", e.ofNetwork(network, func(ctx context.Context) error {
 			return firewall.Collect(ctx, nil, e.Journal, network)
-		}}
+		})
 	case table == "cni_hostport" && place == "networks":
-		return "network " + network + " (published ports)", &leak{proven: true, fix: func(ctx context.Context) error {
+		return "network " + network + " (published ports)", e.ofNetwork(network, func(ctx context.Context) error {
 			return portmap.Collect(ctx, nil, e.Journal, journal.Key{Network: network})
-		}}
+		})
 	}
 	return "", nil
 }
@@ -321,15 +337,23 @@ func (e *exam) chainsOf(tool iptables.Tool, lines []iptables.Line) {
 			continue
 		}
 		seen[chain] = true
-		e.add(finding.Warning, unsure(network, id), "chain %s of %s is of container %s, which is not known", chain, name, id)
+		e.add(finding.Warning, unsure(network, id), "chain %s of %s is of container %s: %s", chain, name, id, unproven)
 	}
 }
 
 // backups looks for tuning's files of containers that are not known.
 func (e *exam) backups() {
-	files, _ := filepath.Glob("/run/cni/tuning/*.json") // a pattern that is good
-	for _, f := range files {
-		name := strings.TrimSuffix(filepath.Base(f), ".json")
+	const dir = "/run/cni/tuning"
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.broken(err)
+	}
+	for _, entry := range files {
+		f := filepath.Join(dir, entry.Name())
+		name, is := strings.CutSuffix(entry.Name(), ".json")
+		if !is {
+			continue
+		}
 		known := slices.ContainsFunc(e.rows, func(r show.Row) bool { return name == r.Container+"_"+r.Interface })
 		if !known {
 			e.add(finding.Warning, finding.Do("it is not known whether that container still exists: ask its runtime; the file goes with a reboot, and does no harm"), "%s: tuning kept it for a container that is not known", f)

@@ -30,14 +30,14 @@ func (s story) finding(pattern string) (mend string) {
 
 // What is left behind, and how it is named.
 var leaks = []struct{ name, makes, says string }{
-	{"element of a published port", `nft 'add element ip cni_hostport ports_any { tcp . 9999 comment "ghost eth0 shop" : 10.90.0.99 . 80 }'`, `problem +container ghost of network shop: 1 rules or elements in ip cni_hostport ports_any are left of it`},
-	{"element of another network's port", `nft 'add element ip6 cni_hostport ports_any { tcp . 9999 comment "ghost eth0 gone" : fd00::99 . 80 }'`, `problem +container ghost of network gone: 1 rules or elements in ip6 cni_hostport ports_any are left of it`},
-	{"marker for nerdctl", `iptables -t nat -N CNI-HOSTPORT-DNAT && iptables -t nat -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment 'dnat name: "shop" id: "ghost"' -m multiport --dports 9999`, `problem +container ghost of network shop \(markers for nerdctl\): 1 rules or elements in ip nat CNI-HOSTPORT-DNAT are left of it`},
-	{"element of the check of hardware addresses", `netcleat-spoof`, `problem +container ghost: 1 rules or elements in bridge cni_spoofcheck checked are left of it`},
+	{"element of a published port", `nft 'add element ip cni_hostport ports_any { tcp . 9999 comment "ghost eth0 shop" : 10.90.0.99 . 80 }'`, `warning +container ghost of network shop: 1 rules or elements in ip cni_hostport ports_any: no record, lease`},
+	{"element of another network's port", `nft 'add element ip6 cni_hostport ports_any { tcp . 9999 comment "ghost eth0 gone" : fd00::99 . 80 }'`, `warning +container ghost of network gone: 1 rules or elements in ip6 cni_hostport ports_any: no record, lease`},
+	{"marker for nerdctl", `iptables -t nat -N CNI-HOSTPORT-DNAT && iptables -t nat -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment 'dnat name: "shop" id: "ghost"' -m multiport --dports 9999`, `warning +container ghost of network shop \(markers for nerdctl\): 1 rules or elements in ip nat CNI-HOSTPORT-DNAT: no record, lease`},
+	{"element of the check of hardware addresses", `netcleat-spoof`, `warning +container ghost: 1 rules or elements in bridge cni_spoofcheck checked: no record, lease`},
 	{"masquerading of a network", `rm -r /run/netcleat/past /var/lib/cni/results/past-* /var/lib/cni/networks/past; ip link del br-past; ip netns del past; while ip link show | grep -q "alias netcleat past "; do sleep 0.1; done`, `problem +network past \(masquerading\): 1 rules or elements in inet cni_plugins_masquerade masq_checks are left of it`},
 	{"accepts of a network", `iptables -A CNI-FORWARD -s 10.77.0.0/16 -m comment --comment 'net: ghosts, from 10.77.0.0/16' -j ACCEPT`, `problem +network ghosts \(firewall\): 1 rules or elements in ip filter CNI-FORWARD are left of it`},
 	{"rules of a network that has leases", `mkdir -p /var/lib/cni/networks/doubtful && printf 'x\r\neth0' >/var/lib/cni/networks/doubtful/10.78.0.2 && iptables -A CNI-FORWARD -s 10.78.0.0/16 -m comment --comment 'net: doubtful, from 10.78.0.0/16' -j ACCEPT`, ``},
-	{"shaper", `ip link add bwp0123456789ab type ifb && ip link set bwp0123456789ab alias "netcleat shop ghost eth0"`, `problem +shaper bwp0123456789ab is of container ghost eth0, which is gone`},
+	{"shaper", `ip link add bwp0123456789ab type ifb && ip link set bwp0123456789ab alias "netcleat shop ghost eth0"`, `warning +shaper bwp0123456789ab is of container ghost eth0: no record, lease`},
 	{"the reference's shaper", `ip link add bwpba9876543210 type ifb`, `warning +shaper bwpba9876543210 belongs to no known attachment`},
 	{"lease of an unknown container", `printf 'ghost\r\neth0' >/var/lib/cni/networks/shop/10.90.0.77`, `warning +network shop: 10\.90\.0\.77 is held by container ghost`},
 	{"attachment without a lease", `rm /var/lib/cni/networks/shop/10.90.0.3`, `problem +shop db eth0: has 10\.90\.0\.3 without a lease`},
@@ -91,7 +91,7 @@ func TestLeaks(t *testing.T) {
 			}
 			s.finding(l.says) // which changed nothing
 			fixed, _ := s.doctor("--fix")
-			if found := regexp.MustCompile(`(?m)^` + l.says).MatchString(fixed); found && strings.HasPrefix(mend, "netcleat") {
+			if found := regexp.MustCompile(`(?m)^` + l.says).MatchString(fixed); found && strings.HasPrefix(mend, "netcleat") && !strings.Contains(mend, " # ") {
 				t.Errorf("--fix leaves it\n%s", fixed)
 			} else if !found && strings.HasPrefix(mend, "# ") {
 				t.Errorf("--fix has taken what is not proven\n%s", fixed)
