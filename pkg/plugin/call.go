@@ -312,19 +312,29 @@ func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
 }
 
 // Living returns what GC must leave alone: the attachments of its list, and those
-// that the configuration's plugin has a record of by now. Ask under the lock of
-// what is collected: an ADD has its record before it makes anything, so one that
-// came after the list was made is among them. Records that cannot be read are no
-// newcomers' (GC tells of them).
-func (c *Call) Living() []Attachment {
+// that the configuration's plugin has a record of by now, also where that cannot be
+// read. Ask under the lock of what is collected: an ADD has its record before it makes
+// anything, so one that came after the list was made is among them. Without the
+// records nothing may be collected.
+func (c *Call) Living() ([]Attachment, error) {
 	living := slices.Clone(c.valid)
-	records, _ := c.Journal.Network(c.Conf.Name)
+	records, err := c.Journal.Readable(c.Conf.Name)
+	if err != nil {
+		return nil, cnierr.With(cnierr.IOFailure, err)
+	}
+	bad, err := c.Journal.Bad(c.Conf.Name)
+	if err != nil {
+		return nil, cnierr.With(cnierr.IOFailure, err)
+	}
+	for _, b := range bad {
+		records = append(records, journal.Record{Key: b.Key})
+	}
 	for _, r := range records {
-		if r.Plugin == c.Conf.Type && r.Network == c.Conf.Name {
+		if r.Plugin == c.Conf.Type && journal.NetworkName(r.Network) == journal.NetworkName(c.Conf.Name) {
 			living = append(living, Attachment{ContainerID: r.ContainerID, IfName: r.IfName})
 		}
 	}
-	return living
+	return living, nil
 }
 
 // CheckDataDir refuses a directory of a configuration's that is among the records:

@@ -480,6 +480,27 @@ func TestGCLeavesOtherHosts(t *testing.T) {
 	}
 }
 
+// Living has the owner of a record that cannot be read, and fails where the records
+// cannot be listed.
+func TestLivingOfUnreadableRecords(t *testing.T) {
+	d := journal.Dir(t.TempDir())
+	recordOf(t, d, func(*journal.Record) {})
+	dir := filepath.Join(string(d), "net")
+	if err := os.WriteFile(filepath.Join(dir, "c1:eth0:toy"), []byte(`{"version":9,"netns":{}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &Call{Journal: d, Conf: Conf{Name: "net", Type: "toy"}}
+	if living, err := c.Living(); err != nil || !slices.Equal(living, []Attachment{{ContainerID: "c1", IfName: "eth0"}}) {
+		t.Errorf("%v, %v", living, err)
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.Symlink(dir, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if living, err := c.Living(); err == nil {
+		t.Errorf("records that cannot be listed: %v", living)
+	}
+}
+
 // A record that cannot be read just now is none that does not exist: DEL fails, to be
 // repeated, and CHECK says so.
 func TestRecordThatCannotBeRead(t *testing.T) {

@@ -114,7 +114,10 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 
 func gc(ctx context.Context, c *plugin.Call, conf config) error {
 	err := with(ctx, lease.Open, place(c, conf), func(s *lease.Store) error {
-		living := c.Living()
+		living, err := c.Living()
+		if err != nil {
+			return err
+		}
 		owners := make([]lease.Owner, len(living))
 		for i, a := range living {
 			owners[i] = lease.Owner{ContainerID: a.ContainerID, IfName: a.IfName}

@@ -151,20 +151,25 @@ func TestFirstOfOwnMappings(t *testing.T) {
 	}
 }
 
-// TestDeadOwner: what a killed host of containers left is no conflict.
+// TestDeadOwner: what a killed container left is no conflict.
 func TestDeadOwner(t *testing.T) {
 	w := newTown(t)
 	dead := w.at(who{"dead", "net1", "10.1.0.2"}, "", tcp8080)
-	gone := w.Dir + "/netns"
-	if err := os.Symlink(w.PathOf(w.neighbour), gone); err != nil {
+	process := exec.Command("unshare", "--net", "sh", "-c", "echo; read end")
+	in, err := process.StdinPipe()
+	out, oerr := process.StdoutPipe()
+	if err := errors.Join(err, oerr, process.Start()); err != nil {
 		t.Fatal(err)
 	}
-	dead.Netns = gone
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it is in a namespace of its own
+		t.Fatal(err)
+	}
+	dead.Netns = fmt.Sprintf("/proc/%d/ns/net", process.Process.Pid)
 	w.Must(plugin.Add, dead)
-	if err := os.Remove(gone); err != nil {
-		t.Fatal(err)
-	}
 	c := w.at(who{"next", "net1", "10.1.0.3"}, "", tcp8080)
+	w.Fails(plugin.Add, c, 101)
+	_ = in.Close()
+	_ = process.Wait() // its status says nothing
 	w.Must(plugin.Add, c)
 	w.Must(plugin.Del, dead)
 	w.Must(plugin.Check, c)

@@ -1,12 +1,15 @@
 package lint
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/docs/schema"
@@ -88,8 +91,8 @@ func (l *linter) read(d *document) *list {
 func (l *linter) beside(n *list) {
 	dir := filepath.Join(filepath.Dir(n.file), n.name)
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return // mostly there is none
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ENAMETOOLONG) { // mostly there is none
+		l.unreadable(dir, err)
 	}
 	for _, e := range entries {
 		if filepath.Ext(e.Name()) != ".conf" {
