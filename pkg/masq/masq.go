@@ -262,9 +262,13 @@ func (a Attachment) hasChains(ctx context.Context) bool {
 // GC removes what is left of the network's attachments that do not live: chains,
 // what the reference made, and the rules of a network that nobody uses. living is
 // asked under the lock.
-func GC(ctx context.Context, a Attachment, living func() []plugin.Attachment) error {
+func GC(ctx context.Context, a Attachment, living func() ([]plugin.Attachment, error)) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
-		a.gc, a.living = true, living()
+		valid, err := living()
+		if err != nil {
+			return err
+		}
+		a.gc, a.living = true, valid
 		return errors.Join(a.gcRules(ctx, c), a.gcLegacy(ctx))
 	})
 }

@@ -451,8 +451,8 @@ func (h *host) reference(verb, id, conf string) {
 }
 
 // living is GC's list.
-func living(list ...plugin.Attachment) func() []plugin.Attachment {
-	return func() []plugin.Attachment { return list }
+func living(list ...plugin.Attachment) func() ([]plugin.Attachment, error) {
+	return func() ([]plugin.Attachment, error) { return list, nil }
 }
 
 // TestReference: Del and GC remove what the reference made, and only that.

@@ -438,12 +438,16 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 // one under the lock: an ADD that comes meanwhile has its record before its rules.
 func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, network string) error {
 	j := &job{key: journal.Key{Network: network, Plugin: "firewall"}, dir: dir, gate: g}
-	return j.collect(ctx, func() []plugin.Attachment { return nil })
+	return j.collect(ctx, func() ([]plugin.Attachment, error) { return nil, nil })
 }
 
-func (j *job) collect(ctx context.Context, living func() []plugin.Attachment) error {
+func (j *job) collect(ctx context.Context, living func() ([]plugin.Attachment, error)) error {
 	return j.locked(ctx, func(n *nft.Conn) error {
-		j.living = living()
+		valid, err := living()
+		if err != nil {
+			return err
+		}
+		j.living = valid
 		return j.collectUnneeded(ctx, n)
 	})
 }
