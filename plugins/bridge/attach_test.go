@@ -455,7 +455,7 @@ func TestNotABridge(t *testing.T) {
 	bed := nltest.New(t)
 	bed.IP("link", "add", "br0", "type", "veth", "peer", "name", "p0")
 	msg := bed.Fails(plugin.Add, call(nil, ""), cnierr.InvalidConfig)
-	if msg != `"br0" already exists but is not a bridge` {
+	if msg != `failed to create bridge "br0": "br0" already exists but is not a bridge` {
 		t.Error(msg)
 	}
 }
