@@ -57,12 +57,12 @@ func (e *exam) inUse(network string) bool {
 // aliasNames reports whether a link's alias names the network, the name of which a
 // comment or the alias may have cut.
 func aliasNames(alias, network string) bool {
-	const hashed = 17 // what journal.Cut ends a name with
-	if start := "netcleat " + network; len(alias) >= hashed && len(start) > len(alias)-hashed {
-		return strings.HasPrefix(start, alias[:len(alias)-hashed])
+	const hashed, limit = 17, 255 // what journal.Cut ends a name with, and the kernel's limit
+	if start := "netcleat " + network; len(alias) == limit && len(start) > limit-hashed {
+		return strings.HasPrefix(start, alias[:limit-hashed])
 	}
 	words := strings.Fields(alias)
-	return len(words) > 1 && words[0] == "netcleat" && (words[1] == network || strings.Contains(network, "~") && journal.Cut(words[1], len(network)) == network)
+	return len(words) > 1 && words[0] == "netcleat" && journal.IsCut(network, words[1])
 }
 
 // hasEnd reports whether the host has the end of a pair of the attachment.

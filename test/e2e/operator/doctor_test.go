@@ -122,9 +122,10 @@ func (s story) found(leak, mend string) string {
 		return forget + " --force"
 	}
 	by := map[string]string{
-		"the reference's shaper": "ip link del bwpba9876543210",
-		"port of the bridge":     "ip link del stray",
-		"file of tuning":         "rm /run/cni/tuning/ghost_eth0.json",
+		"the reference's shaper":                     "ip link del bwpba9876543210",
+		"element of the check of hardware addresses": `nft 'delete element bridge cni_spoofcheck checked { "vethgone" }; delete element bridge cni_spoofcheck allowed { "vethgone" . 02:00:00:00:00:01 }'`,
+		"port of the bridge":                         "ip link del stray",
+		"file of tuning":                             "rm /run/cni/tuning/ghost_eth0.json",
 	}
 	if by[leak] == "" {
 		s.t.Fatalf("nothing mends it: %s", mend)
