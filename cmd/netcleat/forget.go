@@ -27,7 +27,7 @@ is lost. If the container is running, it loses its network.
 It shows what is known about the container and asks for confirmation. Without a terminal it
 needs --force.`,
 		Example: `  netcleat forget backend 4f2a9c --force`,
-		Args: cobra.ExactArgs(2),
+		Args:    cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Out, o.Warn, o.Plugins = c.OutOrStdout(), warner(c), plugins
 			if o.Plugins.Binary == "" {

@@ -39,7 +39,9 @@ type Verdict struct {
 }
 
 func alive(format string, args ...any) Verdict { return Verdict{Alive, fmt.Sprintf(format, args...)} }
-func dead(format string, args ...any) Verdict  { return Verdict{Dead, fmt.Sprintf(format, args...)} }
+
+func dead(format string, args ...any) Verdict { return Verdict{Dead, fmt.Sprintf(format, args...)} }
+
 func unknown(format string, args ...any) Verdict {
 	return Verdict{Unknown, fmt.Sprintf(format, args...)}
 }

@@ -101,7 +101,8 @@ func TestRoutesOfTheOtherFamily(t *testing.T) {
 		a, gw, _ := strings.Cut(addr, " ")
 		s.IPs = []*current.IPConfig{ip(t, a, gw)}
 		s.Routes = []*types.Route{
-			{Dst: subnet(t, "0.0.0.0/0")}, {Dst: subnet(t, "::/0")},
+			{Dst: subnet(t, "0.0.0.0/0")},
+			{Dst: subnet(t, "::/0")},
 			{Dst: subnet(t, "2001:db8::/32"), GW: net.ParseIP("fe80::1")},
 		}
 		if err := link.Configure(p, s); err != nil {

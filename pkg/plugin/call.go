@@ -116,7 +116,7 @@ func (c *Call) Open() (*nl.Pair, error) {
 	if p.Sandbox == nil && c.Verb != Del {
 		return nil, errors.Join(c.noSandbox(), p.Close())
 	}
-	if c.recorded() && c.Verb == Del && p.NS != nil && !(c.Entry.NetnsID.Same(p.NS.ID) && c.thisBoot()) {
+	if c.recorded() && c.Verb == Del && p.NS != nil && (!c.Entry.NetnsID.Same(p.NS.ID) || !c.thisBoot()) {
 		return p, p.Forget() // the path names another container's namespace now
 	}
 	return p, nil

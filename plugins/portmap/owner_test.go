@@ -43,7 +43,7 @@ func TestTakenUnlessDead(t *testing.T) {
 					return
 				}
 				out := w.Do(plugin.Add, second)
-				if code, msg := out.Error(); code != 101 || !strings.Contains(msg, `already published by container "first"`) || !strings.Contains(string(out.Stdout), c.says) {
+				if code, msg := out.Error(); code != 101 || !strings.Contains(msg, `already published by container "first"`) || !strings.Contains(out.Stdout, c.says) {
 					t.Errorf("%s", out.Stdout)
 				}
 			})

@@ -27,7 +27,8 @@ func TestPicture(t *testing.T) {
 		rules:      []string{"ip saddr 10.90.0.0/24 masquerade"},
 		containers: []container{
 			{
-				"red", link{&nl.Link{Index: 2, Name: "eth0", Parent: 5}, prefixes("10.90.0.2/24")},
+				"red",
+				link{&nl.Link{Index: 2, Name: "eth0", Parent: 5}, prefixes("10.90.0.2/24")},
 				[]nl.Route{{Dst: prefixes("0.0.0.0/0")[0], Gateway: gateway}, {Dst: subnet}, {Dst: prefixes("fe80::/64")[0]}},
 			},
 			{"blue", link{&nl.Link{Index: 2, Name: "eth0", Parent: 6}, prefixes("10.90.0.3/24")}, nil},

@@ -47,7 +47,7 @@ func (o Options) elect(ctx context.Context, s *Sandbox, before *state) (err erro
 
 // electOf makes the default route of one family, by the first of the attachments
 // that can have it.
-func (o Options) electOf(ctx context.Context, c *nl.Conn, rows []show.Row, v6 bool) error { //nolint:revive // a family is one of two
+func (o Options) electOf(ctx context.Context, c *nl.Conn, rows []show.Row, v6 bool) error {
 	var errs []error
 	for _, row := range rows {
 		r, ok := o.defaultRoute(ctx, row, v6)
@@ -70,7 +70,7 @@ func (o Options) electOf(ctx context.Context, c *nl.Conn, rows []show.Row, v6 bo
 
 // defaultRoute is the default route that the attachment's network gives to its
 // containers, which this one has not got, since it had one.
-func (o Options) defaultRoute(ctx context.Context, row show.Row, v6 bool) (r nl.Route, ok bool) { //nolint:revive // as above
+func (o Options) defaultRoute(ctx context.Context, row show.Row, v6 bool) (r nl.Route, ok bool) {
 	n, err := o.network(ctx, row.Network)
 	if err != nil {
 		return r, false
@@ -103,7 +103,7 @@ func (o Options) defaultRoute(ctx context.Context, row show.Row, v6 bool) (r nl.
 
 // configured is the default route of a family that a list gives to containers,
 // as far as the list names it.
-func configured(list *libcni.NetworkConfigList, v6 bool) (r nl.Route, ok bool) { //nolint:revive // as above
+func configured(list *libcni.NetworkConfigList, v6 bool) (r nl.Route, ok bool) {
 	for _, p := range list.Plugins {
 		var conf struct {
 			IsDefaultGateway bool `json:"isDefaultGateway"`

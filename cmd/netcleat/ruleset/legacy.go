@@ -144,7 +144,7 @@ func (p Packet) port(text string) tri {
 
 // toLocal says whether a condition holds that is about packets to the host itself,
 // or about no such.
-func (p Packet) toLocal(asked bool) tri { //nolint:revive // what the condition asks for
+func (p Packet) toLocal(asked bool) tri {
 	if !p.Local {
 		return maybe
 	}

@@ -42,7 +42,7 @@ var number = regexp.MustCompile(`\bv?(\d+\.\d+\.\d+)`)
 func Installed(ctx context.Context) (all []Runtime) {
 	for _, k := range known {
 		path, err := exec.LookPath(k.name)
-		if err != nil || k.name == "podman" && !(Root("/")).podmanHasCNI() {
+		if err != nil || k.name == "podman" && !Root("/").podmanHasCNI() {
 			continue
 		}
 		soon, cancel := context.WithTimeout(ctx, patience)
