@@ -84,13 +84,9 @@ func announce4(ns *netns.NS, l *nl.Link, ip netip.Addr) {
 	b := []byte{0, unix.ARPHRD_ETHER, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, their lengths, request
 	b = append(append(b, l.MAC...), ip.AsSlice()...)
 	b = append(append(b, make([]byte, 6)...), ip.AsSlice()...)
-	to := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ARP), Ifindex: l.Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
+	to := &unix.SockaddrLinklayer{Protocol: nl.NetworkOrder(unix.ETH_P_ARP), Ifindex: l.Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
 	_ = unix.Sendto(fd, b, 0, to)
 	_ = unix.Close(fd)
-}
-
-func bigEndian(n uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n))
 }
 
 func hasV6(addrs []nl.Addr) bool {

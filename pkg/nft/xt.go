@@ -44,7 +44,7 @@ func multiports(info []byte) (ports []uint16) {
 		return nil
 	}
 	for i := range min(int(info[1]), MaxMultiport) {
-		ports = append(ports, binary.NativeEndian.Uint16(info[2+2*i:]))
+		ports = append(ports, nl.Uint16(info[2+2*i:]))
 	}
 	return ports
 }
