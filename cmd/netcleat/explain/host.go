@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -72,13 +73,25 @@ func (x *exam) end() {
 	}
 }
 
+// addBridge is the command that adds the bridge, with the MAC address by which
+// its containers know their gateway: after another they get no answer until
+// their neighbour entry times out.
+func (x *exam) addBridge(name string) string {
+	address := ""
+	if mac, err := net.ParseMAC(x.row.HostMACs[name]); err == nil {
+		address = " address " + mac.String()
+	}
+	name = finding.Quote(name)
+	return "ip link add " + name + address + " type bridge && ip link set " + name + " up"
+}
+
 // bridge looks at the bridge and at the host's end as its port.
 func (x *exam) bridge() (errs []error) {
 	c := x.confs[0]
 	b := x.hostLink(c.Bridge)
 	switch {
 	case b == nil:
-		x.problem("bridge", "bridge "+c.Bridge+", up", "it is missing", finding.Run("ip link add "+finding.Quote(c.Bridge)+" type bridge && ip link set "+finding.Quote(c.Bridge)+" up"))
+		x.problem("bridge", "bridge "+c.Bridge+", up", "it is missing", finding.Run(x.addBridge(c.Bridge)))
 	case !b.Up():
 		x.problem("bridge", "bridge "+c.Bridge+", up", "it is down", finding.Run("ip link set "+finding.Quote(c.Bridge)+" up"))
 	default:

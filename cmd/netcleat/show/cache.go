@@ -121,6 +121,12 @@ func (c cached) fill(r *Row) {
 		if i.Sandbox != "" && i.Name == c.IfName && r.MAC == "" {
 			r.MAC = i.MAC
 		}
+		if i.Sandbox == "" {
+			if r.HostMACs == nil {
+				r.HostMACs = make(map[string]string)
+			}
+			r.HostMACs[i.Name] = i.MAC
+		}
 	}
 	if len(r.Plugins) == 0 {
 		r.Plugins = c.plugins()

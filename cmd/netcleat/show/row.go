@@ -77,6 +77,9 @@ type Row struct {
 	// CacheFile is libcni's entry, where it has one.
 	CacheFile string `json:"cacheFile,omitempty"`
 
+	// HostMACs are the MAC addresses that the host's links had at ADD, by name.
+	HostMACs map[string]string `json:"-"`
+
 	attached attached.Attachment
 }
 

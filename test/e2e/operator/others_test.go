@@ -266,7 +266,11 @@ func TestNamesFromTheSandbox(t *testing.T) {
 	if out, err := s.Try("ls", "p"); err == nil {
 		t.Errorf("the name was run as a command: %s", out)
 	}
-	s.Run("ip", "-n", "web", "link", "set", "eth0", "down")
+	s.Run("ip", "-n", "web", "link", "set", "x;touch${IFS}p", "down")
+	s.run(s.says("web", "warning", `^bridge: eth0 in the sandbox: it is called x;touch\$\{IFS\}p$`))
+	if out, err := s.Try("ls", "p"); err == nil {
+		t.Errorf("the name was run as a command: %s", out)
+	}
 	s.Run("ip", "-n", "web", "link", "set", "eth0", "name", "a\x1b[2J")
 	if out, _ := s.sh("netcleat explain web"); strings.Contains(out, "\x1b") || !strings.Contains(out, "it is called a?[2J") {
 		t.Errorf("%q", out)
@@ -277,7 +281,6 @@ func TestNamesFromTheSandbox(t *testing.T) {
 func TestOtherKinds(t *testing.T) {
 	s := story{bed.New(t), t}
 	for i, conf := range []string{
-		`{"type": "loopback"}`,
 		`{"type": "ptp", "ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.95.0.0/24"}], [{"subnet": "fd00:95::/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}`,
 		`{"type": "bridge", "bridge": "br-l2"}`,
 		`{"type": "macvlan", "master": "lan0", "ipam": {"type": "static", "addresses": [{"address": "192.0.2.9/24"}, {"address": "2001:db8::9/64"}]}}`,
@@ -285,18 +288,15 @@ func TestOtherKinds(t *testing.T) {
 	} {
 		name := "other" + string(rune('a'+i))
 		rt := s.Container(name)
-		if strings.Contains(conf, "loopback") {
-			rt.IfName = "lo"
-		}
 		s.Add(s.List(`{"cniVersion": "1.0.0", "name": "`+name+`", "plugins": [`+conf+`]}`), rt)
 		s.mend(name)
 	}
-	s.Sh("ip -n otherb route flush dev eth0; ip netns exec otherb sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1")
-	s.mend("otherb")
-	s.Run("ip", "netns", "exec", "otherb", "ping", "-c1", "-W5", "192.0.2.2")
-	s.Run("ip", "netns", "exec", "otherb", "ping", "-c1", "-W5", "2001:db8::2")
+	s.Sh("ip -n othera route flush dev eth0; ip netns exec othera sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1")
+	s.mend("othera")
+	s.Run("ip", "netns", "exec", "othera", "ping", "-c1", "-W5", "192.0.2.2")
+	s.Run("ip", "netns", "exec", "othera", "ping", "-c1", "-W5", "2001:db8::2")
 	// Elsewhere than on its host nothing is said of it.
-	if out, err := s.sh("ip netns exec lan netcleat explain otherb"); err != nil || !strings.Contains(out, "netcleat explain has to run there") {
+	if out, err := s.sh("ip netns exec lan netcleat explain othera"); err != nil || !strings.Contains(out, "netcleat explain has to run there") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
