@@ -116,6 +116,10 @@ lint: $(LINTER) $(VULNCHECK) ## The linters; CONTRIBUTING.md has the reason for 
 	$(LINTER) fmt --diff
 	@scripts/vulncheck $(VULNCHECK) || [ $$? = 4 ]
 
+.PHONY: vet
+vet: ## go vet, for the platform that GOARCH names
+	CGO_ENABLED=0 $(GO) vet ./...
+
 .PHONY: vulncheck
 vulncheck: $(VULNCHECK) ## Known vulnerabilities in code that is called; fails where the database does not answer
 	@scripts/vulncheck $(VULNCHECK) $(VULNPKGS)

@@ -21,7 +21,7 @@ import (
 // touching are the system calls that change files, or stand between two that do.
 var touching = []uint64{
 	unix.SYS_OPENAT, unix.SYS_CLOSE, unix.SYS_FLOCK, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FSETXATTR,
-	unix.SYS_UNLINKAT, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_MKDIRAT, unix.SYS_UTIMENSAT, unix.SYS_MUNMAP, unix.SYS_GETDENTS64, unix.SYS_EXIT_GROUP,
+	unix.SYS_UNLINKAT, renameat, unix.SYS_RENAMEAT2, unix.SYS_MKDIRAT, unix.SYS_UTIMENSAT, unix.SYS_MUNMAP, unix.SYS_GETDENTS64, unix.SYS_EXIT_GROUP,
 }
 
 // killAt starts cmd and kills it when it is about to make its n-th touching

@@ -285,3 +285,26 @@ func TestLegacyHostOfNerdctl(t *testing.T) {
 	}
 	w.Must(plugin.Del, c)
 }
+
+// TestMarkersStartNoProgram: that a container has markers is no reason to have
+// iptables read its table, at ADD or DEL of the only container either.
+func TestMarkersStartNoProgram(t *testing.T) {
+	w := newTown(t)
+	dir := t.TempDir()
+	for _, name := range []string{"iptables-save", "iptables-restore"} {
+		script := "#!/bin/sh\necho " + name + " \"$@\" >>" + dir + "/started\nexec /usr/sbin/" + name + " \"$@\"\n"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	c := ofNerdctl("a", conf("", mappings))
+	w.Must(plugin.Add, c)
+	if got := w.read(); got == "" {
+		t.Error("the container has no markers")
+	}
+	w.Must(plugin.Del, c)
+	if started, err := os.ReadFile(filepath.Join(dir, "started")); err == nil {
+		t.Errorf("started:\n%s", started)
+	}
+}

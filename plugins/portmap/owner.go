@@ -156,8 +156,8 @@ func (j *job) localnetSeen(ctx context.Context, c *nft.Conn) (bool, error) {
 	return false, nil
 }
 
-// anyOf reports whether the tool's IPv4 tables have published ports: to read them
-// takes a process.
+// anyOf reports whether the tool's IPv4 tables publish ports of containers: to read
+// them takes a process. Markers publish nothing.
 func anyOf(c *nft.Conn, tool iptables.Tool) (bool, error) {
 	if tool.Legacy {
 		return tool.Loaded("nat"), nil
@@ -165,11 +165,11 @@ func anyOf(c *nft.Conn, tool iptables.Tool) (bool, error) {
 	if !c.Available() {
 		return false, nil
 	}
-	info, err := c.GetChain(nft.Chain{Table: nft.Table{Family: nft.IPv4, Name: "nat"}, Name: dnatChain})
+	rules, err := c.Rules(markers())
 	if nft.Missing(err) {
 		err = nil
 	}
-	return info != nil, err
+	return slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return isContainers(r.Target) }), err
 }
 
 // isNearby reports whether a rule leads to another container near this one, or to

@@ -118,16 +118,15 @@ func TestWorkflowsCallMakeOnly(t *testing.T) {
 	}
 }
 
-// CI builds for every Linux platform of the reference's releases.
+// CI builds, and runs go vet, for every platform.
 func TestWorkflowsBuildForAllPlatforms(t *testing.T) {
-	want := []string{"386", "amd64", "arm", "arm64", "mips64le", "ppc64le", "riscv64", "s390x"}
 	m := goArchs.FindStringSubmatch(read(t, ".github/workflows/ci.yml"))
 	if m == nil {
 		t.Fatal("ci.yml: no matrix of platforms")
 	}
 	have := strings.Split(strings.ReplaceAll(strings.ReplaceAll(m[1], `"`, ""), " ", ""), ",")
 	slices.Sort(have)
-	if !slices.Equal(have, want) {
-		t.Errorf("ci.yml builds for %v, want %v", have, want)
+	if !slices.Equal(have, platforms) {
+		t.Errorf("ci.yml builds for %v, want %v", have, platforms)
 	}
 }

@@ -16,7 +16,7 @@ var byPath = map[uint64]struct {
 	name string
 	arg  int
 }{
-	unix.SYS_RENAMEAT: {"rename", 1}, unix.SYS_RENAMEAT2: {"rename", 1}, unix.SYS_UNLINKAT: {"unlink", 1},
+	renameat: {"rename", 1}, unix.SYS_RENAMEAT2: {"rename", 1}, unix.SYS_UNLINKAT: {"unlink", 1},
 	unix.SYS_MKDIRAT: {"mkdir", 1}, unix.SYS_LINKAT: {"link", 1}, unix.SYS_SYMLINKAT: {"symlink", 0}, unix.SYS_MKNODAT: {"mknod", 1},
 	unix.SYS_SETXATTR: {"setxattr", 0}, unix.SYS_LSETXATTR: {"setxattr", 0}, unix.SYS_TRUNCATE: {"truncate", 0},
 	unix.SYS_FCHMODAT: {"chmod", 1}, unix.SYS_FCHOWNAT: {"chown", 1}, unix.SYS_MOUNT: {"mount", 1},
