@@ -99,7 +99,17 @@ func (j *job) markOthers(ctx context.Context) {
 
 // remark makes the markers that attachments lack.
 func (j *job) remark(ctx context.Context, all ...*job) {
-	err := j.updateMarkers(ctx, func(c *nft.Conn, tx *nft.Tx) error {
+	c, err := nft.Dial(nil, j.gate)
+	if err == nil {
+		err = errors.Join(j.addMarkers(ctx, c, all), c.Close())
+	}
+	if err != nil {
+		j.note("portmap: nerdctl may choose a port that is taken: %v", err)
+	}
+}
+
+func (j *job) addMarkers(ctx context.Context, c *nft.Conn, all []*job) error {
+	return j.updateMarkers(ctx, c, func(tx *nft.Tx) error {
 		rules, err := c.Rules(markers())
 		if err != nil {
 			return err
@@ -116,30 +126,29 @@ func (j *job) remark(ctx context.Context, all ...*job) {
 		}
 		return nil
 	})
-	if err != nil {
-		j.note("portmap: nerdctl may choose a port that is taken: %v", err)
-	}
 }
 
 // unmark removes the attachment's markers, and the chain after the last.
-func (j *job) unmark(ctx context.Context) {
+// It takes the socket of what else is removed: each socket that has deleted rules
+// waits when it is closed.
+func (j *job) unmark(ctx context.Context, c *nft.Conn) {
 	if !j.marked() {
 		return
 	}
-	if err := j.dropOwnMarkers(ctx); err != nil {
+	if err := j.dropOwnMarkers(ctx, c); err != nil {
 		j.note("portmap: nerdctl takes a port that is free for taken: %v (netcleat doctor --fix removes the marker)", err)
 	}
 }
 
-func (j *job) dropOwnMarkers(ctx context.Context) error {
-	return j.dropMarkers(ctx, func(r nft.RuleInfo) bool { return r.Comment == j.marker() })
+func (j *job) dropOwnMarkers(ctx context.Context, c *nft.Conn) error {
+	return j.dropMarkers(ctx, c, func(r nft.RuleInfo) bool { return r.Comment == j.marker() })
 }
 
 // dropMarkers removes stale markers. What the container's other interfaces have
 // published on the network has the same comment, and is marked again.
-func (j *job) dropMarkers(ctx context.Context, stale func(nft.RuleInfo) bool) error {
+func (j *job) dropMarkers(ctx context.Context, c *nft.Conn, stale func(nft.RuleInfo) bool) error {
 	found := false
-	err := j.updateMarkers(ctx, func(c *nft.Conn, tx *nft.Tx) error {
+	err := j.updateMarkers(ctx, c, func(tx *nft.Tx) error {
 		rules, err := c.Rules(markers())
 		if err != nil {
 			return err
@@ -169,24 +178,16 @@ func (j *job) dropMarkers(ctx context.Context, stale func(nft.RuleInfo) bool) er
 	if err != nil || !found {
 		return err
 	}
-	c, err := nft.Dial(nil, j.gate)
-	if err != nil {
-		return err
-	}
-	return errors.Join(c.DeleteBare(ctx, natTable), c.Close())
+	return c.DeleteBare(ctx, natTable)
 }
 
 // updateMarkers changes the chain of markers. A kernel without nf_tables has none.
-func (j *job) updateMarkers(ctx context.Context, build func(*nft.Conn, *nft.Tx) error) error {
-	c, err := nft.Dial(nil, j.gate)
-	if err != nil {
-		return err
-	}
-	err = c.Update(ctx, "mark ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return build(c, tx) })
+func (j *job) updateMarkers(ctx context.Context, c *nft.Conn, build func(*nft.Tx) error) error {
+	err := c.Update(ctx, "mark ports of "+j.key.ContainerID, build)
 	if nft.Missing(err) {
 		err = nil
 	}
-	return errors.Join(err, c.Close())
+	return err
 }
 
 // published returns what is published by nftables on this host, as the records

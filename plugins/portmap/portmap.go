@@ -232,13 +232,13 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 		j.Targets, _ = targets(prev, c.IfName)
 	}
 	j.search = len(conf.Mappings) > 0 || !c.Journal.Remembers(j.key)
-	defer j.unmark(ctx)
 	return j.unpublishUnrecorded(ctx)
 }
 
 // unpublish removes what the publication consists of.
 func (j *job) unpublish(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
+		defer j.unmark(ctx, c)
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}
@@ -249,7 +249,6 @@ func (j *job) unpublish(ctx context.Context) error {
 		return errors.Join(err, j.delElements(ctx, c))
 	})
 	j.flushTargets()
-	j.unmark(ctx)
 	return err
 }
 

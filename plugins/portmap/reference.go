@@ -17,6 +17,7 @@ import (
 // what is ours of it by the kernel's comments.
 func (j *job) unpublishUnrecorded(ctx context.Context) error {
 	err := j.locked(ctx, func(c *nft.Conn) error {
+		defer j.unmark(ctx, c)
 		if err := j.recover(c); err != nil {
 			return err
 		}
@@ -208,7 +209,7 @@ func gc(ctx context.Context, c *plugin.Call, _ config) error {
 			}
 			dead := *j
 			dead.key.ContainerID = id
-			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx), dead.dropOwnMarkers(ctx))
+			errs = append(errs, dead.delTranslated(ctx, n), dead.delLegacy(ctx), dead.dropOwnMarkers(ctx, n))
 		}
 		return errors.Join(append(errs, j.gcShared(ctx, n))...)
 	})
@@ -259,7 +260,7 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) e
 		return k.ContainerID != "" && o.id == own.id && o.network == own.network && (k.IfName == "" || o.ifName == k.IfName)
 	}
 	return j.locked(ctx, func(n *nft.Conn) error {
-		if err := j.dropOwnMarkers(ctx); err != nil { // without a container it has none
+		if err := j.dropOwnMarkers(ctx, n); err != nil { // without a container it has none
 			return err
 		}
 		if k.ContainerID != "" && k.IfName == "" {
