@@ -458,6 +458,30 @@ func (d Dir) Readable(name string) ([]Record, error) {
 	return all, err
 }
 
+// Joined returns the records of all networks that the network's and the container's
+// name, one after the other, are the same for as for k: network ab with container c
+// and network a with container bc. The reference names iptables' chains so. Files
+// that cannot be read are skipped.
+func (d Dir) Joined(k Key) (list []Record, err error) {
+	networks, err := d.Networks()
+	errs := []error{err}
+	name := k.Network + k.ContainerID
+	for _, n := range networks {
+		begins, _, _ := strings.Cut(n, "~")
+		if !strings.HasPrefix(name, begins) {
+			continue
+		}
+		all, err := d.Readable(n)
+		errs = append(errs, err)
+		for _, r := range all {
+			if r.Network+r.ContainerID == name {
+				list = append(list, r)
+			}
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
 // Bad is a file among the records that cannot be read: damaged, or written by a
 // later version.
 type Bad struct {

@@ -315,6 +315,28 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
+// What two names are written one after the other for is found in all networks, and
+// nothing else.
+func TestJoined(t *testing.T) {
+	d := Dir(t.TempDir())
+	long := strings.Repeat("n", 250)
+	for _, k := range []Key{
+		{Network: "ab", ContainerID: "c"}, {Network: "a", ContainerID: "bc"}, {Network: "a", ContainerID: "b"}, {Network: "abcd", ContainerID: "c"},
+		{Network: "b", ContainerID: "c"}, {Network: long + "a", ContainerID: "b"}, {Network: long, ContainerID: "ab"}, {Network: long + "b", ContainerID: "b"},
+	} {
+		k.IfName, k.Plugin = "eth0", "bridge"
+		e := open(t, d, k)
+		must(t, e.Begin(), e.Done(), e.Close())
+	}
+	for _, k := range []Key{{Network: "ab", ContainerID: "c"}, {Network: long + "a", ContainerID: "b"}} {
+		all, err := d.Joined(k)
+		must(t, err)
+		if len(all) != 2 || all[0].Network+all[0].ContainerID != all[1].Network+all[1].ContainerID {
+			t.Errorf("%s and %s: %d records", k.Network, k.ContainerID, len(all))
+		}
+	}
+}
+
 // Any and Network see pending and finished records, each once.
 func TestSeen(t *testing.T) {
 	d := Dir(t.TempDir())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/iptables"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -176,13 +177,19 @@ func (a Attachment) gcTranslated(c *nft.Conn, tx *nft.Tx) error {
 }
 
 // stale returns the chains of the network's containers that are not valid, as
-// the comments of the rules that enter them say.
+// the comments of the rules that enter them say, and that no other container needs.
 func (a Attachment) stale(rules []nft.RuleInfo) (chains []string) {
 	for _, r := range rules {
 		id, ours := strings.CutPrefix(r.Comment, fmt.Sprintf("name: %q id: ", a.Network))
 		id = strings.Trim(id, `"`)
 		live := slices.ContainsFunc(a.living, func(v plugin.Attachment) bool { return v.ContainerID == id })
-		if ours && !live && r.Target == chainName(a.Network, id) && !slices.Contains(chains, r.Target) {
+		if !ours || live || r.Target != chainName(a.Network, id) || slices.Contains(chains, r.Target) {
+			continue
+		}
+		// A container of another network may have the same chain.
+		all, err := a.Journal.Joined(journal.Key{Network: a.Network, ContainerID: id})
+		other := func(r journal.Record) bool { return masquerades(r.Plugin) && r.Network != a.Network }
+		if err == nil && !slices.ContainsFunc(all, other) {
 			chains = append(chains, r.Target)
 		}
 	}

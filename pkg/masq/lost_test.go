@@ -88,3 +88,37 @@ func TestUnrecordedSibling(t *testing.T) {
 		t.Errorf("left behind:\n%s", out)
 	}
 }
+
+// The reference names a container's chain by the network's and the container's name
+// without anything between them. Containers of two networks that have one name for
+// it share it: DEL and GC of the one leave what the other needs.
+func TestSameChain(t *testing.T) {
+	const conf = `{"isGateway":true,"ipMasq":true,"ipMasqBackend":"iptables"}`
+	for name, remove := range map[string]func(*host, masq.Attachment) error{
+		"DEL": func(h *host, a masq.Attachment) error { return masq.Del(h.t.Context(), a) },
+		"GC":  func(h *host, a masq.Attachment) error { return masq.GC(h.t.Context(), network(a), living()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.Serve(h.lan, "tcp", "192.0.2.9:80")
+			h.net = "a"
+			stays := h.attach("bc", conf, "10.1.0.2/16")
+			h.add(stays)
+			h.net = "ab"
+			leaves := h.attach("c", conf, "10.2.0.2/16")
+			h.add(leaves)
+			h.must(masq.Check(t.Context(), stays))
+			h.detach(leaves)
+			h.must(remove(h, leaves))
+			h.must(masq.Check(t.Context(), stays))
+			if got := h.seen("192.0.2.9:80"); got != "192.0.2.1" {
+				t.Errorf("after the other network's container went, seen as %q", got)
+			}
+			h.detach(stays)
+			h.must(masq.Del(t.Context(), stays))
+			if out := h.rules(); strings.Contains(out, "CNI-") {
+				t.Errorf("left behind:\n%s", out)
+			}
+		})
+	}
+}

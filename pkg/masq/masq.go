@@ -396,12 +396,15 @@ func (a Attachment) unmasqueraded() ([]journal.Record, error) {
 }
 
 // siblings returns the masqueraded addresses of the container's other
-// interfaces on the network: the reference's chain is theirs, too.
+// interfaces on the network, and of other containers with the same chain: it is
+// theirs, too.
 func (a Attachment) siblings() ([]netip.Prefix, error) {
-	records, err := a.others(func(r journal.Record) bool { return r.ContainerID == a.ContainerID && confOf(r).IPMasq })
+	records, err := a.Journal.Joined(journal.Key{Network: a.Network, ContainerID: a.ContainerID})
 	var ips []netip.Prefix
 	for _, r := range records {
-		ips = append(ips, r.IPs...)
+		if masquerades(r.Plugin) && !a.owns(r) && confOf(r).IPMasq && !a.Journal.Leaving(r.Key) {
+			ips = append(ips, r.IPs...)
+		}
 	}
 	return ips, err
 }

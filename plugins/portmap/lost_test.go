@@ -273,3 +273,34 @@ func TestLocalnetOfAnotherNetwork(t *testing.T) {
 		})
 	}
 }
+
+// TestSameChain: the reference names a container's chain by the network's and the
+// container's name without anything between them. Containers of two networks that
+// have one name for it share it: each has its port, and DEL of one leaves the other's.
+func TestSameChain(t *testing.T) {
+	for _, backend := range []string{"iptables", "iptables-legacy"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newTown(t)
+			if backend == "iptables-legacy" {
+				w.Run("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-j", "RETURN")
+			}
+			before := w.rules()
+			a, b := w.at(who{"c", "ab", "10.1.0.2"}, "iptables", port("8080")), w.at(who{"bc", "a", "10.1.0.3"}, "iptables", port("8081"))
+			w.Must(plugin.Add, a)
+			w.Must(plugin.Add, b)
+			w.published(t, "10.1.0.2", "10.1.0.3")
+			w.Must(plugin.Check, a)
+			w.Must(plugin.Check, b)
+			w.Must(plugin.Del, a)
+			w.published(t, "10.1.0.3")
+			w.Must(plugin.Check, b)
+			if out := w.rules(); strings.Contains(out, "8080") || !strings.Contains(out, "8081") {
+				t.Errorf("of 8080 and 8081:\n%s", out)
+			}
+			w.Must(plugin.Del, b)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}

@@ -10,17 +10,17 @@ import (
 	"github.com/netcleat/netcleat/pkg/nft"
 )
 
-// siblings returns what the container's other interfaces on the network publish:
-// the chain is theirs, too.
+// siblings returns what the container's other interfaces on the network publish, and
+// other containers with the same chain: it is theirs, too.
 func (j *job) siblings() ([]*job, error) {
-	records, err := j.dir.Readable(j.key.Network)
+	records, err := j.dir.Joined(j.key)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", j.key.Network, err)
 	}
 	var list []*job
 	for _, r := range records {
 		s := &job{key: r.Key, dir: j.dir, gate: j.gate, note: j.note}
-		if r.Plugin != "portmap" || r.ContainerID != j.key.ContainerID || r.Key == j.key || r.GetState(&s.publication) != nil {
+		if r.Plugin != "portmap" || r.Key == j.key || r.GetState(&s.publication) != nil {
 			continue
 		}
 		if s.Backend == iptables.IPTables {
