@@ -84,7 +84,7 @@ test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)
 .PHONY: test-kube
 test-kube: build ## A node: kubelet, built once, with static pods on containerd (root)
 	@scripts/client kubelet
-	KUBELET=built $(GO) test -count=1 -v -timeout 30m ./test/e2e/kubelet
+	KUBE=built $(GO) test -count=1 -v -timeout 30m ./test/e2e/kubelet
 
 .PHONY: test-faults
 test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)
@@ -99,7 +99,7 @@ bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only 
 bench-clients: build ## What users of runtimes wait for, ours and the reference in turns: nerdctl run, a pod by CRI, thirty by kubelet (root)
 	@scripts/client kubelet
 	$(GO) test -run '^$$' -bench Run -benchtime 20x -timeout 30m ./test/e2e/nerdctl ./test/e2e/containerd
-	KUBELET=built $(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/e2e/kubelet
+	KUBE=built $(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/e2e/kubelet
 
 .PHONY: golden
 golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)
@@ -133,7 +133,7 @@ fmt: $(LINTER) ## Format the code
 install-deps: $(LINTER) $(VULNCHECK) ## Install what the tests need, and say what (Debian and Ubuntu, root)
 	@scripts/test-deps
 	@scripts/reference
-	@scripts/nerdctl
+	@scripts/client nerdctl
 
 $(LINTER):
 	@echo "build golangci-lint $(GOLANGCI) (a minute or three, once)"

@@ -15,7 +15,8 @@ var jsonBlock = regexp.MustCompile("(?s)```json[^\n]*\n(.*?)```")
 // network. An IPAM plugin's are those of the plugins that ask it.
 func Examples(t testing.TB, name string) (all []string) {
 	t.Helper()
-	root := repository(t)
+	root, err := Repository()
+	must(t, err)
 	paths, err := filepath.Glob(filepath.Join(root, "conflist-examples", "*"))
 	must(t, err)
 	readmes, err := filepath.Glob(filepath.Join(root, "plugins", "*", "README.md"))

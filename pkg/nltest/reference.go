@@ -1,6 +1,9 @@
 package nltest
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,7 +16,9 @@ func Reference(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("REFERENCE")
 	if dir == "" {
-		dir = filepath.Join(repository(t), "build/reference/bin")
+		repo, err := Repository()
+		must(t, err)
+		dir = filepath.Join(repo, "build/reference/bin")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "bridge")); err == nil {
 		return dir
@@ -25,17 +30,13 @@ func Reference(t testing.TB) string {
 	return ""
 }
 
-// repository is where go.mod is.
-func repository(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	must(t, err)
-	for dir != "/" {
+// Repository returns the directory above the test's in which go.mod is.
+func Repository() (string, error) {
+	start, err := os.Getwd()
+	for dir := start; err == nil && dir != "/"; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
+			return dir, nil
 		}
-		dir = filepath.Dir(dir)
 	}
-	t.Fatal("no go.mod above the test")
-	return ""
+	return "", fmt.Errorf("go.mod: none above %s: %w", start, errors.Join(err, fs.ErrNotExist))
 }

@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/netcleat/netcleat/pkg/nltest"
 )
 
 // builds are the programs that stories run.
@@ -23,7 +26,7 @@ type builds struct {
 // buildOnce builds the programs into the repository's build/e2e, where the tests
 // of another package, which may run meanwhile, find them up to date.
 var buildOnce = sync.OnceValues(func() (builds, error) {
-	repo, err := root()
+	repo, err := nltest.Repository()
 	if err != nil {
 		return builds{}, err
 	}
@@ -36,17 +39,6 @@ var buildOnce = sync.OnceValues(func() (builds, error) {
 	)
 })
 
-// root is the repository's directory, above the test's.
-func root() (string, error) {
-	dir, err := filepath.Abs(".")
-	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", fmt.Errorf("go.mod: none above %s: %w", dir, errors.Join(err, fs.ErrNotExist))
-}
-
 // build returns the programs, and looks at every source file, so that go test
 // does not answer from its cache when what the stories run has changed.
 func build(t testing.TB) builds {
@@ -55,7 +47,7 @@ func build(t testing.TB) builds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	repo, err := root()
+	repo, err := nltest.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,23 +72,25 @@ func output(argv ...string) error {
 	return nil
 }
 
-// installPlugins fills the plugins' directory as a user does who changes over:
-// ours over the reference's, which stay where ours do not exist. With CNI_BIN set
-// it has the plugins of that directory.
+// installPlugins fills the plugins' directory with ours, and no other's. With
+// CNI_BIN set it has the plugins of that directory.
 func (h *Host) installPlugins() {
 	h.t.Helper()
 	if dir := os.Getenv("CNI_BIN"); dir != "" {
 		h.must(os.CopyFS(h.Plugins, os.DirFS(dir)))
 		return
 	}
-	h.InstallReference()
 	h.InstallOurs()
 }
 
 // InstallReference has the plugins' directory hold the reference's, and no other.
 func (h *Host) InstallReference() {
 	h.t.Helper()
-	h.must(os.RemoveAll(h.Plugins))
+	old, err := os.ReadDir(h.Plugins)
+	h.must(err)
+	for _, file := range old { // the directory stays: it may be mounted elsewhere
+		h.must(os.RemoveAll(filepath.Join(h.Plugins, file.Name())))
+	}
 	h.must(os.CopyFS(h.Plugins, os.DirFS(h.built.reference)))
 	h.must(os.Remove(h.Plugins + "/cnitool"))
 }
@@ -116,21 +110,27 @@ func (h *Host) Reference() string { return h.built.reference }
 // Cnitool is the runtime of the specification's authors.
 func (h *Host) Cnitool() string { return h.built.reference + "/cnitool" }
 
-// nerdctlOnce builds nerdctl, once: that takes minutes.
-var nerdctlOnce = sync.OnceValues(func() (string, error) {
-	repo, err := root()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(repo, "build/clients/nerdctl"), output(filepath.Join(repo, "scripts/nerdctl"))
-})
-
-// Nerdctl is the runtime of that name.
-func Nerdctl(t testing.TB) string {
+// Client is a runtime that scripts/client builds, which takes minutes where it is
+// not built yet.
+func Client(t testing.TB, name string) (path string) {
 	t.Helper()
-	path, err := nerdctlOnce()
+	repo, err := nltest.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	if err := output(filepath.Join(repo, "scripts/client"), name); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(repo, "build/clients", name)
+}
+
+// ModuleVersion is a program's name and the version of the module that it is built
+// from: so built, some do not know their own.
+func ModuleVersion(t testing.TB, program string) string {
+	t.Helper()
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Base(program) + " " + strings.TrimPrefix(info.Main.Version, "v")
 }

@@ -24,13 +24,15 @@ func BenchmarkRunPodSandbox(b *testing.B) {
 func (n node) once() bed.Took {
 	n.t.Helper()
 	before := n.PluginTime()
-	c := n.podConfig(fmt.Sprint("pod", before.Nanoseconds()))
-	publish(c, 8080)
+	c := n.PodConfig(fmt.Sprint("pod", before.Nanoseconds()))
+	bed.Publish(c, 8080)
 	begin := time.Now()
 	r, err := n.Pods.RunPodSandbox(n.t.Context(), &cri.RunPodSandboxRequest{Config: c})
 	took := time.Since(begin)
-	must(n.t, err)
+	if err != nil {
+		n.t.Fatal(err)
+	}
 	after := n.PluginTime()
-	n.removes(bed.Sandbox{ID: r.PodSandboxId})
+	n.RemovePods(bed.Sandbox{ID: r.PodSandboxId})
 	return bed.Took{Whole: took, Plugins: float64(after-before) / float64(took)}
 }

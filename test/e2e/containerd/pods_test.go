@@ -38,9 +38,9 @@ func TestFiftyPods(t *testing.T) {
 	n := newNode(t)
 	pods := make([]bed.Sandbox, count)
 	each(func(i int) {
-		c := n.podConfig(fmt.Sprintf("pod%d", i))
-		publish(c, int32(10000+i))
-		p, err := n.run(c)
+		c := n.PodConfig(fmt.Sprintf("pod%d", i))
+		bed.Publish(c, int32(10000+i))
+		p, err := n.TryPod(c)
 		if err != nil {
 			t.Errorf("pod %d: %v", i, err)
 		}
@@ -62,12 +62,12 @@ func TestFiftyPods(t *testing.T) {
 		name := fmt.Sprintf("pod%d", i)
 		n.Wants(name+" saw 192.0.2.2", n.LAN().TCP(fmt.Sprintf("192.0.2.1:%d", 10000+i)))
 		n.Wants(name+" saw 2001:db8::2", n.LAN().TCP(fmt.Sprintf("[2001:db8::1]:%d", 10000+i)))
-		n.Wants(name+" saw "+pods[1].V4, n.pod(pods[1]).TCP(pods[i].V4+":80"))
-		n.Wants(name+" saw "+pods[1].V6, n.pod(pods[1]).TCP("["+pods[i].V6+"]:80"))
-		n.Wants(name+" saw 127.0.0.1", n.pod(pods[i]).TCP("127.0.0.1:80"))
+		n.Wants(name+" saw "+pods[1].V4, pods[1].From(n.Host).TCP(pods[i].V4+":80"))
+		n.Wants(name+" saw "+pods[1].V6, pods[1].From(n.Host).TCP("["+pods[i].V6+"]:80"))
+		n.Wants(name+" saw 127.0.0.1", pods[i].From(n.Host).TCP("127.0.0.1:80"))
 	}
 	each(func(i int) {
-		if err := n.remove(pods[i]); err != nil {
+		if err := n.TryRemove(pods[i]); err != nil {
 			t.Errorf("pod %d: %v", i, err)
 		}
 	})
@@ -78,15 +78,15 @@ func TestFiftyPods(t *testing.T) {
 func TestBandwidthAnnotations(t *testing.T) {
 	tried.Row(t, "bandwidth annotations")
 	n := newNode(t)
-	c := n.podConfig("slow")
+	c := n.PodConfig("slow")
 	c.Annotations["kubernetes.io/ingress-bandwidth"] = "8M"
 	c.Annotations["kubernetes.io/egress-bandwidth"] = "16M"
-	slow, fast := n.runs(c), n.runs(n.podConfig("fast"))
+	slow, fast := n.RunPod(c), n.RunPod(n.PodConfig("fast"))
 	qdiscs := n.Run("tc", "qdisc")
 	n.wants(qdiscs, "rate 8Mbit")
 	n.wants(qdiscs, "rate 16Mbit")
-	n.Wants("slow saw "+fast.V4, n.pod(fast).TCP(slow.V4+":80"))
-	n.removes(slow, fast)
+	n.Wants("slow saw "+fast.V4, fast.From(n.Host).TCP(slow.V4+":80"))
+	n.RemovePods(slow, fast)
 	n.Left("cni0")
 }
 
@@ -95,19 +95,19 @@ func TestBandwidthAnnotations(t *testing.T) {
 func TestPortConflict(t *testing.T) {
 	tried.Row(t, "a host port that another pod has is refused")
 	n := newNode(t)
-	c := n.podConfig("first")
-	publish(c, 8080)
-	first := n.runs(c)
-	second := n.podConfig("second")
-	publish(second, 8080)
-	if p, err := n.run(second); err == nil {
+	c := n.PodConfig("first")
+	bed.Publish(c, 8080)
+	first := n.RunPod(c)
+	second := n.PodConfig("second")
+	bed.Publish(second, 8080)
+	if p, err := n.TryPod(second); err == nil {
 		t.Errorf("%v has the port, too", p)
 	}
 	n.Wants("first saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
-	n.removes(first)
-	heir := n.runs(second)
+	n.RemovePods(first)
+	heir := n.RunPod(second)
 	n.Wants("second saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
-	n.removes(heir)
+	n.RemovePods(heir)
 	n.Left("cni0")
 }
 
@@ -115,16 +115,16 @@ func TestPortConflict(t *testing.T) {
 func TestKilledPod(t *testing.T) {
 	tried.Row(t, "a pod whose process is killed")
 	n := newNode(t)
-	c := n.podConfig("web")
-	publish(c, 8080)
-	p := n.runs(c)
+	c := n.PodConfig("web")
+	bed.Publish(c, 8080)
+	p := n.RunPod(c)
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
 	n.Run("kill", "-9", p.PID)
 	n.Wait("the pod is not ready", func() bool {
 		s, err := n.Pods.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 		return err == nil && s.Status.State == cri.PodSandboxState_SANDBOX_NOTREADY
 	})
-	n.removes(p)
+	n.RemovePods(p)
 	n.Left("cni0")
 }
 
@@ -132,14 +132,14 @@ func TestKilledPod(t *testing.T) {
 func TestDeletedNamespace(t *testing.T) {
 	tried.Row(t, "a pod whose namespace is deleted")
 	n := newNode(t)
-	c := n.podConfig("web")
-	publish(c, 8080)
+	c := n.PodConfig("web")
+	bed.Publish(c, 8080)
 	c.Annotations["kubernetes.io/egress-bandwidth"] = "16M"
-	killed, living := n.runs(c), n.runs(n.podConfig("living"))
+	killed, living := n.RunPod(c), n.RunPod(n.PodConfig("living"))
 	n.Run("kill", "-9", killed.PID)
 	n.Run("ip", "netns", "del", killed.Netns)
 	n.Run("ip", "netns", "del", living.Netns)
-	n.removes(killed, living)
+	n.RemovePods(killed, living)
 	n.Left("cni0")
 }
 
@@ -148,20 +148,20 @@ func TestDeletedNamespace(t *testing.T) {
 func TestRestart(t *testing.T) {
 	tried.Row(t, "restart of containerd")
 	n := newNode(t)
-	c := n.podConfig("web")
-	publish(c, 8080)
-	old := n.runs(c)
+	c := n.PodConfig("web")
+	bed.Publish(c, 8080)
+	old := n.RunPod(c)
 	talk := n.From().Talk(old.V4 + ":7")
 	n.Stop()
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
 	n.Start()
-	late := n.runs(n.podConfig("late"))
+	late := n.RunPod(n.PodConfig("late"))
 	if late.V4 == old.V4 || late.V6 == old.V6 {
 		t.Errorf("both pods have %s, %s", late.V4, late.V6)
 	}
-	n.Wants("web saw "+late.V4, n.pod(late).TCP(old.V4+":80"))
+	n.Wants("web saw "+late.V4, late.From(n.Host).TCP(old.V4+":80"))
 	talk.End()
-	n.removes(old, late)
+	n.RemovePods(old, late)
 	n.Left("cni0")
 }
 
@@ -170,7 +170,7 @@ func TestCtr(t *testing.T) {
 	tried.Row(t, "`ctr run --cni`")
 	n := newNode(t)
 	n.Ctr("images", "import", n.Dir+"/image.tar")
-	out := n.Ctr("run", "--rm", "--cni", "--cgroup="+n.cgroup+"/brief", bed.ImageTag, "brief", "/bin/ip", "-o", "addr", "show", "eth0")
+	out := n.Ctr("run", "--rm", "--cni", "--cgroup="+n.Cgroup()+"/brief", bed.ImageTag, "brief", "/bin/ip", "-o", "addr", "show", "eth0")
 	n.wants(out, "inet 10.88.0.2/16")
 	n.wants(out, "inet6 fd00:88::2/64")
 	n.Left("cni0")

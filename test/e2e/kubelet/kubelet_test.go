@@ -3,11 +3,9 @@
 package kubelet
 
 import (
-	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -75,8 +73,9 @@ func newNode(t testing.TB) node {
 	h.Write("/etc/cni/net.d/10-pods.conflist", list)
 	h.Write(h.Dir+"/kubelet.yaml", fmt.Sprintf(config, h.Dir, h.Cgroup()))
 	h.Sh("ln -s " + kubelet + " kubelet && mkdir manifests")
-	tried.Versions(version(t, kubelet) + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
+	tried.Versions(bed.ModuleVersion(t, kubelet) + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
 	n := node{h, h.Containerd(), t}
+	n.containerd.Import()
 	n.ownSysctls()
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(h.Dir + "/kubelet.log"); t.Failed() {
@@ -100,30 +99,13 @@ func (n node) ownSysctls() {
 		done`)
 }
 
-// program is the kubelet that make test-kube has built.
+// program is kubelet, which make test-kube builds.
 func program(t testing.TB) string {
 	t.Helper()
-	path, err := filepath.Abs("../../../build/clients/kubelet")
-	if err != nil {
-		t.Fatal(err)
+	if os.Getenv("KUBE") == "" {
+		t.Skip("kubelet takes minutes to build: make test-kube")
 	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("KUBELET") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("no kubelet is built: make test-kube")
-	}
-	return path
-}
-
-// version is that of the module: built from it, kubelet does not know its own.
-func version(t testing.TB, program string) string {
-	t.Helper()
-	info, err := buildinfo.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return "kubelet " + strings.TrimPrefix(info.Main.Version, "v")
+	return bed.Client(t, "kubelet")
 }
 
 // tail is the last of a log.

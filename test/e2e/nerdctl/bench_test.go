@@ -1,44 +1,37 @@
 package nerdctl
 
 import (
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/netcleat/netcleat/test/e2e/bed"
 )
 
-// BenchmarkRun is what a user waits for: `nerdctl run --detach -p 8080:80`, with our
-// plugins and with the reference's in turns. The plugins' share is what it takes
-// longer than with --net none, where nerdctl calls none.
+// BenchmarkRun is what a user waits for: `nerdctl run --detach -p 8080:80`, ours
+// and the reference's in turns, each on a host of its own.
 func BenchmarkRun(b *testing.B) {
-	n := newNerdctl(b)
-	contenders := []struct {
-		name  string
-		flags []string
-		took  []time.Duration
-	}{
-		{name: "none", flags: []string{"--net=none"}},
-		{name: "ours", flags: []string{"--publish=8080:80"}},
-		{name: "reference", flags: []string{"--publish=8080:80"}},
-	}
-	plugins := map[string]string{"none": n.Plugins, "ours": n.Plugins, "reference": n.Reference()}
-	for range b.N {
-		for i := range contenders {
-			c := &contenders[i]
-			args := append([]string{"--cni-path=" + plugins[c.name]}, n.run("web", c.flags...)...)
-			start := time.Now()
-			n.do(args...)
-			c.took = append(c.took, time.Since(start))
-			n.do("--cni-path="+plugins[c.name], "rm", "--force", "web")
-		}
-	}
-	median := map[string]float64{}
-	for _, c := range contenders {
-		slices.Sort(c.took)
-		median[c.name] = float64(c.took[len(c.took)/2].Microseconds()) / 1000
-		b.ReportMetric(median[c.name], c.name+"-ms")
-	}
-	for _, name := range []string{"ours", "reference"} {
-		b.ReportMetric(100*(median[name]-median["none"])/median[name], name+"-plugins-%")
-	}
-	b.ReportMetric(0, "ns/op") // of all three together, which says nothing
+	ours, reference := newNerdctl(b), newNerdctl(b)
+	reference.InstallReference()
+	ours.once()
+	reference.once()
+	bed.Compare(b, ours.once, reference.once)
+}
+
+// once runs a container and removes it, and returns how long running it took. The
+// plugins' share is what that is longer than with --net none, where nerdctl calls
+// none.
+func (n nerdctl) once() bed.Took {
+	n.t.Helper()
+	published, without := n.timed("--publish=8080:80"), n.timed("--net=none")
+	return bed.Took{Whole: published, Plugins: 1 - float64(without)/float64(published)}
+}
+
+// timed is how long running a container takes.
+func (n nerdctl) timed(flags ...string) time.Duration {
+	n.t.Helper()
+	begin := time.Now()
+	n.serve("web", flags...)
+	took := time.Since(begin)
+	n.remove("web")
+	return took
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netcleat/netcleat/test/e2e/bed"
 	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
@@ -37,9 +38,9 @@ func TestRestarts(t *testing.T) {
 	ends(func() { n.Run("kill", "-9", n.pid("web")) })
 	n.do("start", "web")
 	answers("kill -9 and start")
-	n.stop()
+	n.Stop()
 	answers("the end of containerd")
-	n.start()
+	n.Start()
 	answers("a restart of containerd")
 	n.serve("late", "--publish=80")
 	n.Wants("late saw 192.0.2.2", n.LAN().TCP("192.0.2.1:"+n.port("late")))
@@ -55,23 +56,9 @@ func TestReboot(t *testing.T) {
 	n.serve("web", "--publish=8080:80")
 	n.serve("random", "--publish=80")
 	port := n.port("random")
-	n.stop()
-	n.Sh(`for p in /proc/[0-9]*; do
-		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in
-		/*/containerd-shim*|/bin/peer*|/*/nerdctl*) kill -9 ${p#/proc/} ;;
-		esac
-	done`)
-	n.Wait("the namespaces are gone", func() bool {
-		out, err := n.Try("sh", "-c", "ip -o link show type veth | grep -v lan0")
-		return err != nil || out == ""
-	})
-	n.Sh(`ip link del ` + bridge + `
-		nft flush ruleset
-		awk '$2 ~ "^/run/containerd/" {print $2}' /proc/mounts | xargs -r umount
-		rm -rf /run/netcleat /run/containerd /run/cni
-		echo 01234567-89ab-4def-8123-456789abcdef >/run/boot_id
-		mount --bind /run/boot_id /proc/sys/kernel/random/boot_id`)
-	n.start()
+	n.Stop()
+	n.Reboot(bridge)
+	n.Start()
 	n.do("start", "web", "random")
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
 	n.Wants("random saw 192.0.2.2", n.LAN().TCP("192.0.2.1:"+port))
@@ -86,14 +73,14 @@ func TestReboot(t *testing.T) {
 const composeFile = `
 services:
   web:
-    image: ` + image + `
+    image: ` + bed.ImageTag + `
     hostname: web
     ports: ["8080:80"]
     networks: [front, back]
     command: ["/bin/peer", "serve", "80"]
     cgroup_parent: CGROUP
   db:
-    image: ` + image + `
+    image: ` + bed.ImageTag + `
     hostname: db
     networks: [back]
     command: ["/bin/peer", "serve", "81"]

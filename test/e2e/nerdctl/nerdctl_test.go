@@ -16,19 +16,6 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(tried.Main(m, "nerdctl")) }
 
-const image = "docker.io/netcleat/peer:1"
-
-const containerdConf = `
-version = 2
-root = "%[1]s/root"
-state = "/run/containerd"
-disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp", "io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "%[1]s/containerd.sock"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "%[1]s/opt"
-`
-
 const nerdctlConf = `
 address = "%[1]s/containerd.sock"
 snapshotter = "native"
@@ -38,8 +25,10 @@ cgroup_manager = "cgroupfs"
 // nerdctl is the runtime on a host of its own.
 type nerdctl struct {
 	*bed.Host
-	t      testing.TB
-	cgroup string
+	*bed.Containerd
+	t       testing.TB
+	program string
+	cgroup  string
 }
 
 // bridge is nerdctl's own network's, and shared by all containers that choose none.
@@ -49,54 +38,16 @@ func newNerdctl(t testing.TB) nerdctl {
 	t.Helper()
 	h := bed.New(t, "containerd", "ctr", "runc", "busybox", "nft", "iptables")
 	h.OwnEtc()
-	h.Write(h.Dir+"/config.toml", fmt.Sprintf(containerdConf, h.Dir))
 	h.Write("/etc/nerdctl/nerdctl.toml", fmt.Sprintf(nerdctlConf, h.Dir))
-	n := nerdctl{h, t, h.Cgroup()}
-	n.start()
-	n.do("load", "--input="+h.Image(image))
-	tried.Versions(n.versions())
+	n := nerdctl{h, h.Containerd(), t, bed.Client(t, "nerdctl"), h.Cgroup()}
+	n.do("load", "--input="+h.Image(bed.ImageTag))
+	tried.Versions(bed.ModuleVersion(t, n.program) + ", " + h.Version("containerd", "--version") + ", " + h.Version("runc", "--version"))
 	return n
-}
-
-// versions are those of nerdctl, containerd and runc.
-func (n nerdctl) versions() string {
-	word := func(line string, at int) string {
-		if f := strings.Fields(line); len(f) > at {
-			return f[at]
-		}
-		return "?"
-	}
-	return fmt.Sprintf("nerdctl %s, containerd %s, runc %s", word(n.do("--version"), 2), word(n.Run("containerd", "--version"), 2), word(n.Run("runc", "--version"), 2))
-}
-
-// start starts containerd and waits until it answers.
-func (n nerdctl) start() {
-	n.t.Helper()
-	n.Sh(`cd ` + n.Dir + ` && { containerd --config config.toml --log-level warn >>log 2>&1 & echo $! >pid; }`)
-	n.t.Cleanup(func() {
-		if log, err := os.ReadFile(n.Dir + "/log"); n.t.Failed() {
-			n.t.Logf("containerd: %s %v", log, err)
-		}
-	})
-	n.Wait("containerd is ready", func() bool {
-		_, err := n.Try("ctr", "--address="+n.Dir+"/containerd.sock", "version")
-		return err == nil
-	})
-}
-
-// stop ends containerd, not its containers.
-func (n nerdctl) stop() {
-	n.t.Helper()
-	n.Sh(`cd ` + n.Dir + ` && kill $(cat pid)`)
-	n.Wait("containerd has ended", func() bool {
-		_, err := n.Try("sh", "-c", "kill -0 $(cat pid)")
-		return err != nil
-	})
 }
 
 // try runs a command of nerdctl's.
 func (n nerdctl) try(args ...string) (string, error) {
-	return n.Try(append([]string{bed.Nerdctl(n.t)}, args...)...)
+	return n.Try(append([]string{n.program}, args...)...)
 }
 
 // do is try that must succeed.
@@ -112,7 +63,7 @@ func (n nerdctl) do(args ...string) string {
 // run are the words that start a container which answers on the ports 80 to 82.
 func (n nerdctl) run(name string, flags ...string) []string {
 	args := append([]string{"run", "--detach", "--cgroup-parent=" + n.cgroup, "--name=" + name, "--hostname=" + name}, flags...)
-	return append(args, image, "/bin/peer", "serve", "80", "81", "82")
+	return append(args, bed.ImageTag, "/bin/peer", "serve", "80", "81", "82")
 }
 
 // serve runs such a container.

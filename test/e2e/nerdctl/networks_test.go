@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netcleat/netcleat/test/e2e/bed"
 	"github.com/netcleat/netcleat/test/e2e/tried"
 )
 
@@ -65,9 +66,9 @@ func TestNoNetworkOfItsOwn(t *testing.T) {
 	tried.Row(t, "`--net host`, `--net none`, `--net container:NAME`")
 	n := newNerdctl(t)
 	n.serve("web", "--publish=8080:80")
-	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=mate", "--net=container:web", image, "/bin/sleep", "1000")
-	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=host", "--net=host", image, "/bin/sleep", "1000")
-	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=none", "--net=none", image, "/bin/sleep", "1000")
+	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=mate", "--net=container:web", bed.ImageTag, "/bin/sleep", "1000")
+	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=host", "--net=host", bed.ImageTag, "/bin/sleep", "1000")
+	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=none", "--net=none", bed.ImageTag, "/bin/sleep", "1000")
 	n.asks("mate", "127.0.0.1:80", "web saw 127.0.0.1")
 	n.same("mate's address", n.addr("web", "eth0", "-4"), n.addr("mate", "eth0", "-4"))
 	n.same("host's address", "192.0.2.1", n.addr("host", "lan0", "-4"))

@@ -5,6 +5,7 @@ package podman
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ type podman struct {
 	*bed.Host
 	t      *testing.T
 	rootfs string
+	as     []string // the words before a command: whose podman it is
 }
 
 const containersConf = `
@@ -43,10 +45,17 @@ runroot = "%[1]s/run"
 func newPodman(t *testing.T) podman {
 	t.Helper()
 	h := bed.New(t, "podman", "crun", "conmon", "busybox", "nft", "iptables")
-	h.Write(h.Dir+"/containers.conf", fmt.Sprintf(containersConf, h.Dir, bed.ImageTag))
-	h.Write(h.Dir+"/storage.conf", fmt.Sprintf(storageConf, h.Dir))
 	tried.Versions(h.Version("podman", "--version") + ", " + h.Version("crun", "--version"))
-	return podman{h, t, h.Rootfs("tree")}
+	p := podman{h, t, h.Rootfs("tree"), nil}
+	p.configure()
+	return p
+}
+
+// configure has podman keep all that it has in the story's directory.
+func (p podman) configure() {
+	p.t.Helper()
+	p.Write(p.Dir+"/containers.conf", fmt.Sprintf(containersConf, p.Dir, bed.ImageTag))
+	p.Write(p.Dir+"/storage.conf", fmt.Sprintf(storageConf, p.Dir))
 }
 
 // try runs a command of podman's.
@@ -55,7 +64,7 @@ func (p podman) try(args ...string) (string, error) {
 		"env", "--chdir=" + p.Dir, "CONTAINERS_CONF=" + p.Dir + "/containers.conf", "CONTAINERS_STORAGE_CONF=" + p.Dir + "/storage.conf",
 		"podman", "--tmpdir=" + p.Dir + "/tmp",
 	}
-	return p.Try(append(env, args...)...)
+	return p.Try(slices.Concat(p.as, env, args)...)
 }
 
 // do is try that must succeed.

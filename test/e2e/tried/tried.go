@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/netcleat/netcleat/pkg/nltest"
 )
 
 // rows are what the tests of this process have tried.
@@ -71,10 +73,11 @@ func chosen(name string) bool {
 }
 
 func compare(client string) error {
-	path, err := document()
+	repo, err := nltest.Repository()
 	if err != nil {
 		return err
 	}
+	path := filepath.Join(repo, "docs/runtimes.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -150,15 +153,4 @@ func written(old string) string {
 	}
 	slices.SortFunc(lines, cmp.Compare[string])
 	return "Tried with " + rows.versions + ":\n\n" + head + "\n|---|---|\n" + strings.Join(slices.Compact(lines), "\n") + "\n"
-}
-
-// document is docs/runtimes.md of the repository that the test is in.
-func document() (string, error) {
-	dir, err := filepath.Abs(".")
-	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "docs/runtimes.md"), nil
-		}
-	}
-	return "", cmp.Or(err, os.ErrNotExist)
 }
