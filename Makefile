@@ -82,9 +82,10 @@ test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)
 	$(GO) run ./test/vm ./pkg/... ./plugins/... ./test/vm/selftest
 
 .PHONY: test-kube
-test-kube: build ## A node: kubelet, built once, with static pods on containerd (root)
+test-kube: build ## A node: kubelet with static pods on containerd, and CRI-O; both are built once (root)
 	@scripts/client kubelet
-	KUBE=built $(GO) test -count=1 -v -timeout 30m ./test/e2e/kubelet
+	@scripts/client crio
+	KUBE=built $(GO) test -count=1 -v -p 1 -timeout 30m ./test/e2e/kubelet ./test/e2e/crio
 
 .PHONY: test-faults
 test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)
@@ -98,8 +99,8 @@ bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only 
 .PHONY: bench-clients
 bench-clients: build ## What users of runtimes wait for, ours and the reference in turns: nerdctl run, a pod by CRI, thirty by kubelet (root)
 	@scripts/client kubelet
-	$(GO) test -run '^$$' -bench Run -benchtime 20x -timeout 30m ./test/e2e/nerdctl ./test/e2e/containerd
-	KUBE=built $(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/e2e/kubelet
+	$(GO) test -run '^$$' -bench Run -benchtime 10x -timeout 30m ./test/e2e/nerdctl ./test/e2e/containerd
+	KUBE=built $(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./test/e2e/kubelet
 
 .PHONY: golden
 golden: ## Rewrite the expected output of the tests: read the diff before you commit it (root)

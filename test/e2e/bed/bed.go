@@ -215,17 +215,18 @@ func cutLast(path string) (dir, name string) {
 }
 
 // patience is long: a busy machine is slow.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
-// Wait polls until the condition holds, and fails where that takes too long.
+// Wait polls until the condition holds, ever less often, and fails where that takes
+// too long.
 func (h *Host) Wait(what string, holds func() bool) {
 	h.t.Helper()
 	deadline := time.After(patience)
-	for !holds() {
+	for pause := 50 * time.Millisecond; !holds(); pause = min(pause*5/4, 400*time.Millisecond) {
 		select {
 		case <-deadline:
 			h.t.Fatalf("waited in vain: %s", what)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -229,10 +229,15 @@ func (n node) running(names ...string) map[string]pod {
 	var all map[string]pod
 	n.Wait(fmt.Sprintf("%d pods run", len(names)), func() bool {
 		all = n.pods()
+		for _, name := range names {
+			if all[name] == (pod{}) {
+				return false // containerd is not asked while kubelet waits
+			}
+		}
 		sandboxes := n.sandboxes()
 		for _, name := range names {
 			ids := sandboxes[name]
-			if len(ids) != 1 || all[name] == (pod{}) {
+			if len(ids) != 1 {
 				return false
 			}
 			s, err := n.containerd.Sandbox(ids[0])
