@@ -78,8 +78,17 @@ test-vm: ## All plugins that make an interface, in Debian's kernel, booted in QE
 	$(GO) run ./test/vm -kernel linux-image-amd64 -without nf_tables ./test/vm/odd@NFTables
 
 .PHONY: test-vm-all
-test-vm-all: ## All tests in all kernels of test/vm/kernels.txt (an hour or two)
+test-vm-all: test-vm-nerdctl ## All tests in all kernels of test/vm/kernels.txt (an hour or two)
 	$(GO) run ./test/vm ./pkg/... ./plugins/... ./test/vm/selftest
+
+# There is no go in the machine: what the stories run is built before.
+.PHONY: test-vm-nerdctl
+test-vm-nerdctl: ## nerdctl's ipvlan network, in Debian's kernel (ten minutes)
+	@scripts/reference
+	@scripts/client nerdctl
+	@mkdir -p build/e2e
+	CGO_ENABLED=0 $(GO) build -o build/e2e ./cmd/cni ./cmd/netcleat ./test/e2e/peer
+	$(GO) run ./test/vm -kernel linux-image-amd64 ./test/e2e/nerdctl@TestIPvlan
 
 .PHONY: test-kube
 test-kube: build ## A node: kubelet with static pods on containerd, and CRI-O; both are built once (root)
@@ -149,4 +158,4 @@ $(VULNCHECK):
 
 .PHONY: help
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
