@@ -2,7 +2,6 @@ package podman
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/netcleat/netcleat/test/e2e/bed"
