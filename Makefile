@@ -15,6 +15,8 @@ VULNCHECK := build/tools/govulncheck-$(GOVULNCHECK)
 # Static, and the same bytes wherever and whenever it is built.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
 FUZZTIME ?= 30s
+# A module of its own: it needs much that the project does not.
+RELEASE := $(GO) run -C scripts/release .
 
 ##@ Build
 .PHONY: build
@@ -30,6 +32,14 @@ man: build ## The manual's pages, in build/man
 .PHONY: sbom
 sbom: build ## bin/sbom.json: the modules that the programs are made of, as CycloneDX
 	$(GO) run ./scripts/sbom bin/cni bin/netcleat >bin/sbom.json
+
+.PHONY: package
+package: ## The Debian package, the tarballs and the image for amd64, in build/package
+	$(RELEASE) -archs amd64 -out $(CURDIR)/build/package
+
+.PHONY: release
+release: ## A release for all platforms, in build/release: docs/release.md
+	$(RELEASE) -out $(CURDIR)/build/release
 
 .PHONY: demo
 demo: build ## Attach two containers, show what that makes, detach them (root)
@@ -95,6 +105,10 @@ test-kube: build ## A node: kubelet with static pods on containerd, and CRI-O; b
 	@scripts/client kubelet
 	@scripts/client crio
 	KUBE=built $(GO) test -count=1 -v -p 1 -timeout 30m ./test/e2e/kubelet ./test/e2e/crio
+
+.PHONY: test-release
+test-release: install-deps ## A release: all platforms twice, packages in a Debian of their own, the image in containerd (root)
+	RELEASE=all $(GO) test -count=1 -v -timeout 2h ./test/release
 
 .PHONY: test-faults
 test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)

@@ -31,7 +31,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.AddCommand(dhcpCommand(), doctorCommand(), explainCommand(), forgetCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), versionCommand())
-	c.AddCommand(manCommand())
+	c.AddCommand(manCommand(), pauseCommand())
 	comfort(c)
 	return c
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // topLevel are the directories of the repository.
-var topLevel = []string{".ci", ".git", ".github", "bin", "build", "cmd", "conflist-examples", "docs", "pkg", "plugins", "scripts", "test"}
+var topLevel = []string{".ci", ".git", ".github", "bin", "build", "cmd", "conflist-examples", "deploy", "docs", "pkg", "plugins", "scripts", "test"}
 
 func TestTopLevelDirectories(t *testing.T) {
 	for _, d := range dirs(t, ".") {

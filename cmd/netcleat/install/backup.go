@@ -32,6 +32,7 @@ type manifest struct {
 type kept struct {
 	Name string `json:"name"`
 	Was  string `json:"was,omitempty"`
+	Sum  string `json:"sha256,omitempty"`
 }
 
 // backup keeps what stands under the names. The manifest comes last: a backup
@@ -45,7 +46,7 @@ func (o Options) backup(all []name) error {
 	for _, n := range all {
 		k := kept{Name: n.name}
 		if n.owner != nobody {
-			k.Was = n.String()
+			k.Was, k.Sum = n.String(), n.sum
 			if err := linkOrCopy(o.path(n.name), filepath.Join(dir, n.name)); err != nil {
 				return err
 			}
@@ -126,17 +127,28 @@ func Restore(ctx context.Context, o Options) error {
 	return errors.Join(lock.Sync(), os.RemoveAll(dir), removeEmpty(filepath.Dir(dir)))
 }
 
+// backups are the manifests of the finished backups, the oldest first.
+func (o Options) backups() ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(o.Dir, BackupDir, "*", manifestName))
+	slices.Sort(found)
+	return found, err
+}
+
 // newestBackup finds the newest finished backup.
 func (o Options) newestBackup() (string, manifest, error) {
-	var m manifest
-	found, err := filepath.Glob(filepath.Join(o.Dir, BackupDir, "*", manifestName))
+	found, err := o.backups()
 	if err != nil {
-		return "", m, err
+		return "", manifest{}, err
 	}
 	if len(found) == 0 {
-		return "", m, fmt.Errorf("%s: no backup", o.Dir)
+		return "", manifest{}, fmt.Errorf("%s: no backup", o.Dir)
 	}
-	path := slices.Max(found)
+	return readManifest(found[len(found)-1])
+}
+
+// readManifest returns a backup's directory, and what it holds.
+func readManifest(path string) (string, manifest, error) {
+	var m manifest
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", m, err
@@ -166,9 +178,29 @@ func pending(dir string, files []kept) ([]kept, error) {
 		if k.Was != "" && err != nil {
 			return nil, err
 		}
+		if err := k.verify(dir); err != nil {
+			return nil, err
+		}
 		left = append(left, k)
 	}
 	return left, nil
+}
+
+// verify refuses a file of a backup that has changed since. Backups of earlier
+// versions have no checksums.
+func (k kept) verify(dir string) error {
+	if k.Was == "" || k.Sum == "" {
+		return nil
+	}
+	path := filepath.Join(dir, k.Name)
+	sum, err := checksum(path)
+	if err != nil {
+		return err
+	}
+	if sum != k.Sum {
+		return fmt.Errorf("%s: SHA-256 is %s, was %s when it was kept: it is damaged, and nothing was changed", path, sum, k.Sum)
+	}
+	return nil
 }
 
 // occupants finds out what stands now under the names of the backup.

@@ -59,10 +59,17 @@ func Install(ctx context.Context, o Options) error {
 	if err := o.refuse(all); err != nil {
 		return err
 	}
-	if o.DryRun || current(all) {
-		return o.report(all)
+	owned, err := o.owned(ctx, all)
+	if err != nil {
+		return err
 	}
-	if o.Backup {
+	if o.DryRun || current(all) && len(owned) == 0 {
+		return errors.Join(o.report(all), o.reportOwned(owned))
+	}
+	if err := o.divert(ctx, owned); err != nil {
+		return fmt.Errorf("divert: %w", err)
+	}
+	if o.Backup && !current(all) {
 		if err := o.backup(all); err != nil {
 			return fmt.Errorf("backup: %w", err)
 		}
@@ -70,7 +77,7 @@ func Install(ctx context.Context, o Options) error {
 	if err := o.place(all); err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), o.report(all))
+	return errors.Join(dir.Sync(), o.report(all), o.reportOwned(owned))
 }
 
 // open makes the directory where it is missing, locks it against another
@@ -227,7 +234,7 @@ func (o Options) report(all []name) error {
 		case n.owner == nobody:
 			fmt.Fprintf(w, "%s\t%s\n", n.name, done)
 		default:
-			fmt.Fprintf(w, "%s\t%s, replacing %s\n", n.name, done, n.occupant)
+			fmt.Fprintf(w, "%s\t%s, replacing %s\n", n.name, done, strings.TrimSpace(n.String()+" "+n.short()))
 		}
 	}
 	return w.Flush()

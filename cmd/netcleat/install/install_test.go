@@ -243,7 +243,7 @@ func TestReferenceIsReplaced(t *testing.T) {
 			if got := r.who("beta"); got != about {
 				t.Errorf("beta says %q", got)
 			}
-			if !strings.Contains(r.out.String(), "beta   installed, replacing the reference's v1.9.1\n") {
+			if !strings.Contains(r.out.String(), "beta   installed, replacing the reference's v1.9.1 sha256:") {
 				t.Errorf("said %q", r.out)
 			}
 		})

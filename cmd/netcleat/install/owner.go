@@ -3,9 +3,12 @@ package install
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -28,6 +31,7 @@ const (
 type occupant struct {
 	owner   owner
 	version string // "v1.9.1"; "" where it cannot be told
+	sum     string // SHA-256; "" where there is no file
 }
 
 func (o occupant) String() string {
@@ -53,6 +57,42 @@ const (
 // was built from. Only where that record is missing, as in distributions' old
 // packages, the file is run to see whether it answers as the reference does.
 func identify(ctx context.Context, path string) (occupant, error) {
+	who, err := inspect(ctx, path)
+	if err != nil || who.owner == nobody {
+		return who, err
+	}
+	who.sum, err = checksum(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return who, nil // a symbolic link to nowhere
+	}
+	return who, err
+}
+
+// checksum returns the SHA-256 of a file; "" for what is no file.
+func checksum(path string) (sum string, err error) {
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		return "", err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// short is as much of a checksum as a line needs.
+func (o occupant) short() string {
+	const digits = 12
+	if len(o.sum) < digits {
+		return ""
+	}
+	return "sha256:" + o.sum[:digits]
+}
+
+func inspect(ctx context.Context, path string) (occupant, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(path); err == nil {
