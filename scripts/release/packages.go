@@ -72,7 +72,8 @@ plugins made, finds problems and fixes them.`,
 	}
 	if f.name == "deb" {
 		info.Release = ""
-		info.Provides = []string{"containernetworking-plugins (= " + m.version + ")"}
+		// What podman needs is a container-network-stack: without it, its installation would remove netcleat.
+		info.Provides = []string{"containernetworking-plugins (= " + m.version + ")", "container-network-stack"}
 	}
 	if slices.Contains(m.plugins, "dnsname") {
 		const other = "golang-github-containernetworking-plugin-dnsname"
@@ -108,7 +109,11 @@ func (m *maker) contents(arch string, f format) (all files.Contents) {
 			case ".service":
 				path = m.unit(path)
 			}
-			add(d.dest+"/"+name, path, 0o644)
+			dest := d.dest
+			if f.name == "rpm" {
+				dest = strings.Replace(dest, "zsh/vendor-completions", "zsh/site-functions", 1)
+			}
+			add(dest+"/"+name, path, 0o644)
 		}
 	}
 	add("/usr/share/doc/netcleat/changelog.gz", m.gzipped(filepath.Join(m.root, "CHANGELOG.md")), 0o644)

@@ -29,6 +29,10 @@ func (e *exam) kernel() {
 	if err := unix.Uname(&u); err == nil {
 		e.add(finding.Fine, nothing, "kernel %s", unix.ByteSliceToString(u.Release[:]))
 	}
+	if !mayAdmin() {
+		e.add(finding.Note, finding.Do("run it as root on the host"), "netfilter: not known without CAP_NET_ADMIN")
+		return
+	}
 	c, err := nft.Dial(nil, nil)
 	if err != nil {
 		e.add(finding.Problem, finding.Do("load nf_tables, or install iptables"), "netfilter: %v", err)
@@ -53,6 +57,13 @@ func (e *exam) kernel() {
 		e.add(finding.Note, nothing, "the kernel has no namespace cookies (Linux 5.14): a namespace that took a dead one's number passes for it")
 	}
 	_ = conn.Close()
+}
+
+// mayAdmin reports whether this process may ask netfilter.
+func mayAdmin() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	return unix.Capget(&head, &caps[0]) == nil && caps[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0
 }
 
 // managers names the others that have firewall rules.

@@ -17,8 +17,11 @@ import (
 // oldest is the oldest kernel that the plugins are made for.
 const oldest = "5.4.0"
 
-// kinds are the kinds of links that plugins make, and which plugins those are.
-var kinds = []struct{ kind, plugins string }{
+// kind is a kind of links, and the plugins that make them.
+type kind struct{ name, plugins string }
+
+// kinds are the kinds of links that plugins make.
+var kinds = []kind{
 	{"veth", "bridge and ptp"},
 	{"bridge", "bridge"},
 	{"macvlan", "macvlan"},
@@ -47,17 +50,23 @@ func (e *exam) version() {
 		e.broken(err)
 		return
 	}
-	release, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
-	if !semver.AtLeast(release, oldest) {
+	if release := unix.ByteSliceToString(u.Release[:]); tooOld(release) {
 		e.add(finding.Problem, finding.Do("boot Linux "+oldest+" or later"), "kernel %s: the plugins are made for %s and later", release, oldest)
 	}
+}
+
+// tooOld reports whether a kernel's release, such as 5.4.0-42-generic, is before
+// the oldest.
+func tooOld(release string) bool {
+	version, _, _ := strings.Cut(release, "-")
+	return !semver.AtLeast(version, oldest)
 }
 
 // linkKinds asks the kernel for a link of each kind, in a network namespace of a
 // thread that ends with it. What a kind needs besides, such as a parent, is not
 // given: only the kernel's word that it does not know the kind counts.
 func (e *exam) linkKinds() {
-	missing, err := unknownKinds()
+	missing, err := unknownKinds(kinds)
 	switch {
 	case errors.Is(err, unix.EPERM):
 		e.add(finding.Note, finding.Do("run it as root on the host"), "kinds of links: not known without the privilege to make a network namespace")
@@ -67,8 +76,8 @@ func (e *exam) linkKinds() {
 		return
 	}
 	for _, k := range kinds {
-		if missing[k.kind] {
-			e.add(finding.Warning, finding.Do("load the kernel's module "+k.kind+", where it has one"), "the kernel has no links of kind %s: %s will not work", k.kind, k.plugins)
+		if missing[k.name] {
+			e.add(finding.Warning, finding.Do("load the kernel's module "+k.name+", where it has one"), "the kernel has no links of kind %s: %s will not work", k.name, k.plugins)
 		}
 	}
 	if len(missing) == 0 {
@@ -77,7 +86,7 @@ func (e *exam) linkKinds() {
 }
 
 // unknownKinds returns the kinds that the kernel does not know.
-func unknownKinds() (missing map[string]bool, err error) {
+func unknownKinds(kinds []kind) (missing map[string]bool, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -93,10 +102,10 @@ func unknownKinds() (missing map[string]bool, err error) {
 		defer func() { err = errors.Join(err, c.Close()) }()
 		missing = map[string]bool{}
 		for _, k := range kinds {
-			m := nl.NewLink(k.kind, "nc-"+k.kind, 0)
-			m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, k.kind).End()
+			m := nl.NewLink(k.name, "nc-"+k.name, 0)
+			m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, k.name).End()
 			if errors.Is(c.Do(m), unix.EOPNOTSUPP) {
-				missing[k.kind] = true
+				missing[k.name] = true
 			}
 		}
 	}()

@@ -31,7 +31,7 @@ type claim struct {
 // where there is no dpkg, or no such directory.
 func (o Options) claims(ctx context.Context, all []name) ([]claim, error) {
 	dir, err := o.realDir()
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || len(all) == 0 {
 		return nil, nil
 	}
 	if err != nil {

@@ -206,32 +206,55 @@ func TestDirectoryIsRefused(t *testing.T) {
 }
 
 // build puts a Go program of the module, or of none, into the directory. It says
-// that it is version 1.9.1 of its name, and leaves a file "ran" beside the
-// directory.
+// that it is version 1.9.1 of its name, and leaves a file "ran" in the directory
+// above.
 func (r *rig) build(name, module string) {
 	r.t.Helper()
 	r.must(os.MkdirAll(r.opts.Dir, 0o755))
-	src := r.t.TempDir()
-	r.must(os.WriteFile(filepath.Join(src, "main.go"), []byte(`package main
+	content, err := compile(r.t.TempDir(), module)
+	r.must(err)
+	r.must(remove(r.path(name)))
+	r.must(os.WriteFile(r.path(name), content, 0o755))
+}
 
-import "os"
+// compiled are the programs that were built, by module.
+var compiled = map[string][]byte{}
+
+// compile builds the program, once for each module.
+func compile(src, module string) ([]byte, error) {
+	if content := compiled[module]; content != nil {
+		return content, nil
+	}
+	err := os.WriteFile(filepath.Join(src, "main.go"), []byte(`package main
+
+import (
+	"os"
+	"path/filepath"
+)
 
 func main() {
-	os.Stderr.WriteString("CNI `+name+` plugin v1.9.1\n")
-	os.WriteFile("`+filepath.Dir(r.opts.Dir)+`/ran", nil, 0o644)
+	os.Stderr.WriteString("CNI " + filepath.Base(os.Args[0]) + " plugin v1.9.1\n")
+	self, _ := os.Executable()
+	os.WriteFile(filepath.Join(filepath.Dir(filepath.Dir(self)), "ran"), nil, 0o644)
 }
-`), 0o644))
-	cmd := exec.Command("go", "build", "-o", r.path(name), ".")
+`), 0o644)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("go", "build", "-o", "out", ".")
 	cmd.Dir = src
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if module == "" {
 		cmd.Env = append(cmd.Env, "GO111MODULE=off", "GOFLAGS=")
-	} else {
-		r.must(os.WriteFile(filepath.Join(src, "go.mod"), []byte("module "+module+"\n"), 0o644))
+	} else if err := os.WriteFile(filepath.Join(src, "go.mod"), []byte("module "+module+"\n"), 0o644); err != nil {
+		return nil, err
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		r.t.Fatalf("%v\n%s", err, out)
+		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
+	content, err := os.ReadFile(filepath.Join(src, "out"))
+	compiled[module] = content
+	return content, err
 }
 
 func TestReferenceIsReplaced(t *testing.T) {
