@@ -101,7 +101,7 @@ test-vm-nerdctl: ## nerdctl's ipvlan network, in Debian's kernel (ten minutes)
 	$(GO) run ./test/vm -kernel linux-image-amd64 ./test/e2e/nerdctl@TestIPvlan
 
 .PHONY: test-kube
-test-kube: build ## A node: kubelet with static pods on containerd, and CRI-O; both are built once (root)
+test-kube: build package ## A node: kubelet with static pods on containerd, and CRI-O; both are built once (root)
 	@scripts/client kubelet
 	@scripts/client crio
 	KUBE=built $(GO) test -count=1 -v -p 1 -timeout 30m ./test/e2e/kubelet ./test/e2e/crio
