@@ -39,13 +39,54 @@ func helpful(c *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
+	if _, flag, ok := strings.Cut(err.Error(), "unknown flag: "); ok && flagInstead[flag] != "" {
+		return fmt.Errorf("%w: %s", err, flagInstead[flag])
+	}
 	return fmt.Errorf("%w (%s --help tells how)", err, c.CommandPath())
+}
+
+// instead says what to type for commands that people know from Docker or podman.
+var instead = map[string]string{
+	"attach":     "use netcleat network connect",
+	"detach":     "use netcleat network disconnect",
+	"delete":     "use rm",
+	"exec":       "netcleat does not run commands in containers: use nerdctl exec, podman exec or nsenter --net=PATH",
+	"run":        "netcleat does not start containers: use nerdctl run --net NETWORK, or podman run --network NETWORK",
+	"start":      "netcleat does not start containers: use their runtime",
+	"stop":       "netcleat does not stop containers: use their runtime",
+	"port":       "netcleat ls shows published ports",
+	"info":       "use netcleat status",
+	"uninstall":  "use netcleat install --restore DIR",
+	"reload":     "use netcleat reconcile",
+	"containers": "use netcleat ls",
+	"inspect":    "use netcleat network inspect NETWORK, or netcleat explain CONTAINER",
+	"networks":   "use netcleat network ls",
+	"create":     "use netcleat network create",
+	"connect":    "use netcleat network connect",
+	"disconnect": "use netcleat network disconnect",
+	"prune":      "use netcleat network prune, or netcleat gc",
+}
+
+// flagInstead is the same for flags of docker network create.
+var flagInstead = map[string]string{
+	"--attachable":  "leave it out: containers can always be connected",
+	"--scope":       "leave it out: networks are this host's",
+	"--ingress":     "it belongs to Docker's swarm",
+	"--config-from": "it belongs to Docker's swarm",
+	"--config-only": "it belongs to Docker's swarm",
+	"--ipam-opt":    "use -o",
+	"--disable-dns": "leave it out",
+	"--alias":       "names need the plugin dnsname in the network's list",
+	"--link":        "names need the plugin dnsname in the network's list",
 }
 
 // unknown is the error for a command that there is not, or nil.
 func unknown(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
+	}
+	if hint := instead[args[0]]; hint != "" {
+		return fmt.Errorf("command %q: %s", args[0], hint)
 	}
 	c.SuggestionsMinimumDistance = cmp.Or(c.SuggestionsMinimumDistance, 2)
 	meant := c.SuggestionsFor(args[0])
@@ -163,4 +204,12 @@ func paths(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective
 
 func directories(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// unquote takes the backquotes out of the usage of all flags.
+func unquote(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		unquote(sub)
+	}
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
 }

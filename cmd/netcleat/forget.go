@@ -11,6 +11,17 @@ import (
 	"github.com/netcleat/netcleat/pkg/evidence"
 )
 
+// containerID returns the ID of the container of that name on the network. What is not
+// known by name is an ID: of a lost record, only the user knows it.
+func containerID(p show.Places, network, name string) string {
+	rows, _ := show.Rows(p) // what cannot be read is what forget is for
+	found, err := show.FindContainer(show.Of(rows, network), name)
+	if err != nil {
+		return name
+	}
+	return found[0].Container
+}
+
 func forgetCommand() *cobra.Command {
 	o, force := forget.Options{Places: show.Defaults()}, false
 	var plugins collect.Plugins
@@ -22,7 +33,8 @@ addresses and records, including unreadable ones.
 
 netcleat gc only removes what is provably dead. Use this command for leftovers that gc
 keeps, because nothing proves that their container no longer exists or because its record
-is lost. If the container is running, it loses its network.
+is lost. If the container is running, it loses its network. CONTAINER is its ID, the
+beginning of the ID, or its name.
 
 It shows what is known about the container and asks for confirmation. Without a terminal it
 needs --force.`,
@@ -33,13 +45,14 @@ needs --force.`,
 			if o.Plugins.Binary == "" {
 				o.Plugins.Binary = besideOrNone()
 			}
+			id := containerID(o.Places, args[0], args[1])
 			o.Confirm = func(v evidence.Verdict) error {
 				if force {
 					return nil
 				}
-				return ask(c, fmt.Sprintf("Container %s is %s (%s). Remove what is left of it on network %s?", args[1], v.State, v.Why, args[0]))
+				return ask(c, fmt.Sprintf("Container %s is %s (%s). Remove what is left of it on network %s?", id, v.State, v.Why, args[0]))
 			}
-			return forget.Run(c.Context(), o, args[0], args[1])
+			return forget.Run(c.Context(), o, args[0], id)
 		},
 	}
 	f := c.Flags()

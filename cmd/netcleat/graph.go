@@ -23,7 +23,7 @@ with their indexes, addresses and published ports. Without NETWORK, all networks
 		RunE: func(c *cobra.Command, args []string) error {
 			all, err := show.Networks(c.Context(), places)
 			if len(args) > 0 {
-				n, ferr := show.Find(all, args[0])
+				n, ferr := show.FindNetwork(all, args[0])
 				if ferr != nil {
 					return errors.Join(ferr, err)
 				}

@@ -9,31 +9,44 @@ import (
 )
 
 func lsCommand() *cobra.Command {
-	var format string
+	places := show.Defaults()
+	var l listing
 	c := &cobra.Command{
-		Use:   "ls [NETWORK]",
-		Short: "List the attachments of containers to networks",
+		Use:     "ls [NETWORK]",
+		Aliases: []string{"list", "ps"},
+		Short:   "List the attachments of containers to networks",
 		Long: `List the attachments of containers to networks: those of netcleat's plugins, and those of
 others that are in libcni's cache.
+
+CONTAINER is the container's name or pod, if that is known, or else its ID, of which a long
+one is cut to 12 characters.
 
 HEALTH is ok, or the first problem: the sandbox no longer exists or has moved; its
 interface is missing or down; the host end is missing, down, or no longer a port of its
 bridge.`,
 		Example: `  netcleat ls
   netcleat ls nat -o wide
+  netcleat ls --filter name=web --format '{{.Name}} {{.Addresses}}'
   netcleat ls -o json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := show.CheckFormat(format); err != nil {
+			filters, err := l.check(show.RowFilters)
+			if err != nil {
 				return err
 			}
-			rows, err := show.Rows(show.Defaults())
+			rows, err := show.Rows(places)
 			if len(args) > 0 {
-				rows = show.Of(rows, args[0])
+				if rows = show.Of(rows, args[0]); len(rows) == 0 {
+					all, nerr := show.Networks(c.Context(), places)
+					if _, ferr := show.FindNetwork(all, args[0]); ferr != nil {
+						return errors.Join(ferr, nerr, err)
+					}
+				}
 			}
-			return errors.Join(show.PrintRows(c.OutOrStdout(), rows, format), err)
+			return errors.Join(show.PrintRows(c.OutOrStdout(), show.FilterRows(rows, filters), l.Format), err)
 		},
 	}
-	c.Flags().StringVarP(&format, "output", "o", "table", "table, wide or json")
+	l.flags(c, "the IDs of containers", show.RowFilters)
+	confDir(c, &places)
 	return c
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 func main() {
@@ -27,11 +29,19 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:           "netcleat",
 		Short:         "Install and operate the netcleat CNI plugins",
+		Version:       plugin.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(dhcpCommand(), doctorCommand(), explainCommand(), forgetCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), versionCommand())
+	c.SetVersionTemplate(versionText())
+	c.AddCommand(dhcpCommand(), doctorCommand(), explainCommand(), forgetCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), statusCommand(), versionCommand())
 	c.AddCommand(manCommand(), pauseCommand())
+	// Backquotes mark the names of values in help texts; completion shows them as they are.
+	c.PersistentPreRun = func(sub *cobra.Command, _ []string) {
+		if sub.Name() == cobra.ShellCompRequestCmd {
+			unquote(c)
+		}
+	}
 	comfort(c)
 	return c
 }

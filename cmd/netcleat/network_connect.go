@@ -10,30 +10,62 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
 
-// which names the container of a command.
+// which says which container a command is for.
 type which struct {
 	netns string
 	pid   int
 }
 
+// flags adds the ways to name a container other than by an argument.
 func (w *which) flags(c *cobra.Command) {
 	c.Flags().StringVar(&w.netns, "netns", "", "`path` of the container's network namespace")
 	c.Flags().IntVar(&w.pid, "pid", 0, "`number` (PID) of a process of the container")
-	c.MarkFlagsOneRequired("netns", "pid")
 	c.MarkFlagsMutuallyExclusive("netns", "pid")
+	c.Args = w.args
 }
 
-func (w *which) open() (*connect.Sandbox, error) {
-	if w.netns != "" {
-		return connect.At(w.netns)
+// args checks that NETWORK is given, and the container in one way.
+func (w *which) args(c *cobra.Command, args []string) error {
+	flag := c.Flags().Changed("netns") || c.Flags().Changed("pid")
+	switch {
+	case len(args) == 0:
+		return errors.New("want NETWORK CONTAINER")
+	case len(args) > 2:
+		return fmt.Errorf("%d arguments: want NETWORK CONTAINER", len(args))
+	case len(args) == 1 && !flag:
+		return errors.New("want a CONTAINER, --netns or --pid")
+	case len(args) == 2 && flag:
+		return errors.New("want one of CONTAINER, --netns and --pid")
 	}
-	return connect.Of(w.pid)
+	return nil
+}
+
+// open opens the container's network namespace.
+func (w *which) open(c *cobra.Command, p show.Places, args []string) (*connect.Sandbox, error) {
+	switch {
+	case w.netns != "":
+		return connect.At(w.netns)
+	case len(args) < 2:
+		return connect.Of(w.pid)
+	}
+	rows, err := show.Rows(p)
+	found, ferr := show.FindContainer(rows, args[1])
+	if ferr != nil {
+		return nil, errors.Join(fmt.Errorf("%w; --pid and --netns name containers that no network is attached to", ferr), err)
+	}
+	if err != nil {
+		warner(c)("not everything could be read: %v", err)
+	}
+	if found[0].Netns == "" {
+		return nil, fmt.Errorf("container %s: its network namespace is not known: use --pid or --netns", args[1])
+	}
+	return connect.At(found[0].Netns)
 }
 
 func networkConnectCommand() *cobra.Command {
 	o, w, r := connect.Options{Places: show.Defaults()}, which{}, connect.Request{}
 	c := &cobra.Command{
-		Use:   "connect NETWORK (--netns PATH | --pid NUMBER)",
+		Use:   "connect NETWORK [CONTAINER]",
 		Short: "Connect a running container to a network",
 		Long: `Connect a running container to another network: it gets one more interface, with the library
 and the plugins that runtimes use.
@@ -43,16 +75,19 @@ network adds none of that family: as with Docker, the gateway is that of the fir
 that has one. A network that changes the container's routes anyway is rolled back.
 /etc/resolv.conf and /etc/hosts belong to the runtime, and are not changed.
 
+CONTAINER is a name, a pod, an ID or the beginning of one, as netcleat ls shows them. A
+container without any network, such as one of --net none, is named by --netns or --pid.
+
 netcleat ls shows the container by a name derived from its network namespace. Its runtime does
 not know about the connection: after the container has exited, netcleat gc removes the
 leftovers.`,
-		Example: `  netcleat network connect db --netns /run/netns/web
+		Example: `  netcleat network connect db web
+  netcleat network connect db --netns /run/netns/web
   netcleat network connect db --pid $(docker inspect -f '{{.State.Pid}}' api) --ip 10.5.0.200
   netcleat network connect dual --netns /run/netns/web --ifname back0 --publish 5432:5432`,
-		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			r.Network = args[0]
-			s, err := w.open()
+			s, err := w.open(c, o.Places, args)
 			if err != nil {
 				return err
 			}
@@ -82,15 +117,15 @@ leftovers.`,
 func networkDisconnectCommand() *cobra.Command {
 	o, w, r := connect.Options{Places: show.Defaults()}, which{}, connect.Request{}
 	c := &cobra.Command{
-		Use:   "disconnect NETWORK (--netns PATH | --pid NUMBER)",
+		Use:   "disconnect NETWORK [CONTAINER]",
 		Short: "Disconnect a container from a network",
 		Long: `Detach a container from a network to which netcleat network connect has connected it, with the
 configuration of that time. Attachments of its runtime must be removed by the runtime.`,
-		Example: `  netcleat network disconnect db --netns /run/netns/web
+		Example: `  netcleat network disconnect db web
+  netcleat network disconnect db --netns /run/netns/web
   netcleat network disconnect db --pid $(docker inspect -f '{{.State.Pid}}' api)`,
-		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			s, err := w.open()
+			s, err := w.open(c, o.Places, args)
 			if err != nil {
 				return err
 			}

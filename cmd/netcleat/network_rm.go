@@ -17,14 +17,16 @@ import (
 func networkRmCommand() *cobra.Command {
 	o := remove.Options{Places: show.Defaults()}
 	c := &cobra.Command{
-		Use:   "rm NETWORK…",
-		Short: "Remove networks without attachments",
+		Use:     "rm NETWORK…",
+		Aliases: []string{"remove"},
+		Short:   "Remove networks without attachments",
 		Long: `Remove networks without attachments: their files and what they left on the host. That is
 the bridge, if it has no ports and no other addresses, and an empty lease directory.
 
 A network that netcleat network create did not create, and its bridge, belong to whoever
 created it: --force removes its file and its empty lease directory. --force also removes a
-network with leases that belong to no known attachment; the leases stay.`,
+network with leases that belong to no known attachment; the leases stay. With --force a
+network that does not exist is no error.`,
 		Example: `  netcleat network rm backend
   netcleat network rm web db`,
 		Args: cobra.MinimumNArgs(1),

@@ -9,6 +9,10 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
+func versionText() string {
+	return fmt.Sprintf("netcleat v%s (%s, %s/%s)\n", plugin.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
@@ -16,7 +20,7 @@ func versionCommand() *cobra.Command {
 		Example: `  netcleat version`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "netcleat v%s (%s, %s/%s)\n", plugin.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprint(c.OutOrStdout(), versionText())
 			return err
 		},
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"math/bits"
 	"strconv"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
@@ -18,8 +20,17 @@ type Pool struct {
 	Size, Held uint64 // Size is the largest number where there are more
 }
 
-// String is what people read: "12 of 65,533".
-func (p Pool) String() string { return grouped(p.Held) + " of " + grouped(p.Size) }
+// String is what people read: "12 of 65,533". Nobody counts an IPv6 subnet's
+// addresses: where there are more than 2^32, it is "12 of 2^64".
+func (p Pool) String() string {
+	if p.Size == math.MaxUint64 {
+		return grouped(p.Held) + " of more than 2^64"
+	}
+	if p.Size > math.MaxUint32 {
+		return grouped(p.Held) + " of 2^" + strconv.Itoa(bits.Len64(p.Size-1))
+	}
+	return grouped(p.Held) + " of " + grouped(p.Size)
+}
 
 // Pools returns the range sets of the configuration in c.Stdin, whose name and
 // dataDir are also in c.Conf. It changes nothing.

@@ -52,6 +52,3 @@ func group(records []journal.Record) (all []Attachment) {
 	}
 	return all
 }
-
-// String names the attachment as people do.
-func (a Attachment) String() string { return a.Network + " " + a.ContainerID + " " + a.IfName }

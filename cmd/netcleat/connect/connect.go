@@ -104,7 +104,7 @@ func (o Options) network(ctx context.Context, name string) (show.Network, error)
 	if err != nil {
 		o.Warn("not everything could be read: %v", err)
 	}
-	n, err := show.Find(all, name)
+	n, err := show.FindNetwork(all, name)
 	if err == nil && n.File == "" {
 		err = fmt.Errorf("network %q: has attachments, but no file in %s", name, o.NetConf)
 	}

@@ -131,7 +131,7 @@ func (s *Sandbox) refuseTwice(n show.Network) error {
 	}
 	for _, r := range n.Containers {
 		if s.holds(r) {
-			return fmt.Errorf("network %s: the container is on it already, by %s as %s", n.Name, r.Interface, r.Container)
+			return fmt.Errorf("network %s: the container is on it already, by %s of %s", n.Name, r.Interface, r.Called())
 		}
 	}
 	return nil

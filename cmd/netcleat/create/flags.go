@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
 
 // Flags are what the command line says, as it says it.
@@ -22,6 +24,7 @@ type Flags struct {
 	Parent   string
 	IPAM     string   // host-local, dhcp or none
 	Options  []string // KEY=VALUE
+	Labels   []string // KEY=VALUE, or KEY
 }
 
 // Drivers are the main plugins that networks are made of.
@@ -37,6 +40,7 @@ type request struct {
 	Parent       string
 	IPAM         string
 	Options      [][2]string
+	Labels       show.Labels
 }
 
 // subnet is one that the containers get an address of.
@@ -45,6 +49,13 @@ type subnet struct {
 	Range   netip.Prefix // what addresses come from; invalid: all of Prefix
 	Gateway netip.Addr   // invalid: nobody said
 	Omit    []netip.Addr // what nobody gets
+}
+
+// instead says what to do where Docker has a driver that is none here.
+var instead = map[string]string{
+	"host": "a container shares the host's network by --net host, which needs no network of its own",
+	"none": "a container has no network by --net none, which needs no network of its own",
+	"nat":  "want bridge, which masquerades",
 }
 
 // nameForm is what the specification lets a network be called.
@@ -65,6 +76,8 @@ func (f Flags) parse() (r request, err error) {
 		return r, fmt.Errorf("network %.20q…: longer than %d bytes", f.Name, maxName)
 	case slices.Contains(modes, f.Name):
 		return r, fmt.Errorf("network %q: runtimes take that for a mode, not for a network", f.Name)
+	case instead[f.Driver] != "":
+		return r, fmt.Errorf("driver %q: %s", f.Driver, instead[f.Driver])
 	case !slices.Contains(Drivers, f.Driver):
 		return r, fmt.Errorf("driver %q: want one of %s", f.Driver, strings.Join(Drivers, ", "))
 	}
@@ -74,6 +87,16 @@ func (f Flags) parse() (r request, err error) {
 			return r, fmt.Errorf("option %q: want KEY=VALUE", o)
 		}
 		r.Options = append(r.Options, [2]string{key, value})
+	}
+	for _, l := range f.Labels {
+		key, value, _ := strings.Cut(l, "=")
+		if key == "" {
+			return r, fmt.Errorf("label %q: want KEY=VALUE", l)
+		}
+		if r.Labels == nil {
+			r.Labels = show.Labels{}
+		}
+		r.Labels[key] = value
 	}
 	if err := r.readSubnets(f); err != nil {
 		return r, err

@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
 
 // list is a list of plugins as it is written.
 type list struct {
-	CNIVersion  string   `json:"cniVersion"`
-	CNIVersions []string `json:"cniVersions"`
-	Name        string   `json:"name"`
-	DisableGC   bool     `json:"disableGC"`
-	Mark        string   `json:"netcleat.dev/made-by"` // libcni gives no plugin what is beside its own object
-	Plugins     []object `json:"plugins"`
+	CNIVersion  string      `json:"cniVersion"`
+	CNIVersions []string    `json:"cniVersions"`
+	Name        string      `json:"name"`
+	DisableGC   bool        `json:"disableGC"`
+	Mark        string      `json:"netcleat.dev/made-by"` // libcni gives no plugin what is beside its own object
+	Labels      show.Labels `json:"netcleat.dev/labels,omitempty"`
+	Plugins     []object    `json:"plugins"`
 }
 
 // mark is what tells the networks that were made here from all others.

@@ -58,7 +58,7 @@ func plan(r request, h host) (list, error) {
 		}
 	}
 	p.addCapabilities()
-	l := list{CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", "1.1.0"}, Name: r.Name, DisableGC: true, Mark: mark}
+	l := list{CNIVersion: "1.0.0", CNIVersions: []string{"1.0.0", "1.1.0"}, Name: r.Name, DisableGC: true, Mark: mark, Labels: r.Labels}
 	for _, o := range p.plugins {
 		l.Plugins = append(l.Plugins, *o)
 	}

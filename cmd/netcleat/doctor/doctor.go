@@ -121,7 +121,7 @@ func (e *exam) broken(err error) {
 func (e *exam) attachments() {
 	healthy := 0
 	for _, r := range e.rows {
-		who := r.Network + " " + r.Container + " " + r.Interface
+		who := r.Network + " " + r.Called() + " " + r.Interface
 		switch {
 		case r.Health == show.Healthy:
 			healthy++

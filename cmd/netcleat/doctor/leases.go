@@ -82,7 +82,7 @@ func (e *exam) unleased(n show.Network, dir string, all []lease.Lease) {
 			if r.Health != show.Healthy || held[addr] || !leases(r, n.IPAM.DataDir) {
 				continue
 			}
-			e.add(finding.Problem, show.TakeLease(filepath.Join(dir, addr), r), "%s %s %s: has %s without a lease: another container may be given it", n.Name, r.Container, r.Interface, addr)
+			e.add(finding.Problem, show.TakeLease(filepath.Join(dir, addr), r), "%s %s %s: has %s without a lease: another container may be given it", n.Name, r.Called(), r.Interface, addr)
 		}
 	}
 }

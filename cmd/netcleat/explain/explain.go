@@ -44,7 +44,7 @@ type Report struct {
 // could not be looked at is joined to the error.
 func Container(ctx context.Context, o Options, name string) (reports []Report, err error) {
 	rows, err := show.Rows(o.Places)
-	mine, ferr := find(rows, name)
+	mine, ferr := show.FindContainer(rows, name)
 	if ferr != nil {
 		return nil, errors.Join(ferr, err)
 	}

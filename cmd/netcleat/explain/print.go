@@ -19,11 +19,7 @@ func Print(w io.Writer, reports []Report) error {
 			b.WriteString("\n")
 		}
 		a := r.Attachment
-		who := a.Container
-		if a.Pod != "" {
-			who = a.Pod
-		}
-		fmt.Fprintf(&b, "%s %s %s in %s\n", a.Network, who, a.Interface, a.Netns)
+		fmt.Fprintf(&b, "%s %s %s in %s\n", a.Network, a.Called(), a.Interface, a.Netns)
 		for _, l := range r.Lines {
 			fmt.Fprintf(&b, "%-8s %-11s %s: %s\n", l.Level, l.Plugin, l.Want, l.Have)
 			if l.Mend != nil {

@@ -140,7 +140,7 @@ func (x *exam) shared(h hop) {
 	for _, r := range x.all {
 		other := r.Network == x.row.Network && (r.Container != x.row.Container || r.Interface != x.row.Interface)
 		if other && r.Health == show.Healthy && slices.Contains(r.Addresses, h.addr.String()) {
-			x.problem(x.ipam(), h.addr.Addr().String()+" for nobody else", "container "+r.Container+" "+r.Interface+" has it, too",
+			x.problem(x.ipam(), h.addr.Addr().String()+" for nobody else", "container "+r.Called()+" "+r.Interface+" has it, too",
 				finding.Do("detach one of the two with its runtime"))
 		}
 	}

@@ -89,13 +89,6 @@ func ends(r show.Row) (host, sandbox string) {
 	return host, sandbox
 }
 
-func container(r show.Row) string {
-	if r.Pod != "" {
-		return r.Pod
-	}
-	return r.Container
-}
-
 // text draws with the characters of a terminal.
 func text(nodes []node) string {
 	var b strings.Builder
@@ -113,7 +106,7 @@ func text(nodes []node) string {
 			if host != "" {
 				host += " ═══ "
 			}
-			fmt.Fprintf(&b, "  %s── %s%s in %s  %s", branch, host, sandbox, container(r), strings.Join(r.Addresses, " "))
+			fmt.Fprintf(&b, "  %s── %s%s in %s  %s", branch, host, sandbox, r.Called(), strings.Join(r.Addresses, " "))
 			if r.Health != show.Healthy {
 				fmt.Fprintf(&b, "  (%s)", r.Health)
 			}
@@ -131,12 +124,15 @@ func text(nodes []node) string {
 func dot(nodes []node) string {
 	var b strings.Builder
 	b.WriteString("graph netcleat {\n  rankdir=LR;\n  node [shape=box];\n")
+	all := containers(nodes)
+	for i, c := range all {
+		fmt.Fprintf(&b, "  c%d [label=%q];\n", i, box(c, "\n"))
+	}
 	for i, n := range nodes {
 		fmt.Fprintf(&b, "  n%d [label=%q];\n", i, n.title()+"\n"+n.hub)
-		for j, r := range n.Containers {
+		for _, r := range n.Containers {
 			host, sandbox := ends(r)
-			fmt.Fprintf(&b, "  n%dc%d [label=%q];\n", i, j, box(r, "\n"))
-			fmt.Fprintf(&b, "  n%d -- n%dc%d [taillabel=%q, headlabel=%q];\n", i, i, j, host, sandbox)
+			fmt.Fprintf(&b, "  n%d -- c%d [taillabel=%q, headlabel=%q];\n", i, indexOf(all, r), host, sandbox)
 		}
 	}
 	b.WriteString("}\n")
@@ -147,22 +143,49 @@ func dot(nodes []node) string {
 func mermaid(nodes []node) string {
 	var b strings.Builder
 	b.WriteString("graph LR\n")
+	all := containers(nodes)
+	for i, c := range all {
+		fmt.Fprintf(&b, "  c%d[\"%s\"]\n", i, plain(box(c, "<br/>")))
+	}
 	for i, n := range nodes {
 		fmt.Fprintf(&b, "  n%d[\"%s\"]\n", i, plain(n.title()+"<br/>"+n.hub))
-		for j, r := range n.Containers {
+		for _, r := range n.Containers {
 			host, sandbox := ends(r)
-			fmt.Fprintf(&b, "  n%d ---|\"%s\"| n%dc%d[\"%s\"]\n", i, plain(host+" = "+sandbox), i, j, plain(box(r, "<br/>")))
+			fmt.Fprintf(&b, "  n%d ---|\"%s\"| c%d\n", i, plain(host+" = "+sandbox), indexOf(all, r))
 		}
 	}
 	return b.String()
 }
 
+// containers returns the attachments of each container, in order. What has one network
+// namespace is one container.
+func containers(nodes []node) (all [][]show.Row) {
+	for _, n := range nodes {
+		for _, r := range n.Containers {
+			if i := indexOf(all, r); i >= 0 {
+				all[i] = append(all[i], r)
+				continue
+			}
+			all = append(all, []show.Row{r})
+		}
+	}
+	return all
+}
+
+func indexOf(all [][]show.Row, r show.Row) int {
+	return slices.IndexFunc(all, func(rows []show.Row) bool {
+		return rows[0].Container == r.Container || rows[0].Netns != "" && rows[0].Netns == r.Netns
+	})
+}
+
 // box is what a container's box says.
-func box(r show.Row, newline string) string {
-	lines := append([]string{container(r)}, r.Addresses...)
-	lines = append(lines, r.Ports...)
-	if r.Health != show.Healthy {
-		lines = append(lines, r.Health)
+func box(rows []show.Row, newline string) string {
+	lines := []string{rows[0].Called()}
+	for _, r := range rows {
+		lines = slices.Concat(lines, r.Addresses, r.Ports)
+		if r.Health != show.Healthy {
+			lines = append(lines, r.Health)
+		}
 	}
 	return strings.Join(lines, newline)
 }

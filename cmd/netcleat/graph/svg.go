@@ -25,7 +25,7 @@ func svg(nodes []node) string {
 	for _, n := range nodes {
 		left = max(left, width(n.title()), width(n.hub))
 		for _, r := range n.Containers {
-			right = max(right, width(strings.Split(box(r, "\n"), "\n")...))
+			right = max(right, width(strings.Split(box([]show.Row{r}, "\n"), "\n")...))
 		}
 	}
 	y := float64(margin)
@@ -53,7 +53,7 @@ func svgNetwork(b *strings.Builder, n node, p pen) float64 {
 			fill = "#fdd"
 		}
 		x := margin + p.left + wire
-		h := svgBox(b, x, y, p.right, strings.Split(box(r, "\n"), "\n"), fill)
+		h := svgBox(b, x, y, p.right, strings.Split(box([]show.Row{r}, "\n"), "\n"), fill)
 		host, sandbox := ends(r)
 		at := y + h/2
 		fmt.Fprintf(b, `<path d="M%.0f %.0f L%.0f %.0f L%.0f %.0f" fill="none" stroke="#667"/>`+"\n", margin+p.left, from, margin+p.left+24, at, x, at)

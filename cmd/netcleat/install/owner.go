@@ -199,3 +199,19 @@ func pluginNames(ctx context.Context, binary string) ([]string, error) {
 	}
 	return nil, fmt.Errorf("plugin binary %s: lists no plugins", binary)
 }
+
+// Installed says for each of the plugins' names that the directory has whose file it
+// is: "netcleat v1.9.1", "the reference's v1.9.1".
+func Installed(ctx context.Context, dir string, names []string) (map[string]string, error) {
+	found := map[string]string{}
+	for _, n := range names {
+		o, err := identify(ctx, filepath.Join(dir, n))
+		if err != nil {
+			return found, err
+		}
+		if o.owner != nobody {
+			found[n] = o.String()
+		}
+	}
+	return found, nil
+}

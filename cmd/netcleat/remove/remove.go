@@ -27,7 +27,7 @@ type Options struct {
 	// Warn is told what stays, and what could not be read.
 	Warn func(format string, args ...any)
 	// Force also removes what netcleat network create did not make, and networks
-	// of which addresses are held.
+	// of which addresses are held, and passes over networks that do not exist.
 	Force bool
 }
 
@@ -41,9 +41,13 @@ func Run(ctx context.Context, o Options, names []string) (err error) {
 	all := o.networks(ctx)
 	var errs []error
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
-		n, err := show.Find(all, name)
-		if err == nil {
+		n, err := show.FindNetwork(all, name)
+		switch {
+		case err == nil:
 			err = o.remove(ctx, n, all)
+		case o.Force: // as docker network rm --force does
+			o.Warn("%v", err)
+			err = nil
 		}
 		errs = append(errs, err)
 	}
@@ -141,7 +145,7 @@ func (o Options) unused(n show.Network) error {
 			dead++
 		}
 		if i < some {
-			names = append(names, r.Interface+" of "+r.Container)
+			names = append(names, r.Interface+" of "+r.Called())
 		}
 	}
 	if more := len(n.Containers) - some; more > 0 {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 )
 
 // CacheDir is where libcni keeps what it has attached, with whichever plugins.
@@ -107,7 +109,7 @@ func (c cached) fill(r *Row) {
 	r.CacheFile = c.path
 	r.Netns = cmp.Or(r.Netns, c.Netns, c.sandbox())
 	if r.Pod == "" {
-		r.Pod = pod(c.args())
+		r.Pod = attached.Pod(c.args())
 	}
 	if len(r.Ports) == 0 {
 		r.Ports = c.ports()

@@ -31,10 +31,8 @@ func FuzzFiles(f *testing.F) {
 			rows = append(rows, r)
 		}
 		for _, format := range []string{"table", "json", "wide"} {
-			if CheckFormat(format) == nil {
-				if err := PrintRows(&bytes.Buffer{}, rows, format); err != nil {
-					t.Errorf("%s: %v", format, err)
-				}
+			if err := PrintRows(&bytes.Buffer{}, rows, Format{Output: format}); err != nil {
+				t.Errorf("%s: %v", format, err)
 			}
 		}
 		lists, _ := readConf(dir)

@@ -23,14 +23,14 @@ func Names(p Places) (names []string, err error) {
 	return slices.Compact(names), errors.Join(err, rerr)
 }
 
-// Containers returns the IDs and the pods' names of what is attached, as Names
-// does.
+// Containers returns the IDs, the names and the pods' names of what is attached, as
+// Names does.
 func Containers(p Places) (names []string, err error) {
 	rows, err := remembered(p)
 	for _, r := range rows {
 		names = append(names, r.Container)
-		if r.Pod != "" {
-			names = append(names, r.Pod)
+		if r.Name != "" {
+			names = append(names, r.Name)
 		}
 	}
 	slices.Sort(names)
@@ -49,5 +49,6 @@ func remembered(p Places) (rows []Row, err error) {
 		c.fill(&r)
 		rows = append(rows, r)
 	}
+	nameAll(rows, nerdctlNames(p.Nerdctl))
 	return rows, errors.Join(err, cerr)
 }

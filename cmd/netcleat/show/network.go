@@ -23,6 +23,7 @@ type Network struct {
 	Name       string            `json:"name"`
 	File       string            `json:"file,omitempty"` // the conflist; "" where only attachments tell of it
 	CNIVersion string            `json:"cniVersion,omitempty"`
+	Labels     Labels            `json:"labels,omitempty"`
 	Driver     string            `json:"driver"` // the main plugin
 	Plugins    []string          `json:"plugins"`
 	Link       string            `json:"link,omitempty"` // the bridge, or the parent
@@ -56,7 +57,18 @@ type conflist struct {
 	Name       string            `json:"name"`
 	Type       string            `json:"type"`
 	Plugins    []json.RawMessage `json:"plugins"`
-	file       string
+	// Labels are what netcleat network create writes, Nerdctl what nerdctl does.
+	Labels  Labels `json:"netcleat.dev/labels"`
+	Nerdctl Labels `json:"nerdctlLabels"`
+	file    string
+}
+
+// labels are whichever the list has.
+func (l conflist) labels() Labels {
+	if len(l.Labels) > 0 {
+		return l.Labels
+	}
+	return l.Nerdctl
 }
 
 // mainConf is what is read of a main plugin's configuration.
@@ -151,7 +163,7 @@ func Networks(ctx context.Context, p Places) (all []Network, err error) {
 
 // network describes the network of a list with its attachments.
 func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
-	n := Network{Name: l.Name, File: l.file, CNIVersion: l.CNIVersion, Containers: rows, Options: l.Plugins}
+	n := Network{Name: l.Name, File: l.file, CNIVersion: l.CNIVersion, Labels: l.labels(), Containers: rows, Options: l.Plugins}
 	for i, raw := range l.Plugins {
 		var m mainConf
 		_ = json.Unmarshal(raw, &m) // what is of another type says nothing
@@ -201,13 +213,19 @@ func (m mainConf) pools(ctx context.Context, p Places, l conflist, raw json.RawM
 }
 
 // PrintNetworks prints networks in the format.
-func PrintNetworks(w io.Writer, all []Network, format string) error {
-	if format == "json" {
+func PrintNetworks(w io.Writer, all []Network, f Format) error {
+	switch {
+	case f.Quiet:
+		f.Template = "{{.Name}}"
+		return printEach(w, f, all)
+	case f.Template != "":
+		return printEach(w, f, all)
+	case f.Output == asJSON:
 		return printJSON(w, append([]Network{}, all...))
 	}
 	t := newTable(w)
 	head := "NETWORK\tDRIVER\tLINK\tSUBNETS\tHELD\tCONTAINERS"
-	if format == "wide" {
+	if f.Output == wide {
 		head += "\tPLUGINS\tFILE"
 	}
 	t.line(head)
@@ -217,7 +235,7 @@ func PrintNetworks(w io.Writer, all []Network, format string) error {
 			subnets, held = append(subnets, p.Subnets...), append(held, p.Use)
 		}
 		line := []string{n.Name, n.Driver, n.Link, strings.Join(subnets, " "), strings.Join(held, "; "), fmt.Sprint(len(n.Containers))}
-		if format == "wide" {
+		if f.Output == wide {
 			line = append(line, strings.Join(n.Plugins, ","), n.File)
 		}
 		t.line(strings.Join(line, "\t"))
@@ -225,8 +243,8 @@ func PrintNetworks(w io.Writer, all []Network, format string) error {
 	return t.flush()
 }
 
-// Find returns the network of that name.
-func Find(all []Network, name string) (Network, error) {
+// FindNetwork returns the network of that name.
+func FindNetwork(all []Network, name string) (Network, error) {
 	var names []string
 	for _, n := range all {
 		if n.Name == name {
@@ -237,22 +255,35 @@ func Find(all []Network, name string) (Network, error) {
 	return Network{}, fmt.Errorf("network %q: neither configured nor attached to (there are: %s)", name, strings.Join(names, ", "))
 }
 
-// Inspect prints all that is known of the network of that name, as JSON, with
-// its firewall rules.
-func Inspect(ctx context.Context, w io.Writer, all []Network, name string) error {
-	n, err := Find(all, name)
-	if err != nil {
-		return err
-	}
+// ID is the network's name, which is all that identifies it.
+func (n Network) ID() string { return n.Name }
+
+// Scope is Docker's word for the hosts that a network is on: this one.
+func (n Network) Scope() string { return "local" }
+
+// Inspect returns the networks of these names with their firewall rules. What is not
+// found is joined to the error.
+func Inspect(ctx context.Context, all []Network, names ...string) ([]Network, error) {
+	var errs []error
+	found := []Network{}
 	rules, err := ruleset.Read(ctx)
-	if err != nil {
-		return errors.Join(printJSON(w, []Network{n}), err)
+	var marks []ruleset.Mark
+	if err == nil {
+		marks, err = rules.Marks()
 	}
-	marks, err := rules.Marks()
-	var ids []string
-	for _, r := range n.Containers {
-		ids = append(ids, r.Container)
+	errs = append(errs, err)
+	for _, name := range names {
+		n, err := FindNetwork(all, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var ids []string
+		for _, r := range n.Containers {
+			ids = append(ids, r.Container)
+		}
+		n.Rules = ruleset.Of(marks, n.Name, ids)
+		found = append(found, n)
 	}
-	n.Rules = ruleset.Of(marks, n.Name, ids)
-	return errors.Join(printJSON(w, []Network{n}), err)
+	return found, errors.Join(errs...)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +26,7 @@ type Places struct {
 	Journal journal.Dir
 	Cache   string // libcni's
 	NetConf string // directory of conflists; runtimes.Default stands for all that the host's runtimes use
+	Nerdctl string // where nerdctl keeps its containers' names
 }
 
 // Dirs returns the directories of conflists: NetConf, what nerdctl has in it for
@@ -49,13 +49,14 @@ func (p Places) Dirs() (dirs []string) {
 
 // Defaults are the places of a host.
 func Defaults() Places {
-	return Places{Journal: journal.Default, Cache: CacheDir, NetConf: runtimes.Default}
+	return Places{Journal: journal.Default, Cache: CacheDir, NetConf: runtimes.Default, Nerdctl: nerdctlRoot}
 }
 
 // Row is one attachment as people see it.
 type Row struct {
 	Network   string    `json:"network"`
 	Container string    `json:"container"`
+	Name      string    `json:"name,omitempty"` // what people call the container, where that is known
 	Pod       string    `json:"pod,omitempty"`
 	Interface string    `json:"interface"`
 	Index     int       `json:"index,omitempty"` // of Interface
@@ -125,6 +126,7 @@ func Rows(p Places) (rows []Row, err error) {
 		}
 		c.fill(&rows[i])
 	}
+	nameAll(rows, nerdctlNames(p.Nerdctl))
 	err = errors.Join(err, o.lookAll(rows))
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(a.Network, b.Network), a.Created.Compare(b.Created), cmp.Compare(a.Container, b.Container))
@@ -138,7 +140,7 @@ func recorded(a attached.Attachment) Row {
 	for _, rec := range a.Records {
 		r.Plugins = append(r.Plugins, rec.Plugin)
 		r.Netns = cmp.Or(r.Netns, rec.Netns)
-		r.Pod = cmp.Or(r.Pod, pod(rec.Args))
+		r.Pod = cmp.Or(r.Pod, attached.Pod(rec.Args))
 		for _, ip := range rec.IPs {
 			if !slices.Contains(r.Addresses, ip.String()) {
 				r.Addresses = append(r.Addresses, ip.String())
@@ -157,19 +159,6 @@ func recorded(a attached.Attachment) Row {
 		}
 	}
 	return r
-}
-
-// pod returns the name of the pod that CNI_ARGS speaks of, with its namespace.
-func pod(args string) string {
-	m := map[string]string{}
-	for pair := range strings.SplitSeq(args, ";") {
-		k, v, _ := strings.Cut(pair, "=")
-		m[k] = v
-	}
-	if m["K8S_POD_NAME"] == "" {
-		return ""
-	}
-	return strings.TrimPrefix(m["K8S_POD_NAMESPACE"]+"/"+m["K8S_POD_NAME"], "/")
 }
 
 func newObserver(dir journal.Dir) (*observer, error) {

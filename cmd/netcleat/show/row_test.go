@@ -67,7 +67,7 @@ func TestThousandAttachments(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := show.PrintRows(&out, rows, "table"); err != nil {
+	if err := show.PrintRows(&out, rows, show.Format{Output: "table"}); err != nil {
 		t.Fatal(err)
 	}
 	took := time.Since(start)

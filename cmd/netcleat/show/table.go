@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,25 +11,20 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
-// Formats are how lists are printed.
-var Formats = []string{"table", "wide", "json"}
-
-// CheckFormat returns the error for a format that is none.
-func CheckFormat(name string) error {
-	if slices.Contains(Formats, name) {
-		return nil
-	}
-	return fmt.Errorf("output %q: want table, wide or json", name)
-}
-
 // PrintRows prints attachments in the format.
-func PrintRows(w io.Writer, rows []Row, format string) error {
-	if format == "json" {
+func PrintRows(w io.Writer, rows []Row, f Format) error {
+	switch {
+	case f.Quiet:
+		f.Template = "{{.Container}}"
+		return printEach(w, f, rows)
+	case f.Template != "":
+		return printEach(w, f, rows)
+	case f.Output == asJSON:
 		return printJSON(w, append([]Row{}, rows...))
 	}
 	t := newTable(w)
 	head := "NETWORK\tCONTAINER\tINTERFACE\tHOST END\tADDRESSES\tMAC\tPORTS\tAGE\tHEALTH"
-	if format == "wide" {
+	if f.Output == wide {
 		head += "\tNETNS\tPLUGINS"
 	}
 	t.line(head)
@@ -40,9 +34,9 @@ func PrintRows(w io.Writer, rows []Row, format string) error {
 			host += " (" + r.Master + ")"
 		}
 		line := []string{
-			r.Network, name(r, format), r.Interface, host, strings.Join(r.Addresses, " "), r.MAC, strings.Join(r.Ports, " "), age(r.Created), health(w, r, format),
+			r.Network, name(r, f), r.Interface, host, strings.Join(r.Addresses, " "), r.MAC, strings.Join(r.Ports, " "), age(r.Created), health(w, r, f),
 		}
-		if format == "wide" {
+		if f.Output == wide {
 			line = append(line, r.Netns, strings.Join(r.Plugins, ","))
 		}
 		t.line(strings.Join(line, "\t"))
@@ -51,30 +45,25 @@ func PrintRows(w io.Writer, rows []Row, format string) error {
 }
 
 // health is in colour where nothing stands behind it that must be aligned.
-func health(w io.Writer, r Row, format string) string {
-	if format == "wide" {
+func health(w io.Writer, r Row, f Format) string {
+	if f.Output == wide {
 		return r.Health
 	}
 	return term.Health(w, r.Health)
 }
 
-// name is the pod's where there is one, else the container's.
-func name(r Row, format string) string {
-	const short = 12
+// name is what people call the container; wide has its whole ID, too.
+func name(r Row, f Format) string {
 	switch {
-	case format == "wide" && r.Pod != "":
-		return r.Container + " " + r.Pod
-	case r.Pod != "":
-		return r.Pod
-	case format == "table" && len(r.Container) > short && isHex(r.Container):
-		return r.Container[:short]
+	case f.Output == wide && r.Name != "":
+		return r.Container + " " + r.Name
+	case f.Output == wide || f.NoTrunc && r.Name == "":
+		return r.Container
+	case f.NoTrunc:
+		return r.Name
 	}
-	return r.Container
+	return r.Called()
 }
-
-// isHex reports whether the ID is a runtime's long number, of which people read
-// the beginning.
-func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
 
 // age writes a time as people compare it: 5s, 12m, 3h, 4d.
 func age(t time.Time) string {

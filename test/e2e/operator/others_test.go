@@ -236,7 +236,7 @@ func TestNames(t *testing.T) {
 	for name, want := range map[string]string{
 		"web": "shop web eth0 in /run/netns/web", "webs": "shop shop/cart eth0 in /run/netns/webshop", "shop/cart": "shop shop/cart eth0",
 		"/run/netns/web": "shop web eth0", "shop-web-eth0": "shop web eth0", "d": "shop db eth0",
-		"we": `container "we": begins the names of 2: web, webshop`, "nobody": `container "nobody": neither the journal nor libcni knows it`,
+		"we": `container "we": matches 2: web, webshop`, "nobody": `container "nobody": not known, neither from netcleat's records nor from libcni's cache`,
 	} {
 		out, _ := s.sh("netcleat explain " + name)
 		if !strings.Contains(out, want) {
