@@ -29,8 +29,8 @@ func (a Attachment) addChains(ctx context.Context, tool iptables.Tool) error {
 	})
 }
 
-// restoreChains makes what is missing of the container's chain. What is left
-// of the rules that enter it is made anew with them.
+// restoreChains makes the container's chain again where something of it is missing or
+// was changed, and with it the rules that enter it.
 func (a Attachment) restoreChains(ctx context.Context, tool iptables.Tool) error {
 	return a.eachFamily(func(own Attachment) error {
 		if own.checkChains(ctx, tool) == nil {
@@ -44,7 +44,7 @@ func (a Attachment) restoreChains(ctx context.Context, tool iptables.Tool) error
 		var left []string
 		for _, l := range iptables.Parse(saved) {
 			if slices.ContainsFunc(own.Addrs, func(p netip.Prefix) bool { return own.entersFrom(p, l) }) {
-				left = append(left, l.Delete()+"\n")
+				left = append(left, l.Delete())
 			}
 		}
 		return own.addChain(ctx, tool, left)
@@ -74,32 +74,37 @@ func (a Attachment) addChain(ctx context.Context, tool iptables.Tool, left []str
 	if err != nil {
 		return err
 	}
-	script := "*nat\n" + strings.Join(left, "") + a.script(a.Addrs, siblings) + "COMMIT\n"
-	return tool.Restore(ctx, a.Gate, "masquerade "+a.ContainerID, script)
+	siblings = slices.DeleteFunc(siblings, func(p netip.Prefix) bool { return p.Addr().Is6() != tool.V6 })
+	lines := append(left, ":"+chainName(a.Network, a.ContainerID)+" - [0:0]")
+	lines = append(lines, iptables.Adds(a.chainRules(append(slices.Clone(a.Addrs), siblings...)))...)
+	lines = append(lines, iptables.Adds(a.entries())...)
+	return tool.Restore(ctx, a.Gate, "masquerade "+a.ContainerID, iptables.Script("nat", lines))
 }
 
-// script writes the chain anew, with what the container's other interfaces have
-// in it, and has the own addresses enter it.
-func (a Attachment) script(own, siblings []netip.Prefix) string {
-	chain := chainName(a.Network, a.ContainerID)
-	comment := " -m comment --comment " + iptables.Quote(iptables.Comment("", a.Network, a.ContainerID)) + "\n"
-	v6 := own[0].Addr().Is6()
-	multicast := "224.0.0.0/4"
-	if v6 {
+func (a Attachment) ruleComment() string {
+	return " -m comment --comment " + iptables.Quote(iptables.Comment("", a.Network, a.ContainerID))
+}
+
+// chainRules are the rules of the container's chain for addresses of one family.
+func (a Attachment) chainRules(addrs []netip.Prefix) (list []iptables.Rule) {
+	chain, multicast := chainName(a.Network, a.ContainerID), "224.0.0.0/4"
+	if addrs[0].Addr().Is6() {
 		multicast = "ff00::/8"
 	}
-	var s strings.Builder
-	fmt.Fprintf(&s, ":%s - [0:0]\n", chain)
-	for _, p := range append(slices.Clone(own), siblings...) {
-		if p.Addr().Is6() == v6 {
-			fmt.Fprintf(&s, "-A %s -d %s -j ACCEPT%s", chain, p.Masked(), comment)
-		}
+	for _, p := range addrs {
+		list = append(list, iptables.Rule{Chain: chain, Spec: fmt.Sprintf("-d %s -j ACCEPT%s", p.Masked(), a.ruleComment())})
 	}
-	fmt.Fprintf(&s, "-A %s ! -d %s -j MASQUERADE%s", chain, multicast, comment)
-	for _, p := range own {
-		fmt.Fprintf(&s, "-A POSTROUTING -s %s -j %s%s", p.Addr(), chain, comment)
+	return append(list, iptables.Rule{Chain: chain, Spec: fmt.Sprintf("! -d %s -j MASQUERADE%s", multicast, a.ruleComment())})
+}
+
+// entries are the rules by which packets from the addresses enter the chain.
+func (a Attachment) entries() (list []iptables.Rule) {
+	for _, p := range a.Addrs {
+		list = append(list, iptables.Rule{
+			Chain: "POSTROUTING", Spec: fmt.Sprintf("-s %s -j %s%s", p.Addr(), chainName(a.Network, a.ContainerID), a.ruleComment()),
+		})
 	}
-	return s.String()
+	return list
 }
 
 // natTables are where iptables-nft keeps the nat tables.
@@ -251,21 +256,15 @@ func (a Attachment) entersFrom(p netip.Prefix, l iptables.Line) bool {
 	return l.Chain == "POSTROUTING" && l.Value("-j") == chain && l.Has("-s", hostPrefix(p.Addr()).String())
 }
 
-// checkChains looks for the container's chain and for what enters it.
+// checkChains compares the container's chain, and what enters it, with what Add makes.
 func (a Attachment) checkChains(ctx context.Context, tool iptables.Tool) error {
-	chain := chainName(a.Network, a.ContainerID)
-	for _, p := range a.Addrs {
-		tool.V6 = p.Addr().Is6()
-		saved, err := tool.Save(ctx, "nat")
-		if err != nil {
-			return err
+	return a.eachFamily(func(own Attachment) error {
+		tool.V6 = own.Addrs[0].Addr().Is6()
+		rules := append(own.chainRules(own.Addrs), own.entries()...)
+		held, err := tool.Holds(ctx, iptables.Script("nat", iptables.Checks(rules)))
+		if err == nil && !held {
+			return cnierr.Check("masquerading of %v: rules are missing in iptables (netcleat reconcile restores them)", own.Addrs)
 		}
-		lines := iptables.Parse(saved)
-		entered := slices.ContainsFunc(lines, func(l iptables.Line) bool { return a.entersFrom(p, l) })
-		filled := slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Rule && l.Chain == chain })
-		if !entered || !filled {
-			return cnierr.Check("masquerading of %s is missing in iptables (netcleat reconcile restores it)", p)
-		}
-	}
-	return nil
+		return err
+	})
 }

@@ -1,12 +1,13 @@
 // Package masq gives the containers of a network the host's address when they
 // speak to the world beyond it.
 //
-// With nftables there is one rule for a network and each of its prefixes, in the
-// reference's table, or for each address where the host is not the prefix's
-// gateway. It is made with the network's first container and removed
-// with the last, so that all others cost a look. A container of the network that
-// is attached with ipMasq off is exempt from it (Exempt). With iptables there is
-// one chain a container, named and commented as the reference's.
+// With nftables there is one rule for each prefix of which a network hands out
+// every address, in the reference's table, or for each address where the host is
+// not its gateway or nothing is known of what the network hands out. It is made with
+// the first container in the prefix and removed with the last, so that all others
+// cost a look. A container that is attached with ipMasq off, to whichever network, is
+// exempt from it (Exempt). With iptables there is one chain a container, named and
+// commented as the reference's.
 package masq
 
 import (
@@ -24,6 +25,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/scope"
 	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
@@ -38,10 +40,11 @@ type Attachment struct {
 	IfName      string
 	Addrs       []netip.Prefix // addresses with the network's prefix length; Del needs none
 	Backend     *string        // ipMasqBackend: "nftables", "iptables", or nil
-	// Single masquerades only the addresses themselves: the host is not the
-	// prefix's gateway, so that machines that are no containers may have it, too.
-	Single bool
+	// Scope is what the network hands out. It is empty where the host is not the
+	// prefix's gateway: machines that are no containers have it, too.
+	Scope scope.Scope
 
+	off    bool                // ipMasq is off: it is exempt where another's rule has its address
 	gc     bool                // the call is a GC: living says whose rules stay
 	living []plugin.Attachment // the valid ones
 }
@@ -54,14 +57,28 @@ func Of(c *plugin.Call, backend *string) Attachment {
 	}
 	switch {
 	case c.Entry != nil && (c.Verb != plugin.Del || len(c.Entry.IPs) > 0):
-		a.Addrs, a.Single = c.Entry.IPs, confOf(c.Entry.Record).single
+		a.take(c.Entry.Record)
 	case c.Verb == plugin.Del:
+		r := journal.Record{Key: c.Key(c.Conf.Type), Config: c.Stdin}
 		if prev, err := c.PrevResult(); err == nil && prev != nil {
-			a.Addrs, _ = link.AddrsOf(prev, c.IfName)
+			r.IPs, _ = link.AddrsOf(prev, c.IfName)
 		}
-		a.Single = confOf(journal.Record{Key: c.Key(c.Conf.Type), Config: c.Stdin}).single
+		a.take(r)
 	}
 	return a
+}
+
+// OfRecord is the attachment that a record is of.
+func OfRecord(g gate.Gate, dir journal.Dir, r journal.Record) Attachment {
+	a := Attachment{Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Backend: confOf(r).Backend}
+	a.take(r)
+	return a
+}
+
+// take takes over what a record says of masquerading.
+func (a *Attachment) take(r journal.Record) {
+	conf := confOf(r)
+	a.Addrs, a.Scope, a.off = r.IPs, conf.scope, !conf.IPMasq
 }
 
 // CheckBackend returns the error for an ipMasqBackend that is none, for parsers. ""
@@ -160,16 +177,6 @@ func (a Attachment) isMade(c *nft.Conn) bool {
 	return err == nil && made
 }
 
-// exemptLate exempts those who were attached with ipMasq off while the network's
-// first rules were made: Exempt saw no rule yet, and addRules not their record.
-func (a Attachment) exemptLate(ctx context.Context, c *nft.Conn) error {
-	off, err := a.unmasqueraded()
-	if err != nil || len(off) == 0 {
-		return err
-	}
-	return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error { return a.exemptAll(c, tx, off, a.Addrs) })
-}
-
 // Del removes what Add or the reference made for the attachment, with either
 // backend, and the network's rules where no other attachment needs them. Where
 // nothing of that exists it does nothing.
@@ -177,56 +184,6 @@ func Del(ctx context.Context, a Attachment) error {
 	return a.locked(ctx, func(c *nft.Conn) error {
 		return errors.Join(a.leave(), a.delRules(ctx, c), a.delLegacy(ctx))
 	})
-}
-
-// Exempt keeps an attachment with ipMasq off from being masqueraded by the rule
-// of its network, where other attachments have brought that about. undo takes
-// that back; Del does, too.
-func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
-	undo = func() error { return nil }
-	c, err := nft.Dial(nil, a.Gate)
-	if err != nil {
-		return undo, nil // without nf_tables there is no such rule
-	}
-	if !c.Available() {
-		return undo, c.Close()
-	}
-	undo = func() error { return Del(context.WithoutCancel(ctx), a) } // also where exemptLate comes first
-	info, err := c.GetChain(a.chain())
-	if err = errors.Join(err, c.Close()); err != nil || info == nil {
-		return undo, err
-	}
-	return undo, a.locked(ctx, func(c *nft.Conn) error {
-		return c.Update(ctx, "exempt from masquerading", func(tx *nft.Tx) error {
-			if info, err := c.GetChain(a.chain()); err != nil || info == nil { // the last that needed it went meanwhile
-				return err
-			}
-			return a.exempt(c, tx, a.Addrs)
-		})
-	})
-}
-
-// CheckExempt compares the kernel's rules with what Exempt makes.
-func CheckExempt(a Attachment) (err error) {
-	c, err := nft.Dial(nil, a.Gate)
-	if err != nil {
-		return nil // without nf_tables there is no such rule
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	have, err := c.Ruleset(table)
-	if err != nil || len(have[a.chain().Name]) == 0 {
-		return ignoreMissing(err)
-	}
-	for _, p := range a.Addrs {
-		exempt, err := a.isExempt(c, have, p)
-		if err != nil {
-			return err
-		}
-		if !exempt {
-			return cnierr.Check("%s is not exempt from masquerading in %s (netcleat reconcile restores it)", p, table)
-		}
-	}
-	return nil
 }
 
 // Check compares the kernel's rules with what Add makes.
@@ -249,7 +206,11 @@ func Check(ctx context.Context, a Attachment) (err error) {
 	if lacks := a.lacks(have); lacks != nil && !a.hasChains(ctx) {
 		return cnierr.Check("masquerading of %v: %s is missing in %s (netcleat reconcile restores it)", a.Addrs, lacks, table)
 	}
-	return nil
+	stale, err := a.staleExemptions(c, have)
+	if len(stale) > 0 {
+		return cnierr.Check("masquerading of %v: %s exempts it in %s (netcleat reconcile restores it)", a.Addrs, stale[0].set.Name, table)
+	}
+	return err
 }
 
 // hasChains reports whether iptables masquerades the attachment, which was chosen
@@ -275,11 +236,8 @@ func GC(ctx context.Context, a Attachment, living func() ([]plugin.Attachment, e
 
 // Reconcile restores what an attachment needs, by its record alone.
 func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
-	conf := confOf(r)
-	a := Attachment{
-		Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Addrs: r.IPs, Backend: conf.Backend, Single: conf.single,
-	}
-	if !conf.IPMasq {
+	a := OfRecord(g, dir, r)
+	if a.off {
 		_, err := Exempt(ctx, a)
 		return err
 	}
@@ -300,14 +258,16 @@ type conf struct {
 	Backend          *string `json:"ipMasqBackend"`
 	IsGateway        bool    `json:"isGateway"`
 	IsDefaultGateway bool    `json:"isDefaultGateway"`
-	single           bool    // Attachment.Single: with ptp the host always is the gateway
+	scope            scope.Scope
 }
 
 func confOf(r journal.Record) (c conf) {
 	if o, err := fields.Parse(r.Config); err == nil {
 		_ = o.Into(&c) // what is of another type says nothing
 	}
-	c.single = r.Plugin == "bridge" && !c.IsGateway && !c.IsDefaultGateway
+	if r.Plugin != "bridge" || c.IsGateway || c.IsDefaultGateway { // with ptp the host always is the gateway
+		c.scope = scope.Of(r.Config)
+	}
 	return c
 }
 
@@ -370,10 +330,10 @@ func (a Attachment) aliasOf(v plugin.Attachment) string {
 	return veth.Alias(journal.Key{Network: a.Network, ContainerID: v.ContainerID, IfName: v.IfName})
 }
 
-// others returns the records of the network's other attachments that pick
+// others returns the records of a network's attachments, but for this one, that pick
 // selects, but not of those that go.
-func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, error) {
-	all, err := a.Journal.Readable(a.Network)
+func (a Attachment) others(network string, pick func(journal.Record) bool) ([]journal.Record, error) {
+	all, err := a.Journal.Readable(network)
 	var some []journal.Record
 	for _, r := range all {
 		if masquerades(r.Plugin) && !a.owns(r) && pick(r) && !a.Journal.Leaving(r.Key) {
@@ -381,18 +341,9 @@ func (a Attachment) others(pick func(journal.Record) bool) ([]journal.Record, er
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("network %s: %w", a.Network, err)
+		return nil, fmt.Errorf("network %s: %w", network, err)
 	}
 	return some, nil
-}
-
-// unmasqueraded returns the records of the network's other attachments that have
-// ipMasq off, and may have an address in a's prefixes.
-func (a Attachment) unmasqueraded() ([]journal.Record, error) {
-	if a.Single {
-		return nil, nil
-	}
-	return a.others(func(r journal.Record) bool { return !confOf(r).IPMasq })
 }
 
 // siblings returns the masqueraded addresses of the container's other

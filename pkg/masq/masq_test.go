@@ -53,22 +53,33 @@ func (h *host) attach(id, conf string, ips ...string) masq.Attachment {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	a := masq.Attachment{Journal: h.Journal(), Network: k.Network, ContainerID: id, IfName: k.IfName}
 	for _, ip := range ips {
-		a.Addrs = append(a.Addrs, netip.MustParsePrefix(ip))
+		e.IPs = append(e.IPs, netip.MustParsePrefix(ip))
 	}
-	e.Config, e.IPs = json.RawMessage(conf), a.Addrs
-	var c struct{ IPMasqBackend *string }
-	if err := json.Unmarshal(e.Config, &c); err != nil {
-		h.t.Fatal(err)
+	e.Config = json.RawMessage(conf)
+	if !strings.Contains(conf, "ipam") {
+		e.Config = withIPAM(conf, e.IPs)
 	}
-	a.Backend = c.IPMasqBackend
+	a := masq.OfRecord(nil, h.Journal(), e.Record)
 	for _, err := range []error{e.Begin(), e.Done(), e.Close()} {
 		if err != nil {
 			h.t.Fatal(err)
 		}
 	}
 	return a
+}
+
+// withIPAM adds an IPAM plugin that hands out all of the addresses' prefixes.
+func withIPAM(conf string, ips []netip.Prefix) json.RawMessage {
+	sets := []string{}
+	for _, p := range ips {
+		sets = append(sets, fmt.Sprintf(`[{"subnet":%q}]`, p.Masked()))
+	}
+	end := fmt.Sprintf(`"ipam":{"type":"host-local","ranges":[%s]}}`, strings.Join(sets, ","))
+	if conf != "{}" {
+		end = "," + end
+	}
+	return json.RawMessage(strings.TrimSuffix(conf, "}") + end)
 }
 
 // detach forgets the record.
@@ -288,7 +299,6 @@ func TestSingle(t *testing.T) {
 	h.In(h.lan, func() { h.IP("route", "add", "10.1.0.0/16", "via", "192.0.2.1") })
 	before := h.rules()
 	a, b := h.attach("a", `{"ipMasq":true}`, "10.1.0.2/16"), h.attach("b", `{"ipMasq":true}`, "10.1.0.3/16")
-	a.Single, b.Single = true, true
 	h.add(a)
 	h.add(b)
 	if got := h.seen("192.0.2.9:80"); got != "192.0.2.1" {
@@ -356,7 +366,6 @@ func TestBegun(t *testing.T) {
 		h := newHost(t)
 		before := h.rules()
 		a := h.attach("a", conf, "10.1.0.2/16")
-		a.Single = !strings.Contains(conf, "isGateway")
 		h.add(a)
 		e := h.begun("b", conf)
 		h.must(masq.Del(t.Context(), a))

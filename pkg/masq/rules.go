@@ -22,35 +22,26 @@ var (
 	postrouting = nft.Chain{Table: table, Name: "postrouting", Hook: &nft.Hook{Type: "nat", Num: unix.NF_INET_POST_ROUTING, Priority: 100}}
 )
 
+// hash ends the names of what the table has of a's network.
+func (a Attachment) hash() string { return iptables.Hash(16, a.Network) }
+
+// networkChain begins the names of the networks' chains.
+const networkChain = "net_"
+
 // chain holds the rules of a's network.
-func (a Attachment) chain() nft.Chain {
-	return nft.Chain{Table: table, Name: "net_" + iptables.Hash(16, a.Network)}
-}
+func (a Attachment) chain() nft.Chain { return chainOf(a.hash()) }
 
-// exempts holds the network's addresses that are not masqueraded.
-func (a Attachment) exempts(v6 bool) nft.Set {
-	s := nft.Set{Table: table, Name: "exempt4_" + iptables.Hash(16, a.Network), Key: []nft.Type{nft.TypeIPv4}}
-	if v6 {
-		s.Name, s.Key = "exempt6_"+iptables.Hash(16, a.Network), []nft.Type{nft.TypeIPv6}
-	}
-	return s
-}
-
-func (a Attachment) sets() []nft.Set { return []nft.Set{a.exempts(false), a.exempts(true)} }
+func chainOf(hash string) nft.Chain { return nft.Chain{Table: table, Name: networkChain + hash} }
 
 // source is what is masqueraded for one of a's addresses.
-func (a Attachment) source(p netip.Prefix) netip.Prefix {
-	if a.Single {
-		return netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
-	}
-	return p.Masked()
-}
+func (a Attachment) source(p netip.Prefix) netip.Prefix { return a.Scope.Block(p) }
 
 // tag begins the comment of the rule for one of a's addresses, by which it is
 // found. That of a single address is the attachment's own.
 func (a Attachment) tag(p netip.Prefix) string {
-	tag := a.source(p).String() + " of "
-	if a.Single {
+	source := a.source(p)
+	tag := source.String() + " of "
+	if source.IsSingleIP() {
 		tag += journal.Cut(a.ContainerID, 32) + ", "
 	}
 	return tag
@@ -66,10 +57,14 @@ func (a Attachment) lacks(have nft.Ruleset) *nft.Rule {
 	return have.Lacks(shared()...)
 }
 
-// made reports whether all of a's rules are there.
+// made reports whether all of a's rules are there, and nothing exempts it from them.
 func (a Attachment) made(c *nft.Conn) (bool, error) {
 	have, err := c.Ruleset(table)
-	return err == nil && a.lacks(have) == nil, err
+	if err != nil || a.lacks(have) != nil {
+		return false, err
+	}
+	stale, err := a.staleExemptions(c, have)
+	return err == nil && len(stale) == 0, err
 }
 
 // addRules adds what is missing for a's prefixes.
@@ -78,9 +73,8 @@ func (a Attachment) addRules(c *nft.Conn, tx *nft.Tx) error {
 	if err != nil {
 		return err
 	}
-	lacks := a.lacks(have)
-	if lacks == nil {
-		return nil
+	if err := a.dropStale(c, tx, have); err != nil || a.lacks(have) == nil {
+		return err
 	}
 	ensureTable(have, tx)
 	tx.EnsureChain(a.chain())
@@ -92,7 +86,7 @@ func (a Attachment) addRules(c *nft.Conn, tx *nft.Tx) error {
 	if err != nil {
 		return err
 	}
-	return a.exemptAll(c, tx, off, a.Addrs)
+	return a.exemptAll(c, tx, have, off)
 }
 
 // entry is the rule that leads to the network's chain.
@@ -108,36 +102,6 @@ func (a Attachment) rules() (list []nft.Rule) {
 		}
 	}
 	return list
-}
-
-// exemptAll exempts the records' addresses in the prefixes.
-func (a Attachment) exemptAll(c *nft.Conn, tx *nft.Tx, off []journal.Record, prefixes []netip.Prefix) error {
-	for _, r := range off {
-		other := a
-		other.ContainerID = r.ContainerID
-		if err := other.exempt(c, tx, within(r.IPs, prefixes)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func hasPrefix(list []netip.Prefix, p netip.Prefix) bool {
-	for _, q := range list {
-		if q.Masked() == p.Masked() {
-			return true
-		}
-	}
-	return false
-}
-
-func within(ips, nets []netip.Prefix) (some []netip.Prefix) {
-	for _, ip := range ips {
-		if hasPrefix(nets, ip) {
-			some = append(some, ip)
-		}
-	}
-	return some
 }
 
 // rule masquerades what is sent from an address's source to other prefixes.
@@ -175,47 +139,6 @@ func jumps(rules []nft.RuleInfo, chain string) bool {
 		}
 	}
 	return false
-}
-
-// exempt adds addresses to the sets of the network's exceptions, and makes those
-// where there are none yet.
-func (a Attachment) exempt(c *nft.Conn, tx *nft.Tx, addrs []netip.Prefix) error {
-	have, err := c.Ruleset(table)
-	if err != nil {
-		return err
-	}
-	for _, p := range addrs {
-		exempt, err := a.isExempt(c, have, p)
-		if err != nil {
-			return err
-		}
-		if exempt {
-			continue
-		}
-		set := a.exempts(p.Addr().Is6())
-		tx.EnsureSet(set)
-		tx.EnsureFirst(have, a.exception(set))
-		tx.Add(set, nft.Elem{Key: p.Addr().AsSlice(), Comment: journal.Cut(a.ContainerID, 120)})
-	}
-	return nil
-}
-
-// isExempt reports whether the address is in the network's exceptions, and a rule
-// looks there.
-func (a Attachment) isExempt(c *nft.Conn, have nft.Ruleset, p netip.Prefix) (bool, error) {
-	set := a.exempts(p.Addr().Is6())
-	if have.Lacks(a.exception(set)) != nil {
-		return false, nil
-	}
-	found, err := c.Find(set, p.Addr().AsSlice())
-	return len(found) > 0 && found[0].Comment == journal.Cut(a.ContainerID, 120), err
-}
-
-// exception is the rule that looks for exempt addresses.
-func (a Attachment) exception(set nft.Set) nft.Rule {
-	v6 := set.Name == a.exempts(true).Name
-	e := nft.Join(nft.Proto(v6), []nft.Expr{nft.LoadAddr(v6, nft.Source, 0), nft.InSet(set.Name, 0), nft.Decide(nft.Return)})
-	return nft.Rule{Chain: a.chain(), Exprs: e, Comment: "attached with ipMasq off"}
 }
 
 // delRules removes what nf_tables has of the attachment: rules of the reference
@@ -266,27 +189,11 @@ func (a Attachment) sweep(c *nft.Conn, tx *nft.Tx, stale func(nft.RuleInfo) bool
 		tx.DeleteTable(table)
 		return nil
 	case needed:
-		return errors.Join(a.unexempt(c, tx), a.delSources(c, tx))
+		err = errors.Join(a.unexempt(c, tx, a.hash()), a.delSources(c, tx))
 	default:
-		return a.delNetwork(c, tx)
+		err = a.delNetwork(c, tx)
 	}
-}
-
-// unexempt takes a's addresses from the exceptions.
-func (a Attachment) unexempt(c *nft.Conn, tx *nft.Tx) error {
-	for _, p := range a.Addrs {
-		set := a.exempts(p.Addr().Is6())
-		found, err := c.Find(set, p.Addr().AsSlice())
-		if err != nil {
-			return err
-		}
-		for _, e := range found {
-			if e.Comment == journal.Cut(a.ContainerID, 120) {
-				tx.Remove(set, nft.Elem{Key: e.Key})
-			}
-		}
-	}
-	return nil
+	return errors.Join(err, a.unexemptElsewhere(c, tx, rules))
 }
 
 // delSources deletes the rules of a's single addresses, or of its prefixes that no
@@ -314,16 +221,18 @@ func (a Attachment) delSources(c *nft.Conn, tx *nft.Tx) error {
 	return nil
 }
 
-// sharesPrefix reports whether the rule of p is another attachment's, too.
+// sharesPrefix reports whether the rule of p is another attachment's, too; that of a
+// single address never is.
 func (a Attachment) sharesPrefix(p netip.Prefix) (bool, error) {
-	if a.Single {
+	source := a.source(p)
+	if source.IsSingleIP() {
 		return false, nil
 	}
 	some, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
 		c := confOf(r)
-		return !a.owns(r) && c.IPMasq && !c.single && hasPrefix(r.IPs, p)
+		return !a.owns(r) && c.IPMasq && slices.ContainsFunc(r.IPs, func(q netip.Prefix) bool { return c.scope.Block(q) == source })
 	})
-	if some || err != nil || p.IsSingleIP() {
+	if some || err != nil {
 		return some, err
 	}
 	lost, err := a.unrecorded()
@@ -338,7 +247,7 @@ func (a Attachment) delNetwork(c *nft.Conn, tx *nft.Tx) error {
 	}
 	tx.FlushChain(a.chain())
 	tx.DeleteChain(a.chain())
-	for _, set := range a.sets() {
+	for _, set := range []nft.Set{exemptsOf(a.hash(), false), exemptsOf(a.hash(), true)} {
 		there, err := c.HasSet(set)
 		if err != nil {
 			return err

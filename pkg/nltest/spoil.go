@@ -1,6 +1,7 @@
 package nltest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,7 +14,8 @@ import (
 )
 
 // Spoils returns commands that each remove one part of the nftables ruleset: a
-// rule, the rules of a chain or of a table, or the elements of a set.
+// rule, the rules of a chain or of a table, or the elements of a set. Rules of
+// iptables, also of the legacy one, are changed, too.
 func (b *Bed) Spoils() (commands [][]string) {
 	b.t.Helper()
 	var table, in []string
@@ -36,6 +38,35 @@ func (b *Bed) Spoils() (commands [][]string) {
 		case handle != "" && strings.HasPrefix(line, "\t\t") && in[0] == "chain":
 			empty = false
 			commands = append(commands, append([]string{"nft", "delete", "rule"}, append(table, in[1], "handle", strings.Fields(handle)[2])...))
+		}
+	}
+	for _, tool := range []string{"iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy"} {
+		commands = append(commands, b.spoilsOf(tool)...)
+	}
+	return commands
+}
+
+// spoilsOf returns commands that each change one of iptables' rules, so that it matches
+// less, and for the legacy one those that delete a rule or flush a chain.
+func (b *Bed) spoilsOf(tool string) (commands [][]string) {
+	b.t.Helper()
+	table, at := "", map[string]int{}
+	for _, line := range strings.Split(b.Run(tool+"-save"), "\n") {
+		w := strings.Fields(line)
+		if name, is := strings.CutPrefix(line, "*"); is {
+			table, at = name, map[string]int{}
+		}
+		if len(w) < 2 || w[0] != "-A" {
+			continue
+		}
+		chain := w[1]
+		if at[chain]++; at[chain] == 1 && strings.HasSuffix(tool, "legacy") {
+			commands = append(commands, []string{tool, "-t", table, "-F", chain})
+		}
+		rest := strings.TrimPrefix(line, "-A "+chain)
+		commands = append(commands, []string{"sh", "-c", fmt.Sprintf("%s -t %s -R %s %d %s -m mark ! --mark 0x77", tool, table, chain, at[chain], rest)})
+		if strings.HasSuffix(tool, "legacy") {
+			commands = append(commands, []string{tool, "-t", table, "-D", chain, fmt.Sprint(at[chain])})
 		}
 	}
 	return commands

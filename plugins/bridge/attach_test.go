@@ -16,7 +16,13 @@ import (
 )
 
 func table(stub *nltest.StubIPAM) plugin.Table {
-	return plugin.Table{"bridge": Plugin, "stub": stub.Plugin()}
+	return plugin.Table{"bridge": Plugin, "stub": stub.Plugin(), "host-local": stub.Plugin()}
+}
+
+// handsOut has the configuration say what the stub hands out, as host-local's does.
+func handsOut(c nltest.Call) nltest.Call {
+	c.Conf = strings.Replace(c.Conf, `{"type":"stub"}`, `{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/16"}],[{"subnet":"fd00:1::/64"}]]}`, 1)
+	return c
 }
 
 const dual = `{"cniVersion":"1.1.0","name":"net","type":"bridge","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,"macspoofchk":true,"ipam":{"type":"stub"}}`

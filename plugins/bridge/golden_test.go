@@ -60,7 +60,7 @@ func TestRulesets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bed := nltest.New(t)
-			c := call(dualStack(), keys)
+			c := handsOut(call(dualStack(), keys))
 			bed.Must(plugin.Add, c)
 			second := c
 			second.Table = table(&nltest.StubIPAM{Addresses: []string{"10.1.0.3/16", "fd00:1::3/64"}})
@@ -91,8 +91,8 @@ func TestChangesOfAnAttachment(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bed := nltest.New(t)
-			bed.Must(plugin.Add, call(dualStack(), `"isGateway":true,"ipMasq":true`))
-			c := call(stub, `"isGateway":true,"ipMasq":true`)
+			bed.Must(plugin.Add, handsOut(call(dualStack(), `"isGateway":true,"ipMasq":true`)))
+			c := handsOut(call(stub, `"isGateway":true,"ipMasq":true`))
 			c.ContainerID, c.Netns = "c2", bed.PathOf(bed.NewSandbox())
 			var text strings.Builder
 			c.Gate = func(what string) error { text.WriteString(what + "\n"); return nil }

@@ -93,7 +93,10 @@ func FuzzState(f *testing.F) {
 		}
 		lines := iptables.Parse([]string{line})
 		for _, v6 := range []bool{false, true} {
-			j.script(lines, v6)
+			for _, l := range lines {
+				oldTables{iptables.Tool{V6: v6}}.isLeft(j, l)
+			}
+			oldTables{iptables.Tool{V6: v6}}.rules(j)
 		}
 		j.undoScript(lines, j.Prefixes)
 		j.elements()

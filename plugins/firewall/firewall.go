@@ -24,6 +24,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/scope"
 	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
@@ -64,8 +65,11 @@ type job struct {
 	gc     bool                // the call is a GC: living says whose rules stay
 	living []plugin.Attachment // the valid ones
 
-	flagged bool // this call has isolated the port
-	ends    bool // a DEL: that of the main plugin follows
+	flagged bool   // this call has isolated the port
+	ends    bool   // a DEL: that of the main plugin follows
+	all     bool   // all rules of the network go, whoever made them
+	told    bool   // but for those that name another container: a DEL knows whom it is for, and nothing else
+	policed string // a DEL without a record: the bridge, which may have a policy for this attachment's sake
 }
 
 // locked runs fn with a socket, alone among all that change the firewall.
@@ -104,7 +108,7 @@ func newJob(c *plugin.Call, conf config, prev *current.Result) (_ *job, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, links.Close()) }()
-	if j.Prefixes, err = scopes(links, prev); err != nil {
+	if j.Prefixes, err = scopes(links, prev, scope.OfAttachment(c.Journal, j.key)); err != nil {
 		return nil, err
 	}
 	if err := j.findLink(links, prev); err != nil {
@@ -215,25 +219,30 @@ func del(ctx context.Context, c *plugin.Call, conf config) error {
 // prevResult. What is not there is not removed either.
 func (j *job) guess(conf config, prev *current.Result) (err error) {
 	j.needs = needs{Backend: conf.Backend, AdminChain: conf.AdminChain, Policy: conf.Policy}
+	network := scope.OfAttachment(j.dir, j.key)
 	for _, ip := range prev.IPs {
 		p, err := link.PrefixOf(ip.Address)
 		if err != nil {
 			continue
 		}
-		single := netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 		j.ips = append(j.ips, p.Addr())
-		j.Prefixes = append(j.Prefixes, single)
-		if p = p.Masked(); p != single && !slices.Contains(j.Prefixes, p) {
-			j.Prefixes = append(j.Prefixes, p)
+		for _, may := range []netip.Prefix{scope.Scope{}.Block(p), network.Block(p), p.Masked()} {
+			if !slices.Contains(j.Prefixes, may) {
+				j.Prefixes = append(j.Prefixes, may)
+			}
 		}
 	}
 	links, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(j.findLink(links, prev), links.Close())
+	defer func() { err = errors.Join(err, links.Close()) }()
+	err = j.findLink(links, prev)
 	if j.Link == "" {
 		j.Policy = open // no bridge to end it on
+	}
+	if at := (job{needs: needs{Policy: sameBridge}}); conf.Policy == open && at.findLink(links, prev) == nil && at.Bridge {
+		j.policed = at.Link
 	}
 	n, derr := nft.Dial(nil, nil)
 	if derr != nil {
@@ -255,7 +264,7 @@ func (j *job) withdraw(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		errs := []error{j.unisolate(ctx, c)}
+		errs := []error{j.unisolate(ctx, c), j.endPolicy(ctx, c, j.policed)}
 		if len(unneeded) > 0 || len(j.ips) > 0 {
 			errs = append(errs, j.delNative(ctx, c, unneeded), j.delLegacy(ctx, unneeded))
 		}
@@ -286,6 +295,7 @@ var mains = []string{"bridge", "ptp"}
 // withdrawLast removes the network's rules where this is the last container of it:
 // of what the attachment needed nothing is known.
 func (j *job) withdrawLast(ctx context.Context) error {
+	j.told = true
 	return j.locked(ctx, func(c *nft.Conn) error {
 		if err := j.leave(); err != nil {
 			return err
@@ -463,6 +473,6 @@ func (j *job) collectUnneeded(ctx context.Context, n *nft.Conn) error {
 		return err
 	}
 	all := *j
-	all.key.ContainerID, all.key.IfName = "", "" // whoever made them
+	all.all = true // whoever made them
 	return errors.Join(all.delNative(ctx, n, nil), all.delLegacy(ctx, nil), all.gcIsolation(ctx, n))
 }

@@ -256,12 +256,20 @@ func (j *job) gcIsolation(ctx context.Context, c *nft.Conn) error {
 	var errs []error
 	for _, e := range all {
 		if e.Comment == j.note() {
-			dead := *j
-			dead.needs = needs{Policy: isolated, Link: strings.TrimRight(string(e.Key), "\x00"), Bridge: true}
-			errs = append(errs, dead.unisolate(ctx, c))
+			errs = append(errs, j.endPolicy(ctx, c, strings.TrimRight(string(e.Key), "\x00")))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// endPolicy ends whatever policy a bridge has that no other attachment needs.
+func (j *job) endPolicy(ctx context.Context, c *nft.Conn, bridge string) error {
+	if bridge == "" {
+		return nil
+	}
+	dead := *j
+	dead.needs = needs{Policy: isolated, Link: bridge, Bridge: true}
+	return dead.unisolate(ctx, c)
 }
 
 // linkNeeded reports whether another attachment has such a policy for the bridge.

@@ -21,38 +21,46 @@ func (o oldTables) accept(ctx context.Context, j *job, _ *nft.Conn) error {
 	if !o.tool.Installed() {
 		return nil
 	}
-	return o.tool.Change(ctx, j.gate, "filter", func(lines []iptables.Line) []string { return j.script(lines, o.tool.V6) })
+	rules, err := o.tool.Restored(ctx, "filter", o.rules(j), func(l iptables.Line) bool { return o.isLeft(j, l) })
+	if err != nil || len(rules) == 0 {
+		return err
+	}
+	return o.tool.Change(ctx, j.gate, "filter", func(lines []iptables.Line) (script []string) {
+		for _, chain := range []string{j.AdminChain, cniForward} {
+			if !iptables.HasChain(lines, chain) {
+				script = append(script, "-N "+chain)
+			}
+		}
+		return append(script, rules...)
+	})
 }
 
-// script adds what is missing.
-func (j *job) script(lines []iptables.Line, v6 bool) (script []string) {
-	entered := func(chain, target string) bool {
-		return slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Chain == chain && l.Value("-j") == target })
+// rules are those that lead to the chains, and those of the network's prefixes.
+func (o oldTables) rules(j *job) []iptables.Rule {
+	list := []iptables.Rule{
+		{Chain: forward, Spec: fmt.Sprintf("-m comment --comment %q -j %s", rulesComment, cniForward), First: true},
+		{Chain: cniForward, Spec: fmt.Sprintf("-m comment --comment %q -j %s", adminComment, j.AdminChain), First: true},
 	}
-	for _, chain := range []string{j.AdminChain, cniForward} {
-		if !iptables.HasChain(lines, chain) {
-			script = append(script, "-N "+chain)
-		}
+	add := func(p netip.Prefix, which, match string) {
+		list = append(list, iptables.Rule{Chain: cniForward, Spec: match + " -m comment --comment " + iptables.Quote(j.tag(p, which)) + " -j ACCEPT"})
 	}
-	if !entered(forward, cniForward) {
-		script = append(script, fmt.Sprintf("-I %s 1 -m comment --comment %q -j %s", forward, rulesComment, cniForward))
+	for _, p := range j.pick(o.tool.V6) {
+		add(p, "to", fmt.Sprintf("-d %s -m conntrack --ctstate RELATED,ESTABLISHED,DNAT", p))
+		add(p, "from", fmt.Sprintf("-s %s", p))
 	}
-	if !entered(cniForward, j.AdminChain) {
-		script = append(script, fmt.Sprintf("-I %s 1 -m comment --comment %q -j %s", cniForward, adminComment, j.AdminChain))
-	}
-	for _, p := range j.pick(v6) {
-		if tag := j.tag(p, "to"); !tagged(lines, tag) {
-			script = append(script, fmt.Sprintf("-A %s -d %s -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment %s -j ACCEPT", cniForward, p, iptables.Quote(tag)))
-		}
-		if tag := j.tag(p, "from"); !tagged(lines, tag) {
-			script = append(script, fmt.Sprintf("-A %s -s %s -m comment --comment %s -j ACCEPT", cniForward, p, iptables.Quote(tag)))
-		}
-	}
-	return script
+	return list
 }
 
-func tagged(lines []iptables.Line, comment string) bool {
-	return slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Rule && l.Value("--comment") == comment })
+// isLeft reports whether a line is what is left of the rules: it leads to one of the
+// chains, or has the comment of a prefix's.
+func (o oldTables) isLeft(j *job, l iptables.Line) bool {
+	target, comment := l.Value("-j"), l.Value("--comment")
+	if l.Chain == forward && target == cniForward || l.Chain == cniForward && target == j.AdminChain {
+		return true
+	}
+	return l.Chain == cniForward && slices.ContainsFunc(j.pick(o.tool.V6), func(p netip.Prefix) bool {
+		return comment == j.tag(p, "to") || comment == j.tag(p, "from")
+	})
 }
 
 // delLegacy is delNative for the kernel's old tables, where those are loaded.
@@ -117,12 +125,9 @@ func (o oldTables) check(ctx context.Context, j *job, _ *nft.Conn) error {
 	if !o.tool.Installed() {
 		return nil
 	}
-	saved, err := o.tool.Save(ctx, "filter")
-	if err != nil {
-		return err
+	held, err := o.tool.Holds(ctx, iptables.Script("filter", iptables.Checks(o.rules(j))))
+	if err == nil && !held {
+		return cnierr.Check("rules of network %s are missing in the legacy filter table (netcleat reconcile restores them)", j.key.Network)
 	}
-	if missing := j.script(iptables.Parse(saved), o.tool.V6); len(missing) > 0 {
-		return cnierr.Check("iptables: %q is missing (netcleat reconcile restores it)", missing[0])
-	}
-	return nil
+	return err
 }

@@ -137,6 +137,54 @@ func TestAnotherNetworkOnTheBridge(t *testing.T) {
 	}
 }
 
+// TestOpenNetworkOnTheBridge: as above, and the other network has no policy. What its
+// container may have needed goes with its DEL.
+func TestOpenNetworkOnTheBridge(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	a1, a2 := w.attach("a1", `,"ingressPolicy":"isolated"`), w.attach("a2", "")
+	a2.Conf = strings.Replace(a2.Conf, `"name":"net0"`, `"name":"other"`, 1)
+	w.alias("net0", "a1", "veth0")
+	w.alias("other", "a2", "veth1")
+	w.Must(plugin.Add, a1)
+	w.Must(plugin.Add, a2)
+	if err := os.RemoveAll(string(w.Journal())); err != nil {
+		t.Fatal(err)
+	}
+	w.Must(plugin.Del, a1)
+	w.IP("link", "del", "veth0")
+	w.Must(plugin.Del, a2)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// TestOthersSingles: a container's record is lost, and nothing names its rules but
+// their comments, as with macvlan. The DEL of another one that is told nothing leaves
+// them.
+func TestOthersSingles(t *testing.T) {
+	w := newTown(t)
+	before := w.rules()
+	a1, a2 := w.attach("a1", ""), w.attach("a2", "")
+	if err := os.RemoveAll(string(w.Journal())); err != nil { // and with it what the network hands out
+		t.Fatal(err)
+	}
+	w.Must(plugin.Add, a1)
+	w.Must(plugin.Add, a2)
+	if err := os.RemoveAll(string(w.Journal())); err != nil {
+		t.Fatal(err)
+	}
+	a1.Conf = `{"cniVersion":"1.0.0","name":"net0","type":"firewall"}`
+	w.Must(plugin.Del, a1)
+	if out := w.rules(); strings.Contains(out, "of a1") || !strings.Contains(out, "of a2") {
+		t.Errorf("of a1 and a2:\n%s", out)
+	}
+	w.Must(plugin.Del, a2)
+	if diff := cmp.Diff(before, w.rules()); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
 // TestRenewedIsNotLeaving: an ADD that finds what a killed one left does not mark
 // the attachment as one that is being removed.
 func TestRenewedIsNotLeaving(t *testing.T) {

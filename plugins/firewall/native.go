@@ -86,11 +86,7 @@ func (n native) build(j *job, c *nft.Conn, tx *nft.Tx, in states) error {
 			if n.has(rules, j, p, i) {
 				continue
 			}
-			for _, old := range rules {
-				if old.Comment == r.Comment {
-					tx.DeleteRule(r.Chain, old.Handle) // an earlier version's, or changed
-				}
-			}
+			deleteChanged(tx, rules, r, "") // an earlier version's, or changed
 			tx.Append(r)
 		}
 	}
@@ -141,14 +137,26 @@ func (n native) ensureChains(j *job, c *nft.Conn, tx *nft.Tx, rules []nft.RuleIn
 	}
 	if !enters(entries, cniForward) {
 		tx.EnsureChain(n.chain(cniForward))
+		deleteChanged(tx, entries, nft.Rule{Chain: n.chain(forward), Comment: rulesComment}, cniForward)
 		tx.Insert(nft.Rule{Chain: n.chain(forward), Exprs: []nft.Expr{nft.Counter(), nft.Jump(cniForward)}, Comment: rulesComment})
 	}
 	if !enters(rules, j.AdminChain) {
 		tx.EnsureChain(n.chain(cniForward))
 		tx.EnsureChain(n.chain(j.AdminChain))
+		deleteChanged(tx, rules, nft.Rule{Chain: n.chain(cniForward), Comment: adminComment}, j.AdminChain)
 		tx.Insert(nft.Rule{Chain: n.chain(cniForward), Exprs: []nft.Expr{nft.Counter(), nft.Jump(j.AdminChain)}, Comment: adminComment})
 	}
 	return nil
+}
+
+// deleteChanged deletes what is left of a rule that has been changed, and is known by
+// its comment and by the chain that it leads to.
+func deleteChanged(tx *nft.Tx, have []nft.RuleInfo, r nft.Rule, target string) {
+	for _, old := range have {
+		if old.Comment == r.Comment && old.Target == target {
+			tx.DeleteRule(r.Chain, old.Handle)
+		}
+	}
 }
 
 // states match answers, and connections to published ports. nft(8) prints only one
@@ -258,10 +266,15 @@ func (j *job) stale(r nft.RuleInfo, prefixes []netip.Prefix) bool {
 }
 
 // isCollected reports whether a rule is the network's, and of no container that is
-// valid.
+// valid, or that a DEL is not for.
 func (j *job) isCollected(comment string) bool {
-	return j.key.ContainerID == "" && strings.HasPrefix(comment, j.ours()) && !slices.ContainsFunc(j.living, func(a plugin.Attachment) bool {
-		return strings.HasSuffix(comment, " of "+journal.Cut(a.ContainerID, 32))
+	rest, ours := strings.CutPrefix(comment, j.ours())
+	_, id, single := strings.Cut(rest, " of ")
+	if j.told && single && id != journal.Cut(j.key.ContainerID, 32) {
+		return false
+	}
+	return j.all && ours && !slices.ContainsFunc(j.living, func(a plugin.Attachment) bool {
+		return single && id == journal.Cut(a.ContainerID, 32)
 	})
 }
 

@@ -2,11 +2,13 @@ package firewall_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/firewall"
@@ -15,40 +17,54 @@ import (
 // reconciled restores what the only attachment needs.
 func (w *town) reconciled(t *testing.T) {
 	t.Helper()
-	records, err := w.Journal().Network("net0")
-	if err != nil || len(records) != 1 {
-		t.Fatalf("records: %v, %v", records, err)
-	}
-	if err := firewall.Reconcile(t.Context(), nil, w.Journal(), records[0]); err != nil {
+	if err := firewall.Reconcile(t.Context(), nil, w.Journal(), w.record(t, "a1")); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestSpoiled: CHECK sees each part that is missing, Reconcile restores it, and so
-// does the ADD of one more container.
+// record is what firewall keeps of a container of net0.
+func (w *town) record(t *testing.T, id string) journal.Record {
+	t.Helper()
+	r, err := w.Journal().Read(journal.Key{Network: "net0", ContainerID: id, IfName: "eth0", Plugin: "firewall"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestSpoiled: CHECK sees each part that is missing or was changed, Reconcile restores
+// it, and so does the ADD of one more container.
 func TestSpoiled(t *testing.T) {
-	w := newTown(t)
-	before := w.rules()
-	c := w.attach("a1", `,"ingressPolicy":"isolated"`)
-	w.Must(plugin.Add, c)
-	made := nltest.Lines(w.rules())
-	w.EachSpoil(func(spoil func()) {
-		spoil()
-		w.Fails(plugin.Check, c, 102)
-		w.reconciled(t)
-		if diff := cmp.Diff(made, nltest.Lines(w.rules())); diff != "" {
-			t.Errorf("reconciled (-made +now):\n%s", diff)
+	for _, h := range hosts {
+		if h.conf != "" || strings.HasPrefix(h.name, "iptables-nft") {
+			continue
 		}
-		w.Must(plugin.Check, c)
-		spoil()
-		another := w.attach("a2", `,"ingressPolicy":"isolated"`)
-		w.Must(plugin.Add, another)
-		w.Must(plugin.Check, c)
-		w.Must(plugin.Del, another)
-	})
-	w.Must(plugin.Del, c)
-	if diff := cmp.Diff(before, w.rules()); diff != "" {
-		t.Errorf("left behind (-before +after):\n%s", diff)
+		t.Run(h.name, func(t *testing.T) {
+			w := newTown(t)
+			h.prepare(w)
+			before := w.rules()
+			c := w.attach("a1", `,"ingressPolicy":"isolated"`)
+			w.Must(plugin.Add, c)
+			made := nltest.Lines(w.rules())
+			w.EachSpoil(func(spoil func()) {
+				spoil()
+				w.Fails(plugin.Check, c, 102)
+				w.reconciled(t)
+				if diff := cmp.Diff(made, nltest.Lines(w.rules())); diff != "" {
+					t.Errorf("reconciled (-made +now):\n%s", diff)
+				}
+				w.Must(plugin.Check, c)
+				spoil()
+				another := w.attach("a2", `,"ingressPolicy":"isolated"`)
+				w.Must(plugin.Add, another)
+				w.Must(plugin.Check, c)
+				w.Must(plugin.Del, another)
+			})
+			w.Must(plugin.Del, c)
+			if diff := cmp.Diff(before, w.rules()); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
 	}
 }
 

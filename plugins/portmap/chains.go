@@ -34,7 +34,15 @@ type table struct {
 	chains  map[string]bool // those that have what they need
 	enters  map[string]bool // "PREROUTING CNI-HOSTPORT-DNAT": the one jumps to the other
 	guarded bool
-	left    []string // lines of a script that delete what leads to a chain that is made anew
+}
+
+// has reports whether the table seems to have one of the shared rules: whether it is
+// as it should be iptables says.
+func (t table) has(r iptables.Rule) bool {
+	if _, target, jumps := strings.Cut(r.Spec, " -j "+"CNI-"); jumps {
+		return t.enters[r.Chain+" CNI-"+target]
+	}
+	return t.chains[r.Chain]
 }
 
 // look reads what is there: by netlink where iptables-nft keeps it, else by
@@ -52,7 +60,7 @@ func (j *job) look(ctx context.Context, c *nft.Conn, tool iptables.Tool) (t tabl
 		for _, l := range iptables.Parse(saved) {
 			t.chains[l.Chain] = t.chains[l.Chain] || l.Rule || l.Chain == dnatChain
 			t.enters[l.Chain+" "+l.Value("-j")] = true
-			t.guarded = t.guarded || l.Value("--comment") == guardComment
+			t.guarded = t.guarded || isGuard(l)
 		}
 	}
 	return t, nil
@@ -86,125 +94,136 @@ func (t *table) lookNative(c *nft.Conn, f nft.Family) error {
 	return err
 }
 
-// addChains makes the container's chain and what it needs of the shared ones,
-// one transaction a family.
-func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
+// eachChain calls fn with the tool for each of the container's addresses that has
+// ports.
+func (j *job) eachChain(fn func(tool iptables.Tool, target netip.Prefix) error) error {
 	for _, target := range j.Targets {
 		v6 := target.Addr().Is6()
 		if len(j.pick(v6)) == 0 {
 			continue
 		}
-		tool := j.tool(v6)
+		if err := fn(j.tool(v6), target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addChains makes the container's chain and what it needs of the shared ones,
+// one transaction a family. iptables refuses it where what seems to be there is not
+// as it should be, and where the chain exists, of another of the container's
+// interfaces; then what is there is read.
+func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
+	return j.eachChain(func(tool iptables.Tool, target netip.Prefix) error {
 		t, err := j.look(ctx, c, tool)
 		if err != nil {
 			return err
 		}
-		siblings, err := j.siblings()
-		if err != nil {
-			return err
+		err = tool.Restore(ctx, j.gate, "publish ports of "+j.key.ContainerID, j.script(t, target))
+		if iptables.Rejected(err) {
+			return j.restoreChain(ctx, tool, target)
 		}
-		if err := tool.Restore(ctx, j.gate, "publish ports of "+j.key.ContainerID, j.script(t, target, siblings)); err != nil {
-			return err
-		}
-	}
-	return nil
+		return err
+	})
 }
 
 // restoreChains makes what is missing of the container's chain and of what it
 // needs.
-func (j *job) restoreChains(ctx context.Context, c *nft.Conn) error {
-	for _, target := range j.Targets {
-		if j.checkChain(ctx, c, target) == nil {
-			continue
-		}
-		if err := j.restoreChain(ctx, c, target); err != nil {
+func (j *job) restoreChains(ctx context.Context, _ *nft.Conn) error {
+	return j.eachChain(func(tool iptables.Tool, target netip.Prefix) error {
+		if held, err := j.holds(ctx, tool, target); held || err != nil {
 			return err
 		}
-	}
-	return nil
+		return j.restoreChain(ctx, tool, target)
+	})
 }
 
-// restoreChain makes the chain anew, and with it what leads there, the
-// siblings' included.
-func (j *job) restoreChain(ctx context.Context, c *nft.Conn, target netip.Prefix) error {
-	siblings, err := j.siblings()
-	if err != nil {
-		return err
-	}
-	tool := j.tool(target.Addr().Is6())
-	t, err := j.look(ctx, c, tool)
-	if err != nil {
-		return err
-	}
-	saved, err := tool.Save(ctx, "nat")
-	if err != nil {
-		return err
-	}
-	for _, l := range iptables.Parse(saved) {
-		if l.Chain == dnatChain && l.Value("-j") == j.chainName("DN") {
-			t.left = append(t.left, l.Delete()+"\n")
-		}
-	}
-	var s strings.Builder
-	s.WriteString(j.script(t, target, siblings) + "*nat\n")
-	for _, sibling := range siblings {
-		sibling.entries(&s, tool.V6)
-	}
-	s.WriteString("COMMIT\n")
-	return tool.Restore(ctx, j.gate, "publish ports of "+j.key.ContainerID, s.String())
+// holds reports whether all is there that the attachment has for the address, the
+// whole of each rule.
+func (j *job) holds(ctx context.Context, tool iptables.Tool, target netip.Prefix) (bool, error) {
+	nat := append(iptables.Checks(j.sharedRules()), iptables.Checks(j.ownRules(target))...)
+	return tool.Holds(ctx, iptables.Script("raw", iptables.Checks(j.guardRules(tool.V6)))+iptables.Script("nat", nat))
 }
 
-// script writes the container's chain anew.
-func (j *job) script(t table, target netip.Prefix, siblings []*job) string {
-	var s strings.Builder
-	if j.Localnet != "" && target.Addr().Is4() && !t.guarded {
-		s.WriteString("*raw\n")
-		for _, side := range []string{"-d", "-s"} {
-			fmt.Fprintf(&s, "-A PREROUTING ! -i lo %s 127.0.0.0/8 -m comment --comment %q -j DROP\n", side, guardComment)
-		}
-		s.WriteString("COMMIT\n")
+// script makes the container's chain. Of what is shared it makes what is missing, and
+// checks the rest.
+func (j *job) script(t table, target netip.Prefix) string {
+	guards := j.guardRules(target.Addr().Is6())
+	raw := iptables.Adds(guards)
+	if t.guarded {
+		raw = iptables.Checks(guards)
 	}
-	s.WriteString("*nat\n" + strings.Join(t.left, ""))
-	j.sharedChains(&s, t)
-	fmt.Fprintf(&s, ":%s - [0:0]\n", j.chainName("DN"))
-	for _, p := range append([]*job{j}, siblings...) {
-		for _, addr := range p.Targets {
-			if addr.Addr().Is6() == target.Addr().Is6() {
-				p.forwards(&s, addr)
-			}
+	var nat, rules []string
+	for _, chain := range j.sharedChains() {
+		if !t.chains[chain] {
+			nat = append(nat, ":"+chain+" - [0:0]")
 		}
 	}
-	j.entries(&s, target.Addr().Is6())
-	s.WriteString("COMMIT\n")
-	return s.String()
+	for _, r := range j.sharedRules() {
+		if t.has(r) {
+			rules = append(rules, r.Check())
+		} else {
+			rules = append(rules, r.Add())
+		}
+	}
+	nat = append(append(nat, rules...), "-N "+j.chainName("DN"))
+	return iptables.Script("raw", raw) + iptables.Script("nat", append(nat, iptables.Adds(j.ownRules(target))...))
 }
 
-func (j *job) sharedChains(s *strings.Builder, t table) {
-	bit := fmt.Sprintf("%#x/%#x", 1<<j.MarkBit, 1<<j.MarkBit)
-	if j.SNAT && j.SetMarkChain == "" {
-		if !t.chains[setMarkChain] {
-			fmt.Fprintf(s, ":%s - [0:0]\n-A %s -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark %s\n", setMarkChain, setMarkChain, bit)
-		}
-		if !t.chains[masqChain] {
-			fmt.Fprintf(s, ":%s - [0:0]\n-A %s -m mark --mark %s -j MASQUERADE\n", masqChain, masqChain, bit)
-		}
-		if !t.enters["POSTROUTING "+masqChain] {
-			fmt.Fprintf(s, "-I POSTROUTING 1 -m comment --comment \"CNI portfwd requiring masquerade\" -j %s\n", masqChain)
-		}
+// ownRules are the rules of the container's chain for the address, and those that lead
+// there.
+func (j *job) ownRules(target netip.Prefix) []iptables.Rule {
+	return append(j.forwards(target), j.entries(target.Addr().Is6())...)
+}
+
+// guardRules drop spoofed loopback.
+func (j *job) guardRules(v6 bool) (list []iptables.Rule) {
+	if j.Localnet == "" || v6 {
+		return nil
 	}
-	if !t.chains[dnatChain] {
-		fmt.Fprintf(s, "-N %s\n", dnatChain)
+	for _, side := range []string{"-d", "-s"} {
+		list = append(list, iptables.Rule{Chain: "PREROUTING", Spec: fmt.Sprintf("! -i lo %s 127.0.0.0/8 -m comment --comment %q -j DROP", side, guardComment)})
+	}
+	return list
+}
+
+func isGuard(l iptables.Line) bool { return l.Value("--comment") == guardComment }
+
+// marksItself reports whether the shared chains mark what is to be masqueraded.
+func (j *job) marksItself() bool { return j.SNAT && j.SetMarkChain == "" }
+
+func (j *job) sharedChains() []string {
+	if j.marksItself() {
+		return []string{setMarkChain, masqChain, dnatChain}
+	}
+	return []string{dnatChain}
+}
+
+// sharedRules are those that all containers need.
+func (j *job) sharedRules() (list []iptables.Rule) {
+	if j.marksItself() {
+		list = append(bitRules(j.MarkBit), iptables.Rule{
+			Chain: "POSTROUTING", Spec: `-m comment --comment "CNI portfwd requiring masquerade" -j ` + masqChain, First: true,
+		})
 	}
 	for _, from := range []string{"PREROUTING", "OUTPUT"} {
-		if !t.enters[from+" "+dnatChain] {
-			fmt.Fprintf(s, "-A %s -m addrtype --dst-type LOCAL -j %s\n", from, dnatChain)
-		}
+		list = append(list, iptables.Rule{Chain: from, Spec: "-m addrtype --dst-type LOCAL -j " + dnatChain})
+	}
+	return list
+}
+
+// bitRules mark packets by a bit, and masquerade them.
+func bitRules(n int) []iptables.Rule {
+	bit := fmt.Sprintf("%#x/%#x", 1<<n, 1<<n)
+	return []iptables.Rule{
+		{Chain: setMarkChain, Spec: `-m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark ` + bit},
+		{Chain: masqChain, Spec: "-m mark --mark " + bit + " -j MASQUERADE"},
 	}
 }
 
-// forwards writes the rules of the container's chain: mark what is to be
+// forwards are the rules of the container's chain: mark what is to be
 // masqueraded, then map.
-func (j *job) forwards(s *strings.Builder, target netip.Prefix) {
+func (j *job) forwards(target netip.Prefix) (list []iptables.Rule) {
 	v6 := target.Addr().Is6()
 	setMark := setMarkChain
 	if j.SetMarkChain != "" {
@@ -214,19 +233,23 @@ func (j *job) forwards(s *strings.Builder, target netip.Prefix) {
 	if j.MasqAll {
 		from = netip.PrefixFrom(target.Addr(), 0).Masked().String()
 	}
+	add := func(format string, args ...any) {
+		list = append(list, iptables.Rule{Chain: j.chainName("DN"), Spec: fmt.Sprintf(format, args...)})
+	}
 	for _, m := range j.pick(v6) {
-		match := fmt.Sprintf("-A %s -p %s --dport %s", j.chainName("DN"), m.Proto, m.dports())
+		match := fmt.Sprintf("-p %s --dport %s", m.Proto, m.dports())
 		if m.HostIP.IsValid() {
 			match += " -d " + m.HostIP.String()
 		}
 		if j.SNAT {
-			fmt.Fprintf(s, "%s -s %s -j %s\n", match, from, setMark)
+			add("%s -s %s -j %s", match, from, setMark)
 		}
 		if j.SNAT && !v6 && !j.MasqAll {
-			fmt.Fprintf(s, "%s -s 127.0.0.1 -j %s\n", match, setMark)
+			add("%s -s 127.0.0.1 -j %s", match, setMark)
 		}
-		fmt.Fprintf(s, "%s -j DNAT --to-destination %s\n", match, m.destination(target.Addr()))
+		add("%s -j DNAT --to-destination %s", match, m.destination(target.Addr()))
 	}
+	return list
 }
 
 func (m mapping) dports() string {
@@ -247,8 +270,8 @@ func (m mapping) destination(ip netip.Addr) string {
 // slots is how many ports the multiport match takes; a range is two.
 const slots = 15
 
-// entries writes the rules that lead to the container's chain.
-func (j *job) entries(s *strings.Builder, v6 bool) {
+// entries are the rules that lead to the container's chain.
+func (j *job) entries(v6 bool) (list []iptables.Rule) {
 	comment := iptables.Comment("dnat ", j.key.Network, j.key.ContainerID)
 	cond := ""
 	for _, w := range j.conditions(v6) {
@@ -256,10 +279,11 @@ func (j *job) entries(s *strings.Builder, v6 bool) {
 	}
 	for _, p := range protos {
 		for _, ports := range j.multiports(p, v6) {
-			fmt.Fprintf(s, "-A %s -p %s -m comment --comment %s -m multiport --dports %s%s -j %s\n",
-				dnatChain, p, iptables.Quote(comment), ports, cond, j.chainName("DN"))
+			list = append(list, iptables.Rule{Chain: dnatChain, Spec: fmt.Sprintf("-p %s -m comment --comment %s -m multiport --dports %s%s -j %s",
+				p, iptables.Quote(comment), ports, cond, j.chainName("DN"))})
 		}
 	}
+	return list
 }
 
 // multiports packs a protocol's ports into as few matches as hold them.

@@ -41,7 +41,7 @@ func (j *job) check(ctx context.Context) (err error) {
 		return err
 	}
 	if j.Backend == iptables.IPTables {
-		return j.checkChains(ctx, c)
+		return j.checkChains(ctx)
 	}
 	return j.each(func(g group, target netip.Prefix) error {
 		have, err := c.Ruleset(g.table)
@@ -90,51 +90,14 @@ func (j *job) checkElements(c *nft.Conn, p placed) error {
 	return nil
 }
 
-func (j *job) checkChains(ctx context.Context, c *nft.Conn) error {
-	for _, target := range j.Targets {
-		if err := j.checkChain(ctx, c, target); err != nil {
-			return err
+// checkChains compares each rule that iptables made for the attachment, and those
+// that it shares.
+func (j *job) checkChains(ctx context.Context) error {
+	return j.eachChain(func(tool iptables.Tool, target netip.Prefix) error {
+		held, err := j.holds(ctx, tool, target)
+		if err == nil && !held {
+			return cnierr.Check("published ports: rules of chain %s, or what leads to it, are missing (netcleat reconcile restores them)", j.chainName("DN"))
 		}
-	}
-	return nil
-}
-
-func (j *job) checkChain(ctx context.Context, c *nft.Conn, target netip.Prefix) error {
-	tool := j.tool(target.Addr().Is6())
-	if len(j.pick(tool.V6)) == 0 {
-		return nil
-	}
-	t, err := j.look(ctx, c, tool)
-	if err != nil {
 		return err
-	}
-	leads, err := j.leads(ctx, c, tool)
-	if err != nil {
-		return err
-	}
-	marks := !j.SNAT || j.SetMarkChain != "" || t.chains[setMarkChain] && t.chains[masqChain] && t.enters["POSTROUTING "+masqChain]
-	guarded := t.guarded || j.Localnet == "" || tool.V6
-	if !leads || !marks || !guarded || !t.enters["PREROUTING "+dnatChain] || !t.enters["OUTPUT "+dnatChain] {
-		return cnierr.Check("published ports: chain %s, or what leads to it, is missing (netcleat reconcile restores it)", j.chainName("DN"))
-	}
-	return nil
-}
-
-// leads reports whether the container's chain exists and is entered.
-func (j *job) leads(ctx context.Context, c *nft.Conn, tool iptables.Tool) (bool, error) {
-	own := j.chainName("DN")
-	if tool.Translated() {
-		nat := nft.Table{Family: layoutOf(tool.V6).table.Family, Name: "nat"}
-		entries, err := c.Rules(nft.Chain{Table: nat, Name: dnatChain})
-		if err != nil {
-			return false, err
-		}
-		rules, err := c.Rules(nft.Chain{Table: nat, Name: own})
-		return len(rules) > 0 && slices.ContainsFunc(entries, func(r nft.RuleInfo) bool { return r.Target == own }), err
-	}
-	saved, err := tool.Save(ctx, "nat")
-	lines := iptables.Parse(saved)
-	entered := slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Value("-j") == own })
-	filled := slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Rule && l.Chain == own })
-	return entered && filled, err
+	})
 }

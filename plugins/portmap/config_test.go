@@ -152,7 +152,7 @@ func FuzzState(f *testing.F) {
 			}
 			g := layoutOf(target.Addr().Is6()).group(j.conditions(target.Addr().Is6()))
 			j.elements(g, target.Addr())
-			j.script(table{chains: map[string]bool{}, enters: map[string]bool{}}, target, nil)
+			j.script(table{chains: map[string]bool{}, enters: map[string]bool{}}, target)
 			j.wants(g.layout, target)
 		}
 	})

@@ -329,7 +329,7 @@ func (j *job) unpublishBy(ctx context.Context, c *nft.Conn, del func(*nft.Conn, 
 						return err
 					}
 				}
-				return nil
+				return j.delSingles(c, tx, g.layout)
 			}
 			if needed {
 				return places[g.v6]()

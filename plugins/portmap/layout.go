@@ -272,13 +272,14 @@ func (g group) rules() (list []nft.Rule) {
 // network is the chain of the network's rules for masquerading.
 func (l layout) network(name string) nft.Chain { return l.chain("net_" + iptables.Hash(16, name)) }
 
-// wants returns the network's rules for a container's prefix; their comments
-// tell them apart.
-func (j *job) wants(l layout, p netip.Prefix) []nft.Rule {
+// wants returns the network's rules for a target; their comments tell them apart.
+// Those of a single address are the container's own.
+func (j *job) wants(l layout, target netip.Prefix) []nft.Rule {
 	masquerade := []nft.Expr{nft.Masquerade()}
-	to := nft.Addr(nft.Destination, nft.Equal, p)
+	block := j.block(target)
+	to := nft.Addr(nft.Destination, nft.Equal, block)
 	rule := func(comment string, e ...[]nft.Expr) nft.Rule {
-		return nft.Rule{Chain: l.network(j.key.Network), Exprs: nft.Join(e...), Comment: comment + p.Masked().String()}
+		return nft.Rule{Chain: l.network(j.key.Network), Exprs: nft.Join(e...), Comment: comment + block.String() + j.tail(block)}
 	}
 	if !j.SNAT {
 		return nil
@@ -286,7 +287,10 @@ func (j *job) wants(l layout, p netip.Prefix) []nft.Rule {
 	if j.MasqAll {
 		return []nft.Rule{rule("anybody to ", to, masquerade)}
 	}
-	list := []nft.Rule{rule("neighbours in ", nft.Addr(nft.Source, nft.Equal, p), to, masquerade)}
+	list := []nft.Rule{rule("neighbours in ", nft.Addr(nft.Source, nft.Equal, target), to, masquerade)}
+	if block != target.Masked() {
+		list = []nft.Rule{rule("neighbours to ", nft.Addr(nft.Source, nft.Equal, target), to, masquerade)}
+	}
 	if !l.v6 {
 		list = append(list, rule("this host to ", nft.Addr(nft.Source, nft.Equal, loopback()), to, masquerade))
 	}

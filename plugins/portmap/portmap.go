@@ -43,6 +43,7 @@ type publication struct {
 	Backend      iptables.Backend `json:"backend"`
 	Legacy       bool             `json:"legacy,omitempty"`  // iptables for the kernel's old tables
 	Targets      []netip.Prefix   `json:"targets,omitempty"` // the container's addresses, one a family
+	Blocks       []netip.Prefix   `json:"blocks,omitempty"`  // what the rules for masquerading have for them
 	Mappings     []mapping        `json:"mappings,omitempty"`
 	ConditionsV4 []string         `json:"conditionsV4,omitempty"`
 	ConditionsV6 []string         `json:"conditionsV6,omitempty"`
@@ -60,9 +61,10 @@ type job struct {
 	dir     journal.Dir
 	gate    gate.Gate
 	replace bool
-	search  bool             // DEL without a record: there is a reason to look at all elements
-	stale   func(owner) bool // GC: whose elements go; nil is the attachment's own
-	near    []netip.Prefix   // subnets on the interface with route_localnet
+	search  bool                          // DEL without a record: there is a reason to look at all elements
+	stale   func(owner) bool              // GC: whose elements go; nil is the attachment's own
+	gone    func(ofContainer string) bool // and whose rules
+	near    []netip.Prefix                // subnets on the interface with route_localnet
 	note    func(format string, args ...any)
 }
 
@@ -92,6 +94,7 @@ func add(ctx context.Context, c *plugin.Call, conf config) (*current.Result, err
 		c.Note("portmap: the container has no address to publish ports of")
 		return nil, nil
 	}
+	j.findBlocks()
 	return nil, j.publish(ctx, c.Entry)
 }
 

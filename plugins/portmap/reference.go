@@ -21,6 +21,7 @@ func (j *job) unpublishUnrecorded(ctx context.Context) error {
 		if err := j.recover(c); err != nil {
 			return err
 		}
+		j.findBlocks()
 		if err := j.delLostLocalnet(ctx, c); err != nil {
 			return err
 		}
@@ -144,7 +145,7 @@ func (j *job) sweep(c *nft.Conn, tx *nft.Tx, l layout) error {
 		for _, set := range sets {
 			err = errors.Join(err, sweepSet(c, tx, set, j.goes))
 		}
-		return err
+		return errors.Join(err, j.delSingles(c, tx, l))
 	}
 	info, err := c.GetChain(l.network(j.key.Network))
 	if err != nil {
@@ -232,11 +233,13 @@ func (j *job) gcShared(ctx context.Context, n *nft.Conn) error {
 }
 
 func (j *job) gcElements(ctx context.Context, n *nft.Conn, living []plugin.Attachment) error {
-	alive := map[owner]bool{}
+	alive, ids := map[owner]bool{}, map[string]bool{}
 	for _, a := range living {
+		ids[journal.Cut(a.ContainerID, 32)] = true
 		alive[ownerOf(comment(journal.Key{Network: j.key.Network, ContainerID: a.ContainerID, IfName: a.IfName}))] = true
 	}
 	j.stale = func(o owner) bool { return o.network == journal.Cut(j.key.Network, networkRoom) && !alive[o] }
+	j.gone = func(id string) bool { return !ids[id] }
 	for _, v6 := range []bool{false, true} {
 		err := n.Update(ctx, "collect published ports of "+j.key.Network, func(tx *nft.Tx) error {
 			return j.sweep(n, tx, layoutOf(v6))
@@ -258,6 +261,9 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) e
 	own := ownerOf(comment(journal.Key{Network: k.Network, ContainerID: k.ContainerID, IfName: "-"}))
 	j.stale = func(o owner) bool {
 		return k.ContainerID != "" && o.id == own.id && o.network == own.network && (k.IfName == "" || o.ifName == k.IfName)
+	}
+	j.gone = func(id string) bool {
+		return k.ContainerID != "" && k.IfName == "" && id == journal.Cut(k.ContainerID, 32)
 	}
 	return j.locked(ctx, func(n *nft.Conn) error {
 		if err := j.dropOwnMarkers(ctx, n); err != nil { // without a container it has none

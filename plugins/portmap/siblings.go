@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/nft"
@@ -41,14 +40,13 @@ func (j *job) isShared(c *nft.Conn, chain nft.Chain) (bool, error) {
 	if err != nil || len(rules) == 0 {
 		return false, err
 	}
-	var own strings.Builder
-	v6 := chain.Table.Family == nft.IPv6
+	own, v6 := 0, chain.Table.Family == nft.IPv6
 	for _, t := range j.Targets {
 		if t.Addr().Is6() == v6 {
-			j.forwards(&own, t)
+			own += len(j.forwards(t))
 		}
 	}
-	other := len(j.Targets) > 0 && len(rules) != strings.Count(own.String(), "\n")
+	other := len(j.Targets) > 0 && len(rules) != own
 	return (other || len(siblings) > 0) && iptables.Tool{V6: v6}.Translated(), nil
 }
 
@@ -82,15 +80,7 @@ func (j *job) withdrawal(lines []iptables.Line) (script []string) {
 	if len(stay) == 0 {
 		return iptables.DropChain(lines, chain, nil)
 	}
-	needed := func(l iptables.Line) bool {
-		return slices.ContainsFunc(strings.Split(l.Value("--dports"), ","), func(port string) bool { return stay[l.Value("-p")+" "+port] })
-	}
-	for _, l := range lines {
-		if l.Chain == dnatChain && l.Value("-j") == chain && !needed(l) {
-			script = append(script, l.Delete())
-		}
-	}
-	return script
+	return append(script, j.unneededEntries(lines, stay)...)
 }
 
 // isOwn reports whether a rule to the address is the attachment's: where it does not

@@ -30,15 +30,23 @@ func (w *town) reconciled(t *testing.T) {
 	}
 }
 
-// TestSpoiled: CHECK sees each part that is missing, Reconcile restores it, and so
-// does the ADD of one more container. DEL leaves nothing of what is left.
+// TestSpoiled: CHECK sees each part that is missing or was changed, Reconcile restores
+// it, and so does the ADD of one more container. DEL leaves nothing of what is left.
 func TestSpoiled(t *testing.T) {
-	for _, backend := range []string{"nftables"} {
-		t.Run(backend, func(t *testing.T) {
+	for name, more := range map[string]string{
+		"nftables": `,"conditionsV4":["ip","saddr","!=","198.51.100.0/24"]`,
+		"iptables": `,"conditionsV4":["!","-s","198.51.100.0/24"]`,
+		"legacy":   "", // conditions choose the host's iptables
+	} {
+		t.Run(name, func(t *testing.T) {
 			w := newTown(t)
+			backend := strings.Replace(name, "legacy", "", 1)
+			if name == "legacy" {
+				w.Run("iptables-legacy", "-t", "nat", "-L", "-n")
+				w.Run("ip6tables-legacy", "-t", "nat", "-L", "-n")
+			}
 			before := w.rules()
-			more := []string{`,"conditionsV4":["ip","saddr","!=","198.51.100.0/24"]`}
-			c := call(conf(backend, published, more...))
+			c := call(conf(backend, published, more))
 			w.Must(plugin.Add, c)
 			made := nltest.Lines(w.rules())
 			w.EachSpoil(func(spoil func()) {
@@ -50,7 +58,7 @@ func TestSpoiled(t *testing.T) {
 				}
 				w.Must(plugin.Check, c)
 				spoil()
-				another := call(strings.ReplaceAll(conf(backend, `[{"hostPort":9000,"containerPort":80,"protocol":"tcp"}]`, more...), "10.1.0.2", "10.1.0.9"))
+				another := call(strings.ReplaceAll(conf(backend, `[{"hostPort":9000,"containerPort":80,"protocol":"tcp"}]`, more), "10.1.0.2", "10.1.0.9"))
 				another.ContainerID = "another"
 				w.Must(plugin.Add, another)
 				w.Must(plugin.Check, another)

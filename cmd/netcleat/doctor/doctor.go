@@ -12,8 +12,10 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
+	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -39,10 +41,12 @@ type exam struct {
 	networks []show.Network
 	rows     []show.Row
 	all      []attached.Attachment
-	links    []*nl.Link      // the host's
-	holders  map[string]bool // containers that have leases
-	leased   map[string]bool // networks that have some
-	looked   map[string]bool // networks that nothing but rules speak of
+	links    []*nl.Link                  // the host's
+	holders  map[string]bool             // containers that have leases
+	leased   map[string]bool             // networks that have some
+	looked   map[string]bool             // networks that nothing but rules speak of
+	marked   []ruleset.Mark              // all of the host's
+	needs    map[string]evidence.Verdict // of networks that nothing but rules speak of
 	found    []Finding
 }
 

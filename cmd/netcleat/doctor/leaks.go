@@ -18,6 +18,7 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/masq"
@@ -29,9 +30,9 @@ import (
 
 // That nothing remembers a container (no record, no entry of libcni's cache, no lease,
 // no end on the host) does not prove that it no longer exists: what is left of it is
-// named, with the command that removes it, and --fix leaves it. Of a network, by
-// contrast, all attachments would have lost all of these. --fix looks at it again
-// before it removes anything.
+// named, with the command that removes it, and --fix leaves it. Rules of a network are
+// for addresses or for a bridge: --fix removes them where no namespace has one of the
+// addresses, and the bridge no port. It looks again before it removes anything.
 
 // remembers reports whether anything knows the container, whose ID a comment may
 // have cut.
@@ -144,6 +145,7 @@ func (e *exam) marks(ctx context.Context) {
 		e.broken(err)
 	}
 	leaks, order := map[string]*leak{}, []string{}
+	e.marked, e.needs = marks, map[string]evidence.Verdict{}
 	for _, m := range marks {
 		e.leasesOfOthers(m)
 		who, l := e.leakOf(m)
@@ -231,16 +233,70 @@ func (e *exam) ofContainer(k journal.Key) *leak {
 // ofNetwork is what is left of a network: fix removes it, where nothing is attached
 // to the network by then.
 func (e *exam) ofNetwork(network string, fix func(context.Context) error) *leak {
+	v, judged := e.needs[network]
+	if !judged {
+		v = e.networkNeeds(network)
+		e.needs[network] = v
+	}
+	if v.State != evidence.Dead {
+		return &leak{
+			mend: finding.Do("if no container of network " + network + " runs, attach one and detach it again, which removes what the network has left"),
+			why:  "no record, lease, libcni entry or end on the host names it, and nothing proves that no container of it runs: " + v.Why,
+		}
+	}
 	return &leak{fix: func(ctx context.Context) error {
-		now := &exam{Options: e.Options, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}}
+		now := &exam{Options: e.Options, marked: e.marked, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}}
 		if err := now.gather(ctx, network); err != nil {
 			return err
 		}
 		if now.inUse(network) {
 			return fmt.Errorf("network %s: something is attached to it by now", network)
 		}
+		if v := now.networkNeeds(network); v.State != evidence.Dead {
+			return fmt.Errorf("network %s: it may be in use by now: %s", network, v.Why)
+		}
 		return fix(ctx)
 	}}
+}
+
+// networkNeeds judges whether anything needs a network's rules, by what they are for.
+func (e *exam) networkNeeds(network string) evidence.Verdict {
+	var prefixes []netip.Prefix
+	for _, m := range e.marked {
+		if n, _ := m.Owner(); n != network {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.Trim(m.Text, `"`), `"`) // the first of a key
+		if bridge := e.link(name); m.Element && bridge != nil && e.hasPorts(bridge) {
+			return evidence.Verdict{State: evidence.Unknown, Why: "bridge " + bridge.Name + " has ports"}
+		}
+		for _, word := range strings.Fields(m.Comment) {
+			if p, err := netip.ParsePrefix(word); err == nil {
+				prefixes = append(prefixes, p)
+			}
+		}
+	}
+	if len(prefixes) == 0 {
+		return evidence.Verdict{State: evidence.Dead, Why: "what it has left is for no address, and its bridges have no port"}
+	}
+	judge, err := evidence.New()
+	if err != nil {
+		return evidence.Verdict{State: evidence.Unknown, Why: err.Error()}
+	}
+	defer func() { _ = judge.Close() }() // it was only asked
+	return judge.Addresses(prefixes)
+}
+
+func (e *exam) link(name string) *nl.Link {
+	i := slices.IndexFunc(e.links, func(l *nl.Link) bool { return l.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return e.links[i]
+}
+
+func (e *exam) hasPorts(bridge *nl.Link) bool {
+	return slices.ContainsFunc(e.links, func(l *nl.Link) bool { return l.Master == bridge.Index })
 }
 
 // gather looks at all that could show that a network is in use. What cannot be read
