@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -369,76 +370,64 @@ func (f *firewalld) start(t *testing.T) {
 func (f *firewalld) serve(c net.Conn) {
 	defer c.Close()
 	r := bufio.NewReader(c)
+	for line := ""; !strings.HasPrefix(line, "BEGIN"); {
+		var err error
+		if line, err = r.ReadString('\n'); err != nil {
+			return
+		}
+		switch {
+		case strings.HasPrefix(line, "AUTH EXTERNAL"):
+			_, _ = io.WriteString(c, "OK 1234deadbeef\r\n")
+		case strings.Contains(line, "AUTH"):
+			_, _ = io.WriteString(c, "REJECTED EXTERNAL\r\n")
+		case !strings.HasPrefix(line, "BEGIN"):
+			_, _ = io.WriteString(c, "ERROR\r\n")
+		}
+	}
 	for {
-		line, err := r.ReadString('\n')
+		in, err := dbus.DecodeMessage(r)
 		if err != nil {
 			return
 		}
-		if strings.HasPrefix(line, "BEGIN") {
-			break
+		out := dbus.Message{Headers: map[dbus.HeaderField]dbus.Variant{dbus.FieldReplySerial: dbus.MakeVariant(in.Serial())}}
+		out.Type, out.Body = f.answer(in)
+		if out.Type == dbus.TypeError {
+			out.Headers[dbus.FieldErrorName] = dbus.MakeVariant("org.fedoraproject.FirewallD1.Exception")
 		}
-		_, _ = io.WriteString(c, "OK 1234deadbeef\r\n")
-	}
-	for {
-		head := make([]byte, 16)
-		if _, err := io.ReadFull(r, head); err != nil {
+		out.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(out.Body...))
+		if err := out.EncodeTo(c, binary.LittleEndian); err != nil {
 			return
 		}
-		length, fields := binary.LittleEndian.Uint32(head[4:]), binary.LittleEndian.Uint32(head[12:])
-		rest := make([]byte, (fields+7)&^7+length)
-		if _, err := io.ReadFull(r, rest); err != nil {
-			return
-		}
-		kind, body := f.answer(string(rest[:fields]), arguments(rest[(fields+7)&^7:]))
-		msg := []byte{'l', kind, 0, 1}
-		msg = binary.LittleEndian.AppendUint32(msg, uint32(len(body)))
-		msg = binary.LittleEndian.AppendUint32(msg, 77)
-		msg = binary.LittleEndian.AppendUint32(msg, 8) // one field: the serial that is answered
-		msg = append(msg, 5, 1, 'u', 0)
-		msg = append(msg, head[8:12]...)
-		_, _ = c.Write(append(msg, body...))
 	}
-}
-
-func arguments(b []byte) (args []string) {
-	for at := 0; at+4 <= len(b); {
-		n := int(binary.LittleEndian.Uint32(b[at:]))
-		args = append(args, string(b[at+4:at+4+n]))
-		at = (at + 4 + n + 1 + 3) &^ 3
-	}
-	return args
-}
-
-func text(s string) []byte {
-	return append(append(binary.LittleEndian.AppendUint32(nil, uint32(len(s))), s...), 0)
 }
 
 // answer returns the message's type and body.
-func (f *firewalld) answer(header string, args []string) (kind byte, body []byte) {
+func (f *firewalld) answer(in *dbus.Message) (dbus.Type, []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	var args []string
+	for _, a := range in.Body {
+		args = append(args, a.(string))
+	}
 	zone, taken := "", false
 	if len(args) == 2 {
 		zone, taken = f.sources[args[1]]
 	}
-	switch {
-	case strings.Contains(header, "querySource"):
-		if taken && zone == args[0] {
-			return 2, []byte{1, 0, 0, 0}
-		}
-		return 2, []byte{0, 0, 0, 0}
-	case strings.Contains(header, "addSource"):
+	switch in.Headers[dbus.FieldMember].Value() {
+	case "querySource":
+		return dbus.TypeMethodReply, []any{taken && zone == args[0]}
+	case "addSource":
 		if taken {
-			return 3, text("ZONE_ALREADY_SET: " + args[1])
+			return dbus.TypeError, []any{"ZONE_ALREADY_SET: " + args[1]}
 		}
 		f.sources[args[1]] = args[0]
-	case strings.Contains(header, "removeSource"):
+	case "removeSource":
 		if !taken {
-			return 3, text("UNKNOWN_SOURCE: " + args[1])
+			return dbus.TypeError, []any{"UNKNOWN_SOURCE: " + args[1]}
 		}
 		delete(f.sources, args[1])
 	}
-	return 2, text("ok")
+	return dbus.TypeMethodReply, []any{"ok"}
 }
 
 func (f *firewalld) list() map[string]string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -26,19 +27,19 @@ func allow(path string, settings []setting) error {
 		return cnierr.With(cnierr.IOFailure, fmt.Errorf("allowlist: %w", err))
 	}
 	var lines []string
-	var list []pattern
+	var list []*regexp.Regexp
 	for l := range strings.Lines(string(b)) {
 		if l = strings.TrimSpace(l); l == "" {
 			continue
 		}
-		p, err := compile(l)
+		p, err := regexp.Compile(l)
 		if err != nil {
 			return cnierr.Config("allowlist %s: %w", path, err)
 		}
 		lines, list = append(lines, l), append(list, p)
 	}
 	for _, s := range settings {
-		if !slices.ContainsFunc(list, func(p pattern) bool { return p.matches(s.Name) }) {
+		if !slices.ContainsFunc(list, func(p *regexp.Regexp) bool { return p.MatchString(s.Name) }) {
 			return cnierr.Config("Sysctl %s is not allowed. Only the following sysctls are allowed: %+v", s.Name, lines)
 		}
 	}

@@ -382,6 +382,8 @@ func TestAllowlist(t *testing.T) {
 		{"not listed", "^net.ipv4.tcp_", "net.ipv4.conf.IFNAME.arp_filter", cnierr.InvalidConfig},
 		{"empty", "\n \n", "net.ipv4.conf.IFNAME.arp_filter", cnierr.InvalidConfig},
 		{"broken", "(", "net.ipv4.conf.IFNAME.arp_filter", cnierr.InvalidConfig},
+		{"flags and classes", `^NOT_THIS|(?i)ARP_[[:alpha:]]+$`, "net.ipv4.conf.IFNAME.arp_filter", 0},
+		{"second line broken", "arp_\n(", "net.ipv4.conf.IFNAME.arp_filter", cnierr.InvalidConfig},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bed := nltest.New(t)
