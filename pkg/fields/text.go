@@ -10,7 +10,8 @@ import (
 	"github.com/netcleat/netcleat/pkg/jsontext"
 )
 
-// Text writes the struct v as encoding/json does, by its json tags. Maps,
+// Text writes the struct v as encoding/json does, by its json tags, but raw JSON as
+// it is. Maps,
 // interfaces, bytes, most kinds of numbers and what has a writing of its own are
 // left to encoding/json. Fields of an embedded struct must not have the names of
 // others.
@@ -21,6 +22,14 @@ func text(v reflect.Value) (jsontext.Value, error) {
 		return jsontext.Value("null"), nil
 	}
 	switch own := writer(v).(type) {
+	case json.RawMessage:
+		if own != nil {
+			return jsontext.Value(own), nil
+		}
+	case *json.RawMessage:
+		if *own != nil {
+			return jsontext.Value(*own), nil
+		}
 	case json.Marshaler:
 		return json.Marshal(own)
 	case encoding.TextMarshaler:

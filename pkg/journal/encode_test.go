@@ -25,12 +25,16 @@ func TestEncode(t *testing.T) {
 			t.Errorf("the test does not set %s", reflect.TypeFor[Record]().Field(i).Name)
 		}
 	}
-	got, err := decode(r.encode())
+	b, err := r.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decode(b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var std Record
-	if err := json.Unmarshal(r.encode(), &std); err != nil {
+	if err := json.Unmarshal(b, &std); err != nil {
 		t.Fatal(err)
 	}
 	same := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })

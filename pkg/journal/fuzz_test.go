@@ -15,8 +15,12 @@ import (
 func FuzzRecord(f *testing.F) {
 	k := Key{Network: "net", ContainerID: "c1", IfName: "eth0", Plugin: "bridge"}
 	whole := Record{Version: version, Key: k, Netns: "/run/netns/x", Created: time.Unix(0, 0).UTC(), Links: []Link{{Name: "veth0", Index: 7}}}
-	f.Add(whole.encode(), false)
-	f.Add(whole.encode()[:100], true)
+	b, err := whole.encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, false)
+	f.Add(b[:100], true)
 	f.Add([]byte(`{"version":99,"network":{}}`), false)
 	f.Add([]byte(`{"version":1,"network":"other","containerID":"../x","ips":["10.0.0.1/24","x"],"created":"?"}`), true)
 	f.Add([]byte(`{"version":-1,"links":[null,{"index":-1}],"state":[[[[]]]]}`), false)

@@ -185,10 +185,12 @@ func (e *Entry) Begin() error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	e.Version = version
-	b, err := e.encode(), error(nil)
-	if len(e.begun) == 0 {
+	b, err := e.encode()
+	switch {
+	case err != nil:
+	case len(e.begun) == 0:
 		err = e.fill(b)
-	} else {
+	default:
 		err = e.replace(b)
 	}
 	if err != nil {
@@ -238,8 +240,8 @@ func (e *Entry) replace(b []byte) error {
 // where the record has changed since; then the pending one has to do where there
 // is none.
 func (e *Entry) Done() error {
-	var err error
-	if !bytes.Equal(e.encode(), e.begun) {
+	b, err := e.encode()
+	if err != nil || !bytes.Equal(b, e.begun) {
 		err = e.Begin()
 	}
 	if len(e.begun) == 0 {
