@@ -65,12 +65,7 @@ type Spec struct {
 
 // Attach answers ADD. The link comes before the addresses: that the kernel made
 // it proves that the sandbox had no such interface, so nobody's lease is touched.
-func Attach(ctx context.Context, c *plugin.Call, s Spec) (_ *current.Result, err error) {
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func Attach(ctx context.Context, c *plugin.Call, p *nl.Pair, s Spec) (_ *current.Result, err error) {
 	var steps undo.Stack
 	defer steps.OnError(&err)
 
@@ -188,12 +183,7 @@ func (s *Spec) complete(c *plugin.Call, l *nl.Link, res, given *current.Result) 
 
 // Detach answers DEL: the link, and when nothing can answer at the addresses any
 // more, the lease. It never looks at the master, which may be gone.
-func Detach(ctx context.Context, c *plugin.Call, kind string) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func Detach(ctx context.Context, c *plugin.Call, p *nl.Pair, kind string) (err error) {
 	return ipam.DelAfter(ctx, c, func() error {
 		if err := link.Remove(p, c, kind); err != nil {
 			return err
@@ -218,31 +208,16 @@ func unchecked(kind string) string {
 // Check answers CHECK: what ADD made is still so. It returns the child for the
 // plugin to compare what is particular to it.
 func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) {
-	res, err := c.PrevResult()
-	if err != nil {
-		return nil, err
-	}
-	if res == nil {
-		return nil, cnierr.Config("%s", unchecked(s.Kind))
-	}
-	if c.Conf.IPAM.Type != "" {
-		if err := ipam.Check(ctx, c); err != nil {
-			return nil, err
+	err = ipam.Check(ctx, c, unchecked(s.Kind), func(p *nl.Pair, res *current.Result) error {
+		if want, _ := link.Find(res, c.IfName, c.Netns); want != nil && s.MAC == nil {
+			want.Mac = "" // the master's, which may have been given another
 		}
-	}
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-
-	if want, _ := link.Find(res, c.IfName, c.Netns); want != nil && s.MAC == nil {
-		want.Mac = "" // the master's, which may have been given another
-	}
-	if l, err = link.CheckSandbox(p, c, res, s.Kind); err != nil {
-		return nil, err
-	}
-	return l, s.compare(c, l)
+		if l, err = link.CheckSandbox(p, c, res, s.Kind); err != nil {
+			return err
+		}
+		return s.compare(c, l)
+	})
+	return l, err
 }
 
 // compare compares what children have beside what all links have.

@@ -31,7 +31,7 @@ func text(v reflect.Value) (jsontext.Value, error) {
 			return jsontext.Value(*own), nil
 		}
 	case json.Marshaler:
-		return json.Marshal(own)
+		return own.MarshalJSON()
 	case encoding.TextMarshaler:
 		b, err := own.MarshalText()
 		return jsontext.String(string(b)), err

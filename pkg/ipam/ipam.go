@@ -130,9 +130,6 @@ func DelAfter(ctx context.Context, c *plugin.Call, remove func() error) error {
 	return Del(ctx, c)
 }
 
-// Check asks whether the attachment still holds what it was given.
-func Check(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.Check) }
-
 // Status asks whether the IPAM plugin could serve an ADD.
 func Status(ctx context.Context, c *plugin.Call) error { return forward(ctx, c, plugin.Status) }
 

@@ -177,7 +177,7 @@ func TestName(t *testing.T) {
 func TestVerbs(t *testing.T) {
 	call, calls := delegateOf(t, "true")
 	ctx := t.Context()
-	if err := errors.Join(Check(ctx, call), Status(ctx, call), GC(ctx, call), Release(ctx, call), Del(ctx, call)); err != nil {
+	if err := errors.Join(forward(ctx, call, plugin.Check), Status(ctx, call), GC(ctx, call), Release(ctx, call), Del(ctx, call)); err != nil {
 		t.Error(err)
 	}
 	if got := calls(); got != "CHECK STATUS GC DEL" {

@@ -122,6 +122,16 @@ func (c *Call) Open() (*nl.Pair, error) {
 	return p, nil
 }
 
+// in runs fn with host and sandbox, which are open meanwhile.
+func (c *Call) in(fn func(*nl.Pair) error) (err error) {
+	p, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	return fn(p)
+}
+
 // sandbox returns the path to open. Where DEL is told none, or one that is gone
 // or not the attachment's, the record may know it by another, behind which the
 // attachment's links still answer.

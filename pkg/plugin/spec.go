@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/undo"
 )
 
@@ -41,6 +42,12 @@ type Spec[C any] struct {
 	Del func(context.Context, *Call, C) error
 	// Check compares the kernel with what ADD made. It changes nothing.
 	Check func(context.Context, *Call, C) error
+	// AddIn, DelIn and CheckIn take the place of Add, Del and Check where the plugin
+	// works in the sandbox: host and sandbox are open while they run. DEL may have no
+	// sandbox.
+	AddIn   func(context.Context, *Call, *nl.Pair, C) (*current.Result, error)
+	DelIn   func(context.Context, *Call, *nl.Pair, C) error
+	CheckIn func(context.Context, *Call, *nl.Pair, C) error
 	// Status says whether an ADD could work.
 	Status func(context.Context, *Call, C) error
 	// GC removes what belongs to the network and to none of Call.Living;
@@ -87,6 +94,26 @@ func (s Spec[C]) do(ctx context.Context, c *Call) (*current.Result, error) {
 	return nil, cnierr.Env("unknown CNI_COMMAND: %s", c.Verb)
 }
 
+// attach is ADD itself.
+func (s Spec[C]) attach(ctx context.Context, c *Call, conf C) (res *current.Result, err error) {
+	if s.AddIn == nil {
+		return s.Add(ctx, c, conf)
+	}
+	err = c.in(func(p *nl.Pair) error {
+		res, err = s.AddIn(ctx, c, p, conf)
+		return err
+	})
+	return res, err
+}
+
+// detach is DEL itself.
+func (s Spec[C]) detach(ctx context.Context, c *Call, conf C) error {
+	if s.DelIn == nil {
+		return call(s.Del, ctx, c, conf)
+	}
+	return c.in(func(p *nl.Pair) error { return s.DelIn(ctx, c, p, conf) })
+}
+
 func call[C any](fn func(context.Context, *Call, C) error, ctx context.Context, c *Call, conf C) error {
 	if fn == nil {
 		return nil
@@ -98,12 +125,12 @@ func call[C any](fn func(context.Context, *Call, C) error, ctx context.Context, 
 // the result has been written (see finish).
 func (s Spec[C]) add(ctx context.Context, c *Call, conf C) (*current.Result, error) {
 	if s.Keeps == nil || !s.Keeps(conf) {
-		return s.Add(ctx, c, conf)
+		return s.attach(ctx, c, conf)
 	}
 	if err := s.begin(ctx, c, conf); err != nil {
 		return nil, err
 	}
-	res, err := s.Add(ctx, c, conf)
+	res, err := s.attach(ctx, c, conf)
 	if err != nil {
 		return nil, errors.Join(err, s.abort(c, err))
 	}
@@ -157,7 +184,7 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
 	old := *c
 	old.Verb, old.Renewing = Del, true
-	if err := call(s.Del, ctx, &old, conf); err != nil {
+	if err := s.detach(ctx, &old, conf); err != nil {
 		return err
 	}
 	return c.Entry.Restart()
@@ -205,7 +232,7 @@ func (s Spec[C]) revert(ctx context.Context, c *Call) error {
 	}
 	old := *c
 	old.Verb = Del
-	return call(s.Del, ctx, &old, conf)
+	return s.detach(ctx, &old, conf)
 }
 
 // open locks the attachment's record, waiting for another call on it.
@@ -232,7 +259,7 @@ func (s Spec[C]) close(c *Call) error {
 // the attachment is left. It also works where the journal cannot be used.
 func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 	if s.Keeps == nil {
-		return call(s.Del, ctx, c, conf)
+		return s.detach(ctx, c, conf)
 	}
 	if err := s.open(ctx, c); err != nil {
 		if cnierr.Code(err) == cnierr.TryAgain {
@@ -247,7 +274,7 @@ func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
 	if at := c.created; at != "" && at != c.Entry.Created.Format(time.RFC3339Nano) {
 		return s.close(c)
 	}
-	err := call(s.Del, ctx, c, conf)
+	err := s.detach(ctx, c, conf)
 	if err == nil {
 		err = c.Entry.Remove()
 	}
@@ -294,7 +321,7 @@ func (s Spec[C]) delUnlocked(ctx context.Context, c *Call, conf C) error {
 		return cnierr.With(cnierr.IOFailure, err)
 	}
 	c.Entry = e
-	err = call(s.Del, ctx, c, conf)
+	err = s.detach(ctx, c, conf)
 	if err != nil {
 		return err
 	}
@@ -314,6 +341,9 @@ func (s Spec[C]) check(ctx context.Context, c *Call, conf C) error {
 		if e.Found != journal.Nothing {
 			c.Entry = e
 		}
+	}
+	if s.CheckIn != nil {
+		return c.in(func(p *nl.Pair) error { return s.CheckIn(ctx, c, p, conf) })
 	}
 	return call(s.Check, ctx, c, conf)
 }
@@ -411,7 +441,7 @@ func (s Spec[C]) gcOne(ctx context.Context, c *Call, conf C) error {
 	}
 	c.Entry = e
 	if err = c.lookAtSandbox(); err == nil {
-		err = call(s.Del, ctx, c, conf)
+		err = s.detach(ctx, c, conf)
 	}
 	if err == nil {
 		err = e.Remove()

@@ -3,7 +3,6 @@ package bridge
 import (
 	"cmp"
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -27,12 +26,7 @@ type attachment struct {
 
 // attach answers ADD. The pair comes before the addresses: that the kernel made
 // it proves that the sandbox had no such interface, so nobody's lease is touched.
-func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (_ *current.Result, err error) {
 	var steps undo.Stack
 	defer steps.OnError(&err)
 

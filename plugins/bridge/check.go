@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -15,37 +14,21 @@ import (
 )
 
 // check answers CHECK: what ADD reported is still so, on both ends.
-func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	res, err := c.PrevResult()
-	if err != nil {
-		return err
-	}
-	if res == nil {
-		return cnierr.Config("Required prevResult missing")
-	}
-	if conf.layer3 {
-		if err := ipam.Check(ctx, c); err != nil {
+func check(ctx context.Context, c *plugin.Call, conf config) error {
+	return ipam.Check(ctx, c, "Required prevResult missing", func(p *nl.Pair, res *current.Result) error {
+		check := link.CheckSandbox
+		if conf.DisableContainerInterface {
+			check = link.CheckMade
+		}
+		l, err := check(p, c, res, "veth")
+		if err != nil {
 			return err
 		}
-	}
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-
-	check := link.CheckSandbox
-	if conf.DisableContainerInterface {
-		check = link.CheckMade
-	}
-	l, err := check(p, c, res, "veth")
-	if err != nil {
-		return err
-	}
-	if err := checkHost(p, &conf, l, res); err != nil {
-		return err
-	}
-	return checkRules(ctx, c, &conf, res)
+		if err := checkHost(p, &conf, l, res); err != nil {
+			return err
+		}
+		return checkRules(ctx, c, &conf, res)
+	})
 }
 
 // checkHost compares the bridge and the host's end, the peer of l.

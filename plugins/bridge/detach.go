@@ -7,6 +7,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/spoof"
 	"github.com/netcleat/netcleat/pkg/veth"
@@ -14,13 +15,7 @@ import (
 
 // detach answers DEL: the pair, the rules, and when nothing can answer at the
 // addresses any more, the lease.
-func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-
+func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (err error) {
 	if err := ipam.Release(ctx, c); err != nil {
 		c.Note("%v", err)
 	}

@@ -4,7 +4,6 @@ package dummy
 
 import (
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -22,8 +21,8 @@ var Plugin = plugin.Spec[struct{}]{
 	Name:   kind,
 	Parse:  parse,
 	Keeps:  func(struct{}) bool { return true },
-	Add:    attach,
-	Del:    detach,
+	AddIn:  attach,
+	DelIn:  detach,
 	Check:  check,
 	Status: func(ctx context.Context, c *plugin.Call, _ struct{}) error { return ipam.Status(ctx, c) },
 	GC:     collect,
@@ -40,12 +39,7 @@ func parse(c *plugin.Call) (conf struct{}, err error) {
 
 // attach answers ADD. The link comes before the addresses: that the kernel made
 // it proves that the sandbox had no such interface, so nobody's lease is touched.
-func attach(ctx context.Context, c *plugin.Call, _ struct{}) (_ *current.Result, err error) {
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, _ struct{}) (_ *current.Result, err error) {
 	var steps undo.Stack
 	defer steps.OnError(&err)
 
@@ -81,12 +75,7 @@ func attach(ctx context.Context, c *plugin.Call, _ struct{}) (_ *current.Result,
 
 // detach answers DEL: the link, and when nothing can answer at the addresses any
 // more, the lease.
-func detach(ctx context.Context, c *plugin.Call, _ struct{}) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, _ struct{}) (err error) {
 	return ipam.DelAfter(ctx, c, func() error { return link.Remove(p, c, kind) })
 }
 
@@ -100,22 +89,9 @@ func collect(ctx context.Context, c *plugin.Call, _ struct{}) error {
 }
 
 // check answers CHECK: what ADD reported is still so.
-func check(ctx context.Context, c *plugin.Call, _ struct{}) (err error) {
-	res, err := c.PrevResult()
-	if err != nil {
+func check(ctx context.Context, c *plugin.Call, _ struct{}) error {
+	return ipam.Check(ctx, c, "dummy: Required prevResult missing", func(p *nl.Pair, res *current.Result) error {
+		_, err := link.CheckSandbox(p, c, res, kind)
 		return err
-	}
-	if res == nil {
-		return cnierr.Config("dummy: Required prevResult missing")
-	}
-	if err := ipam.Check(ctx, c); err != nil {
-		return err
-	}
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	_, err = link.CheckSandbox(p, c, res, kind)
-	return err
+	})
 }

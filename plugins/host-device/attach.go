@@ -18,12 +18,7 @@ import (
 
 // attach answers ADD. The device is moved before IPAM is asked, since a DHCP
 // server is asked over it.
-func (s sysfs) attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func (s sysfs) attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (_ *current.Result, err error) {
 	var steps undo.Stack
 	defer steps.OnError(&err)
 

@@ -588,7 +588,7 @@ func onBus(t *testing.T, stub *nltest.StubIPAM, keys string) nltest.Call {
 	t.Helper()
 	s := fakeSys(t)
 	p := Plugin
-	p.Add, p.Del, p.Check, p.Status = s.attach, s.detach, s.check, s.status
+	p.AddIn, p.DelIn, p.Status = s.attach, s.detach, s.status
 	c := call(stub, keys)
 	c.Table[name] = p
 	return c

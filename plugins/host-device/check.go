@@ -2,34 +2,22 @@ package hostdevice
 
 import (
 	"context"
-	"errors"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // check answers CHECK: the device is in the sandbox and as ADD reported it.
-func (s sysfs) check(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	res, err := c.PrevResult()
-	if err != nil {
-		return err
-	}
-	if res == nil {
-		return cnierr.Config("Required prevResult missing")
-	}
-	if conf.layer3 {
-		if err := ipam.Check(ctx, c); err != nil {
-			return err
-		}
-	}
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func check(ctx context.Context, c *plugin.Call, _ config) error {
+	return ipam.Check(ctx, c, "Required prevResult missing", func(p *nl.Pair, res *current.Result) error { return compare(p, c, res) })
+}
 
+func compare(p *nl.Pair, c *plugin.Call, res *current.Result) error {
 	want, at := link.Find(res, c.IfName, c.Netns)
 	if want == nil {
 		return cnierr.Check("prevResult has no interface %s in %s", c.IfName, c.Netns)

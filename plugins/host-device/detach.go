@@ -18,12 +18,7 @@ import (
 
 // detach answers DEL: the device goes back to the host as it was, wherever it
 // is, and whatever else happens the lease is given back.
-func (s sysfs) detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func (s sysfs) detach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (err error) {
 	back := func() error {
 		if err := s.giveBack(p, c, &conf); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -17,11 +18,13 @@ var Plugin = plugin.Spec[config]{
 	Name:  name,
 	Parse: parse,
 	Keeps: func(config) bool { return true },
-	Add: func(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
-		return sys.attach(ctx, c, conf)
+	AddIn: func(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (*current.Result, error) {
+		return sys.attach(ctx, c, p, conf)
 	},
-	Del:    func(ctx context.Context, c *plugin.Call, conf config) error { return sys.detach(ctx, c, conf) },
-	Check:  func(ctx context.Context, c *plugin.Call, conf config) error { return sys.check(ctx, c, conf) },
+	DelIn: func(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) error {
+		return sys.detach(ctx, c, p, conf)
+	},
+	Check:  check,
 	Status: func(ctx context.Context, c *plugin.Call, conf config) error { return sys.status(ctx, c, conf) },
 	GC:     collect,
 }

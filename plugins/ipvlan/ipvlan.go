@@ -19,8 +19,8 @@ var Plugin = plugin.Spec[config]{
 	Name:  kind,
 	Parse: parse,
 	Keeps: func(config) bool { return true },
-	Add:   attach,
-	Del:   func(ctx context.Context, c *plugin.Call, _ config) error { return child.Detach(ctx, c, kind) },
+	AddIn: attach,
+	DelIn: detach,
 	Check: check,
 	Status: func(ctx context.Context, c *plugin.Call, conf config) error {
 		return child.Status(ctx, c, conf.spec(c))
@@ -31,7 +31,7 @@ var Plugin = plugin.Spec[config]{
 const kind = "ipvlan"
 
 // attach answers ADD.
-func attach(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
+func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (*current.Result, error) {
 	prev, err := c.PrevResult()
 	if err != nil {
 		return nil, err
@@ -44,7 +44,11 @@ func attach(ctx context.Context, c *plugin.Call, conf config) (*current.Result, 
 		}
 		s.Master = prev.Interfaces[0].Name
 	}
-	return child.Attach(ctx, c, s)
+	return child.Attach(ctx, c, p, s)
+}
+
+func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, _ config) error {
+	return child.Detach(ctx, c, p, kind)
 }
 
 // spec is the child that the configuration asks for.

@@ -4,7 +4,6 @@ package loopback
 
 import (
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -18,10 +17,10 @@ import (
 // no record, and DEL leaves the interface as it is: it belongs to the sandbox,
 // which others may share, and goes with it.
 var Plugin = plugin.Spec[struct{}]{
-	Name:  "loopback",
-	Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil },
-	Add:   attach,
-	Check: check,
+	Name:    "loopback",
+	Parse:   func(*plugin.Call) (struct{}, error) { return struct{}{}, nil },
+	AddIn:   attach,
+	CheckIn: check,
 }
 
 // The loopback interface is the first of every namespace (since Linux 2.6.39).
@@ -32,12 +31,7 @@ const (
 
 // attach answers ADD. Bringing the interface up is all there is to undo, and it
 // is the last change.
-func attach(_ context.Context, c *plugin.Call, _ struct{}) (_ *current.Result, err error) {
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func attach(_ context.Context, c *plugin.Call, p *nl.Pair, _ struct{}) (_ *current.Result, err error) {
 	if err := p.Sandbox.Do(nl.SetUp(name, index)); err != nil {
 		return nil, err
 	}
@@ -58,12 +52,7 @@ func attach(_ context.Context, c *plugin.Call, _ struct{}) (_ *current.Result, e
 }
 
 // check answers CHECK.
-func check(_ context.Context, c *plugin.Call, _ struct{}) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func check(_ context.Context, c *plugin.Call, p *nl.Pair, _ struct{}) (err error) {
 	l, err := p.Sandbox.LinkByName(name)
 	if err != nil {
 		return err

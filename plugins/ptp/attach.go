@@ -2,7 +2,6 @@ package ptp
 
 import (
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
@@ -18,12 +18,7 @@ import (
 
 // attach answers ADD. The pair comes before the addresses: that the kernel made
 // it proves that the sandbox had no such interface, so nobody's lease is touched.
-func attach(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, err error) {
-	p, err := c.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (_ *current.Result, err error) {
 	var steps undo.Stack
 	defer steps.OnError(&err)
 

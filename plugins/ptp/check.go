@@ -2,7 +2,6 @@ package ptp
 
 import (
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -15,29 +14,15 @@ import (
 )
 
 // check answers CHECK: what ADD reported is still so, on both ends.
-func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	res, err := c.PrevResult()
-	if err != nil {
-		return err
-	}
-	if res == nil {
-		return cnierr.Config("ptp: Required prevResult missing")
-	}
-	if err := ipam.Check(ctx, c); err != nil {
-		return err
-	}
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-
-	l, err := link.CheckSandbox(p, c, res, "veth")
-	if err != nil {
-		return err
-	}
-	_, at := link.Find(res, c.IfName, c.Netns)
-	return checkHost(ctx, p, hostCheck{c, &conf, l, link.Owned(res.IPs, at)})
+func check(ctx context.Context, c *plugin.Call, conf config) error {
+	return ipam.Check(ctx, c, "ptp: Required prevResult missing", func(p *nl.Pair, res *current.Result) error {
+		l, err := link.CheckSandbox(p, c, res, "veth")
+		if err != nil {
+			return err
+		}
+		_, at := link.Find(res, c.IfName, c.Netns)
+		return checkHost(ctx, p, hostCheck{c, &conf, l, link.Owned(res.IPs, at)})
+	})
 }
 
 // hostCheck is what the host's part of an attachment is compared with.

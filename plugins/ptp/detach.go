@@ -6,18 +6,14 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/masq"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/veth"
 )
 
 // detach answers DEL: the pair, the rules, and when nothing can answer at the
 // addresses any more, the lease.
-func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (err error) {
 	var rules error
 	gone := ipam.DelAfter(ctx, c, func() error {
 		err := veth.Remove(p, c)

@@ -15,12 +15,7 @@ import (
 
 // detach answers DEL: it deletes the rules, and as long as the interface is
 // there moves its routes back.
-func detach(_ context.Context, c *plugin.Call, conf config) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func detach(_ context.Context, c *plugin.Call, p *nl.Pair, conf config) (err error) {
 	if p.Sandbox == nil {
 		return nil // and with it the rules
 	}

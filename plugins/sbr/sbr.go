@@ -8,5 +8,5 @@ import "github.com/netcleat/netcleat/pkg/plugin"
 // Plugin is the sbr plugin.
 var Plugin = plugin.Spec[config]{
 	Name: "sbr", Parse: parse, Keeps: func(config) bool { return true },
-	Add: attach, Del: detach, Check: check,
+	Add: attach, DelIn: detach, Check: check,
 }

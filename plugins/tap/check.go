@@ -2,7 +2,6 @@ package tap
 
 import (
 	"context"
-	"errors"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -16,25 +15,10 @@ import (
 
 // check answers CHECK: what ADD reported is still so, and the device is one that
 // the configuration asks for.
-func check(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	res, err := c.PrevResult()
-	if err != nil {
-		return err
-	}
-	if res == nil {
-		return cnierr.Config("Required prevResult missing")
-	}
-	if conf.layer3 {
-		if err := ipam.Check(ctx, c); err != nil {
-			return err
-		}
-	}
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	return conf.compare(p, c, res)
+func check(ctx context.Context, c *plugin.Call, conf config) error {
+	return ipam.Check(ctx, c, "Required prevResult missing", func(p *nl.Pair, res *current.Result) error {
+		return conf.compare(p, c, res)
+	})
 }
 
 func (c *config) compare(p *nl.Pair, call *plugin.Call, res *current.Result) error {

@@ -2,20 +2,15 @@ package tap
 
 import (
 	"context"
-	"errors"
 
 	"github.com/netcleat/netcleat/pkg/ipam"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // detach answers DEL: the tap, and when nothing can answer at the addresses any
 // more, the lease.
-func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
-	p, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (err error) {
 	return ipam.DelAfter(ctx, c, func() error { return link.Remove(p, c, kind) })
 }

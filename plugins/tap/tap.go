@@ -16,7 +16,7 @@ var Plugin = plugin.Spec[config]{
 	Parse:  parse,
 	Keeps:  func(c config) bool { return c.within == nil },
 	Add:    attach,
-	Del:    detach,
+	DelIn:  detach,
 	Check:  check,
 	Status: status,
 	GC:     collect,

@@ -19,8 +19,8 @@ var Plugin = plugin.Spec[config]{
 	Name:   kind,
 	Parse:  parse,
 	Keeps:  func(config) bool { return true },
-	Add:    attach,
-	Del:    func(ctx context.Context, c *plugin.Call, _ config) error { return child.Detach(ctx, c, kind) },
+	AddIn:  attach,
+	DelIn:  detach,
 	Check:  check,
 	Status: func(ctx context.Context, c *plugin.Call, conf config) error { return child.Status(ctx, c, conf.spec()) },
 	GC:     func(ctx context.Context, c *plugin.Call, _ config) error { return child.Collect(ctx, c) },
@@ -49,8 +49,12 @@ func parse(c *plugin.Call) (conf config, err error) {
 	return conf, conf.Validate()
 }
 
-func attach(ctx context.Context, c *plugin.Call, conf config) (*current.Result, error) {
-	return child.Attach(ctx, c, conf.spec())
+func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (*current.Result, error) {
+	return child.Attach(ctx, c, p, conf.spec())
+}
+
+func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, _ config) error {
+	return child.Detach(ctx, c, p, kind)
 }
 
 // spec is the child that the configuration asks for. The kernel takes a VLAN's
