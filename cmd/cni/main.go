@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/netcleat/netcleat/cmd/suite"
 	_ "github.com/netcleat/netcleat/pkg/headroom"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
@@ -25,5 +26,5 @@ func main() {
 		fmt.Fprintln(os.Stderr, dhcp.StartDaemon(os.Args[2:]))
 		os.Exit(1)
 	}
-	plugin.Main(plugins)
+	plugin.Main(suite.Plugins())
 }

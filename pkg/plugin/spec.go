@@ -11,6 +11,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/evidence"
+	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -24,6 +25,8 @@ type Spec[C any] struct {
 	Name string
 	// Since is the oldest version of the specification that it speaks; "" is all.
 	Since string
+	// Role is where it stands in a network.
+	Role Role
 	// Parse reads the configuration. It must not look at the host. On an error
 	// it returns what it could read: DEL and GC go on with that.
 	Parse func(*Call) (C, error)
@@ -53,10 +56,40 @@ type Spec[C any] struct {
 	// GC removes what belongs to the network and to none of Call.Living;
 	// attachments that are not valid and have a record were removed by Del before.
 	GC func(context.Context, *Call, C) error
+	// Restore makes what is missing of the rules that a record speaks of; nil where
+	// the plugin makes none.
+	Restore func(context.Context, gate.Gate, journal.Dir, journal.Record) error
+}
+
+// Role is where a plugin stands in a network.
+type Role int
+
+// The roles.
+const (
+	Interface Role = iota // makes the sandbox's interface
+	Chained               // works on the interface that one before it made
+	IPAM                  // hands out addresses
+)
+
+// About is what can be known of a plugin without calling it.
+type About struct {
+	Role    Role
+	Since   string
+	Parse   func(*Call) error
+	Restore func(context.Context, gate.Gate, journal.Dir, journal.Record) error
+}
+
+// About describes the plugin.
+func (s Spec[C]) About() About {
+	return About{s.Role, s.Since, func(c *Call) error {
+		_, err := s.Parse(c)
+		return err
+	}, s.Restore}
 }
 
 // Plugin is a Spec of any configuration.
 type Plugin interface {
+	About() About
 	versions() []string
 	do(context.Context, *Call) (*current.Result, error)
 	revert(context.Context, *Call) error

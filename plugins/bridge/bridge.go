@@ -19,6 +19,8 @@ var Plugin = plugin.Spec[config]{
 	Check:  check,
 	Status: status,
 	GC:     collect,
+
+	Restore: Reconcile,
 }
 
 // status says whether an ADD could work: the IPAM plugin knows its part, and a

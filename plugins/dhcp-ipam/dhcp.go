@@ -20,6 +20,7 @@ import (
 // Plugin is the plugin.
 var Plugin = plugin.Spec[Config]{
 	Name:   "dhcp",
+	Role:   plugin.IPAM,
 	Parse:  parse,
 	Add:    add,
 	Del:    del,

@@ -33,6 +33,7 @@ import (
 var Plugin = plugin.Spec[config]{
 	Name:   "firewall",
 	Since:  "0.4.0",
+	Role:   plugin.Chained,
 	Parse:  parse,
 	Keeps:  func(config) bool { return true },
 	Add:    add,
@@ -40,6 +41,8 @@ var Plugin = plugin.Spec[config]{
 	Check:  check,
 	Status: status,
 	GC:     gc,
+
+	Restore: Reconcile,
 }
 
 // needs is what an attachment needs of the firewall: the state of its record.

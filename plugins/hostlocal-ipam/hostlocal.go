@@ -20,6 +20,7 @@ import (
 // Plugin is host-local. It keeps no record in the journal: its leases are one.
 var Plugin = plugin.Spec[config]{
 	Name:   "host-local",
+	Role:   plugin.IPAM,
 	Parse:  parse,
 	Add:    add,
 	Del:    del,

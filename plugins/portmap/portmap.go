@@ -29,6 +29,7 @@ import (
 // Plugin is portmap.
 var Plugin = plugin.Spec[config]{
 	Name:   "portmap",
+	Role:   plugin.Chained,
 	Parse:  parse,
 	Keeps:  func(conf config) bool { return len(conf.Mappings) > 0 },
 	Add:    add,
@@ -36,6 +37,8 @@ var Plugin = plugin.Spec[config]{
 	Check:  check,
 	Status: status,
 	GC:     gc,
+
+	Restore: Reconcile,
 }
 
 // publication is what was published for an attachment: the state of its record.

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/netcleat/netcleat/pkg/ipam"
+	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
@@ -19,4 +20,6 @@ var Plugin = plugin.Spec[config]{
 	Check:  check,
 	Status: func(ctx context.Context, c *plugin.Call, _ config) error { return ipam.Status(ctx, c) },
 	GC:     collect,
+
+	Restore: masq.Reconcile,
 }

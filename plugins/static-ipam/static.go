@@ -15,7 +15,7 @@ import (
 
 // Plugin is the static IPAM plugin. There is nothing that DEL or GC could give
 // back.
-var Plugin = plugin.Spec[config]{Name: "static", Parse: parse, Add: add, Check: check}
+var Plugin = plugin.Spec[config]{Name: "static", Role: plugin.IPAM, Parse: parse, Add: add, Check: check}
 
 func add(_ context.Context, c *plugin.Call, conf config) (*current.Result, error) {
 	if len(conf.Addresses) == 0 {

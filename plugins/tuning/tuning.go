@@ -9,7 +9,7 @@ const allowlist = "/etc/cni/tuning/allowlist.conf"
 
 // Plugin is the tuning plugin. A list may have it more than once, hence Again.
 var Plugin = plugin.Spec[config]{
-	Name: "tuning", Parse: parse, Keeps: config.changes, Again: true,
+	Name: "tuning", Role: plugin.Chained, Parse: parse, Keeps: config.changes, Again: true,
 	Add: attach, Del: detach, Check: check,
 }
 

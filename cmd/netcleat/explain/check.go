@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
@@ -17,13 +16,16 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/suite"
+	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/semver"
 )
 
-// suite are the plugins whose CHECK is known to change nothing.
-var suite = []string{
-	"bandwidth", "bridge", "dummy", "firewall", "host-device", "ipvlan", "loopback", "macvlan", "portmap", "ptp", "sbr", "tap", "tuning", "vlan", "vrf",
-}
+// plugins are ours, by name.
+var plugins = suite.Plugins()
+
+// known reports whether a plugin is ours: its CHECK changes nothing.
+func known(typ string) bool { return plugins[typ] != nil && plugins[typ].About().Role != plugin.IPAM }
 
 // checks runs each plugin's own CHECK, which may see what was not looked at here.
 func (x *exam) checks(ctx context.Context) error {
@@ -41,7 +43,7 @@ func (x *exam) checks(ctx context.Context) error {
 	var errs []error
 	for _, c := range x.confs {
 		switch {
-		case !slices.Contains(suite, c.Type):
+		case !known(c.Type):
 			x.note(c.Type, "its part", "it is none of this suite's plugins: nothing is known of it", finding.Mend{})
 		case !x.failed(c.Type):
 			errs = append(errs, x.check(ctx, c))

@@ -181,7 +181,7 @@ func setting(key, value string) string {
 
 // routes looks for the routes that the addresses bring, and those of the result.
 func (x *exam) routes() error {
-	if !x.sandbox.Up() || !slices.Contains(suite, x.main()) {
+	if !x.sandbox.Up() || !known(x.main()) {
 		return nil // the kernel has dropped them, and brings some of them back; others' results may say more than they do
 	}
 	want, err := link.Routes(x.sandbox.Index, x.result.IPs, x.result.Routes)

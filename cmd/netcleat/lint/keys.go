@@ -95,7 +95,7 @@ func (l *linter) hint(key string, s *schema.Schema) string {
 		return `: did you mean "` + name + `"?`
 	}
 	if s.Properties["ipam"] != nil {
-		for _, name := range slices.Sorted(maps.Keys(ipams)) {
+		for _, name := range ipams() {
 			if _, known := lookup(l.properties(name), key); known {
 				return `: does it belong in "ipam"?`
 			}
@@ -103,7 +103,7 @@ func (l *linter) hint(key string, s *schema.Schema) string {
 	}
 	var owners []string
 	for _, name := range schema.Names() {
-		if _, known := lookup(l.properties(name), key); known && ipams[name].parse == nil {
+		if _, known := lookup(l.properties(name), key); known && !isIPAM(name) {
 			owners = append(owners, name)
 		}
 	}

@@ -122,9 +122,7 @@ func TestNothingIsFound(t *testing.T) {
 
 // There is a parser for each plugin that has a schema, and no other.
 func TestPluginsAreThoseOfTheSchemas(t *testing.T) {
-	names := slices.Concat(slices.Collect(maps.Keys(makers)), slices.Collect(maps.Keys(chained)), slices.Collect(maps.Keys(ipams)), []string{loopbackType})
-	slices.Sort(names)
-	if d := cmp.Diff(schema.Names(), names); d != "" {
+	if d := cmp.Diff(schema.Names(), slices.Sorted(maps.Keys(plugins))); d != "" {
 		t.Errorf("-schemas +parsers:\n%s", d)
 	}
 }
@@ -133,17 +131,13 @@ func TestPluginsAreThoseOfTheSchemas(t *testing.T) {
 // to those that the plugin needs.
 func asked(t *testing.T, name string, keys map[string]any) error {
 	t.Helper()
-	p, ok := parserOf(name)
-	if !ok {
-		t.Fatalf("no parser of %s", name)
-	}
 	conf := map[string]any{"type": name, "name": "n", "cniVersion": "1.1.0"}
 	maps.Copy(conf, keys)
 	c := &plugin.Call{Verb: plugin.Add, IfName: "eth0", Stdin: mustJSON(conf)}
 	if ipam, ok := keys["ipam"].(map[string]any); ok {
 		c.Conf.IPAM.Type = ipam["type"].(string)
 	}
-	return p.parse(c)
+	return plugins[name].About().Parse(c)
 }
 
 // needed is a value for each key that a plugin needs.
@@ -158,7 +152,7 @@ func TestSchemasSayWhatParsersSay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ipams[name].parse != nil {
+		if isIPAM(name) {
 			continue
 		}
 		conf := map[string]any{}

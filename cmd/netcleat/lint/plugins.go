@@ -11,74 +11,34 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/netcleat/netcleat/cmd/suite"
 	"github.com/netcleat/netcleat/docs/schema"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/semver"
-	"github.com/netcleat/netcleat/plugins/bandwidth"
-	"github.com/netcleat/netcleat/plugins/bridge"
-	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
-	"github.com/netcleat/netcleat/plugins/dummy"
-	"github.com/netcleat/netcleat/plugins/firewall"
-	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
-	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
-	"github.com/netcleat/netcleat/plugins/ipvlan"
-	"github.com/netcleat/netcleat/plugins/loopback"
-	"github.com/netcleat/netcleat/plugins/macvlan"
-	"github.com/netcleat/netcleat/plugins/portmap"
-	"github.com/netcleat/netcleat/plugins/ptp"
-	"github.com/netcleat/netcleat/plugins/sbr"
-	static "github.com/netcleat/netcleat/plugins/static-ipam"
-	"github.com/netcleat/netcleat/plugins/tap"
-	"github.com/netcleat/netcleat/plugins/tuning"
-	"github.com/netcleat/netcleat/plugins/vlan"
-	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
-// parser is a plugin's reading of its configuration, which looks at no host.
-type parser struct {
-	since string // the oldest version that the plugin speaks; "" is all
-	parse func(*plugin.Call) error
-}
-
-func of[C any](s plugin.Spec[C]) parser {
-	return parser{s.Since, func(c *plugin.Call) error {
-		_, err := s.Parse(c)
-		return err
-	}}
-}
-
-// Our plugins, by what they are for.
-var (
-	// makers make the sandbox's interface.
-	makers = map[string]parser{
-		"bridge": of(bridge.Plugin), "dummy": of(dummy.Plugin), "host-device": of(hostdevice.Plugin), "ipvlan": of(ipvlan.Plugin),
-		"macvlan": of(macvlan.Plugin), "ptp": of(ptp.Plugin), "tap": of(tap.Plugin), "vlan": of(vlan.Plugin),
-	}
-	// chained work on the interface that one before them made.
-	chained = map[string]parser{
-		"bandwidth": of(bandwidth.Plugin), "firewall": of(firewall.Plugin), "portmap": of(portmap.Plugin), "sbr": of(sbr.Plugin),
-		"tuning": of(tuning.Plugin), "vrf": of(vrf.Plugin),
-	}
-	// ipams hand out addresses.
-	ipams = map[string]parser{"dhcp": of(dhcp.Plugin), "host-local": of(hostlocal.Plugin), "static": of(static.Plugin)}
-	lo    = of(loopback.Plugin)
-)
+// plugins are ours, by name.
+var plugins = suite.Plugins()
 
 const loopbackType = "loopback"
 
-// parserOf returns the parser of a plugin of ours that may stand in a list.
-func parserOf(typ string) (parser, bool) {
-	if typ == loopbackType {
-		return lo, true
-	}
-	if p, ok := makers[typ]; ok {
-		return p, true
-	}
-	p, ok := chained[typ]
-	return p, ok
+// is reports whether a plugin is ours and has the role.
+func is(typ string, role plugin.Role) bool {
+	p := plugins[typ]
+	return p != nil && p.About().Role == role
 }
+
+func isIPAM(typ string) bool { return is(typ, plugin.IPAM) }
+
+// ipams are the names of ours that hand out addresses.
+func ipams() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(plugins)), func(name string) bool { return !isIPAM(name) })
+}
+
+// isPlugin reports whether a plugin is ours and may stand in a list.
+func isPlugin(typ string) bool { return plugins[typ] != nil && !isIPAM(typ) }
 
 // plugin checks one plugin of a list on its own.
 func (l *linter) plugin(n *list, e *entry) {
@@ -91,11 +51,11 @@ func (l *linter) plugin(n *list, e *entry) {
 		l.say(Error, e.document, typ.at, "type %s: want the plugin's name", typ.raw)
 		return
 	}
-	p, ours := parserOf(e.typ)
+	ours := isPlugin(e.typ)
 	if ours {
 		l.keys(e.document, e.conf, l.properties(e.typ))
-		l.refusal(n, e, question{e.typ, p, e.conf})
-	} else if _, ok := ipams[e.typ]; ok {
+		l.refusal(n, e, question{e.typ, e.conf})
+	} else if isIPAM(e.typ) {
 		l.say(Error, e.document, typ.at, `plugin %q: hands out addresses: it goes into "ipam" of the plugin that makes the interface`, e.typ)
 	} else {
 		l.say(Note, e.document, typ.at, "plugin %q: not one of ours, and not checked%s", e.typ, meant(e.typ, schema.Names()))
@@ -118,32 +78,31 @@ func (l *linter) ipam(n *list, e *entry) {
 	if given != nil && given.kind != '{' && given.kind != 'n' {
 		return // of which the plugin's parser speaks
 	}
-	p, ours := ipams[e.ipamType]
 	switch {
 	case e.ipam == nil:
 	case e.ipamType == "" && len(e.ipam.members) > 1, e.ipamType == "" && len(e.ipam.members) == 1 && !e.ipam.has("type"):
 		l.say(Warning, e.document, e.ipam.at, "ipam: no type: there will be no addresses, whatever else is said here")
 	case e.ipamType == "":
-	case ours:
-		l.delegated(n, e, p)
+	case isIPAM(e.ipamType):
+		l.delegated(n, e)
 	case isPlugin(e.ipamType):
 		l.say(Error, e.document, e.ipam.get("type").at, "ipam %q: hands out no addresses; want host-local, static, dhcp or another's", e.ipamType)
 	default:
-		l.say(Note, e.document, e.ipam.get("type").at, "ipam %q: not one of ours, and not checked%s", e.ipamType, meant(e.ipamType, slices.Sorted(maps.Keys(ipams))))
+		l.say(Note, e.document, e.ipam.get("type").at, "ipam %q: not one of ours, and not checked%s", e.ipamType, meant(e.ipamType, ipams()))
 	}
 }
 
 // delegated checks what one of our IPAM plugins is told. Plugins of others fill in
 // or change it before they call it: Canal's list says "usePodCidr" for a subnet,
 // Antrea's says none. So with them what it would refuse is no error.
-func (l *linter) delegated(n *list, e *entry, p parser) {
+func (l *linter) delegated(n *list, e *entry) {
 	if isPlugin(e.typ) {
 		l.keys(e.document, e.ipam, l.properties(e.ipamType))
-		l.refusal(n, e, question{e.ipamType, p, e.ipam})
+		l.refusal(n, e, question{e.ipamType, e.ipam})
 		return
 	}
 	before := len(l.found)
-	l.refusal(n, e, question{e.ipamType, p, e.ipam})
+	l.refusal(n, e, question{e.ipamType, e.ipam})
 	for i := range l.found[before:] {
 		f := &l.found[before+i]
 		f.Level = Note
@@ -151,22 +110,17 @@ func (l *linter) delegated(n *list, e *entry, p parser) {
 	}
 }
 
-func isPlugin(typ string) bool {
-	_, ok := parserOf(typ)
-	return ok
-}
-
 // question is what to ask of a parser.
 type question struct {
-	name   string
-	parser parser
-	conf   *value // what its words are about
+	name string
+	conf *value // what its words are about
 }
 
 // refusal says why the plugin would refuse its configuration, if it would.
 func (l *linter) refusal(n *list, e *entry, q question) {
-	if !semver.AtLeast(n.version, q.parser.since) {
-		l.say(Error, e.document, q.conf.at, "%s: speaks cniVersion %s and later, and the list's is %s", q.name, q.parser.since, n.version)
+	about := plugins[q.name].About()
+	if !semver.AtLeast(n.version, about.Since) {
+		l.say(Error, e.document, q.conf.at, "%s: speaks cniVersion %s and later, and the list's is %s", q.name, about.Since, n.version)
 	}
 	conf := e.conf.object()
 	conf["name"], conf["cniVersion"] = quote(n.name), quote(n.version)
@@ -182,7 +136,7 @@ func (l *linter) refusal(n *list, e *entry, q question) {
 		err = o.Into(&c.Conf)
 	}
 	if err == nil {
-		err = q.parser.parse(c)
+		err = about.Parse(c)
 	}
 	if err != nil {
 		l.say(Error, e.document, place(q.conf, err.Error()), "%s: %s", q.name, reason(err))

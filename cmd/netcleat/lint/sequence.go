@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/docs/schema"
+	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
 // sequence checks the order of a list's plugins: one makes the interface, and
@@ -13,8 +14,7 @@ import (
 func (l *linter) sequence(n *list) {
 	var first *entry // that makes an interface, or may
 	for i, e := range n.plugins {
-		_, makes := makers[e.typ]
-		_, follows := chained[e.typ]
+		makes, follows := is(e.typ, plugin.Interface), is(e.typ, plugin.Chained)
 		switch {
 		case e.typ == loopbackType:
 			l.loopback(n, e)
@@ -32,17 +32,14 @@ func (l *linter) sequence(n *list) {
 }
 
 // ours reports whether the plugin is known to make an interface.
-func ours(e *entry) bool {
-	_, ok := makers[e.typ]
-	return ok
-}
+func ours(e *entry) bool { return is(e.typ, plugin.Interface) }
 
 func isLoopback(e *entry) bool { return e.typ == loopbackType }
 
 // mend says where a plugin belongs that has nothing to work on.
 func mend(rest []*entry) string {
 	for _, e := range rest {
-		if _, follows := chained[e.typ]; !follows && !isLoopback(e) {
+		if !is(e.typ, plugin.Chained) && !isLoopback(e) {
 			return "move it behind " + e.typ
 		}
 	}
@@ -107,7 +104,7 @@ func (l *linter) capabilities(n *list) {
 // capability checks whether somebody reads what a plugin of ours is given.
 func (l *linter) capability(n *list, e *entry, m member) {
 	reads := append(l.reads(e.typ), l.reads(e.ipamType)...)
-	if !isPlugin(e.typ) || slices.Contains(reads, m.key) || e.ipamType != "" && ipams[e.ipamType].parse == nil {
+	if !isPlugin(e.typ) || slices.Contains(reads, m.key) || e.ipamType != "" && !isIPAM(e.ipamType) {
 		return
 	}
 	var others []string // of the list

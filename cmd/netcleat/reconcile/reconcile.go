@@ -13,15 +13,10 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
+	"github.com/netcleat/netcleat/cmd/suite"
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
-	"github.com/netcleat/netcleat/pkg/masq"
-	"github.com/netcleat/netcleat/plugins/bandwidth"
-	"github.com/netcleat/netcleat/plugins/bridge"
-	"github.com/netcleat/netcleat/plugins/firewall"
-	"github.com/netcleat/netcleat/plugins/portmap"
-	"github.com/netcleat/netcleat/plugins/sbr"
 )
 
 // Options say what to reconcile.
@@ -33,14 +28,15 @@ type Options struct {
 	Verbose bool      // each change is told
 }
 
-// restore are the plugins that make rules.
-var restore = map[string]func(context.Context, gate.Gate, journal.Dir, journal.Record) error{
-	"bridge":    bridge.Reconcile,
-	"ptp":       masq.Reconcile,
-	"firewall":  firewall.Reconcile,
-	"portmap":   portmap.Reconcile,
-	"bandwidth": bandwidth.Reconcile,
-	"sbr":       sbr.Reconcile,
+// plugins are ours, by name.
+var plugins = suite.Plugins()
+
+// restore returns what restores the rules of a plugin, or nil.
+func restore(name string) func(context.Context, gate.Gate, journal.Dir, journal.Record) error {
+	if p := plugins[name]; p != nil {
+		return p.About().Restore
+	}
+	return nil
 }
 
 // lockWait bounds how long an operation on an attachment is waited for.
@@ -112,7 +108,7 @@ func (o Options) Missing(ctx context.Context, all []attached.Attachment) (list m
 	for _, a := range all {
 		progress.Step()
 		for _, r := range a.Records {
-			if restore[r.Plugin] == nil || !judge.Here(a.Records) {
+			if restore(r.Plugin) == nil || !judge.Here(a.Records) {
 				continue
 			}
 			_, err := o.record(ctx, r.Key)
@@ -132,7 +128,7 @@ func (o Options) Missing(ctx context.Context, all []attached.Attachment) (list m
 func (o Options) attachment(ctx context.Context, a attached.Attachment) (changed []string, err error) {
 	var errs []error
 	for _, r := range a.Records {
-		if restore[r.Plugin] == nil {
+		if restore(r.Plugin) == nil {
 			continue
 		}
 		n, err := o.record(ctx, r.Key)
@@ -169,6 +165,6 @@ func (o Options) record(ctx context.Context, k journal.Key) (changes int, err er
 		}
 		return nil
 	}
-	err = restore[k.Plugin](ctx, counted, o.Journal, e.Record)
+	err = restore(k.Plugin)(ctx, counted, o.Journal, e.Record)
 	return changes, err
 }

@@ -1,4 +1,5 @@
-package main
+// Package suite lists the plugins, for the plugin binary and the operator's command.
+package suite
 
 import (
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -22,26 +23,27 @@ import (
 	"github.com/netcleat/netcleat/plugins/vrf"
 )
 
-// plugins are all plugins, by the names they are run under; CONTRIBUTING.md has the
-// tables of the operator's command. Pointers, for each copy would be an allocation
-// at every start.
-var plugins = plugin.Table{
-	"bandwidth":   &bandwidth.Plugin,
-	"bridge":      &bridge.Plugin,
-	"dhcp":        &dhcp.Plugin,
-	"dummy":       &dummy.Plugin,
-	"firewall":    &firewall.Plugin,
-	"host-device": &hostdevice.Plugin,
-	"host-local":  &hostlocal.Plugin,
-	"ipvlan":      &ipvlan.Plugin,
-	"loopback":    &loopback.Plugin,
-	"macvlan":     &macvlan.Plugin,
-	"portmap":     &portmap.Plugin,
-	"ptp":         &ptp.Plugin,
-	"sbr":         &sbr.Plugin,
-	"static":      &static.Plugin,
-	"tap":         &tap.Plugin,
-	"tuning":      &tuning.Plugin,
-	"vlan":        &vlan.Plugin,
-	"vrf":         &vrf.Plugin,
+// Plugins returns all plugins, by the names they are run under. Pointers, for each
+// copy would be an allocation at every start.
+func Plugins() plugin.Table {
+	return plugin.Table{
+		"bandwidth":   &bandwidth.Plugin,
+		"bridge":      &bridge.Plugin,
+		"dhcp":        &dhcp.Plugin,
+		"dummy":       &dummy.Plugin,
+		"firewall":    &firewall.Plugin,
+		"host-device": &hostdevice.Plugin,
+		"host-local":  &hostlocal.Plugin,
+		"ipvlan":      &ipvlan.Plugin,
+		"loopback":    &loopback.Plugin,
+		"macvlan":     &macvlan.Plugin,
+		"portmap":     &portmap.Plugin,
+		"ptp":         &ptp.Plugin,
+		"sbr":         &sbr.Plugin,
+		"static":      &static.Plugin,
+		"tap":         &tap.Plugin,
+		"tuning":      &tuning.Plugin,
+		"vlan":        &vlan.Plugin,
+		"vrf":         &vrf.Plugin,
+	}
 }
