@@ -107,3 +107,19 @@ func (l Line) Is(r Rule) bool {
 	slices.Sort(want)
 	return l.Rule && l.Chain == r.Chain && slices.Equal(have, want)
 }
+
+// Does reports whether the line is the rule but for its comment, which names who has
+// written it for all that share a chain.
+func (l Line) Does(r Rule) bool {
+	uncommented := func(words []string) []string {
+		words = slices.Clone(words)
+		if i := slices.Index(words, "--comment"); i > 1 && i+1 < len(words) {
+			words = slices.Delete(words, i-2, i+2) // with -m comment
+		}
+		return words
+	}
+	have, want := uncommented(l.words), uncommented(split(r.Spec))
+	slices.Sort(have)
+	slices.Sort(want)
+	return l.Rule && l.Chain == r.Chain && slices.Equal(have, want)
+}

@@ -260,11 +260,29 @@ func (a Attachment) entersFrom(p netip.Prefix, l iptables.Line) bool {
 func (a Attachment) checkChains(ctx context.Context, tool iptables.Tool) error {
 	return a.eachFamily(func(own Attachment) error {
 		tool.V6 = own.Addrs[0].Addr().Is6()
-		rules := append(own.chainRules(own.Addrs), own.entries()...)
-		held, err := tool.Holds(ctx, iptables.Script("nat", iptables.Checks(rules)))
+		held, err := tool.Holds(ctx, iptables.Script("nat", iptables.Checks(own.entries())))
+		if err == nil && held {
+			held, err = own.fills(ctx, tool)
+		}
 		if err == nil && !held {
 			return cnierr.Check("masquerading of %v: rules are missing in iptables (netcleat reconcile restores them)", own.Addrs)
 		}
 		return err
 	})
+}
+
+// fills reports whether the container's chain has its rules, whoever has written them:
+// containers of other networks may share it.
+func (a Attachment) fills(ctx context.Context, tool iptables.Tool) (bool, error) {
+	rules := a.chainRules(a.Addrs)
+	held, err := tool.Holds(ctx, iptables.Script("nat", iptables.Checks(rules)))
+	if held || err != nil {
+		return held, err
+	}
+	saved, err := tool.Save(ctx, "nat")
+	lines := iptables.Parse(saved)
+	missing := slices.ContainsFunc(rules, func(r iptables.Rule) bool {
+		return !slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Does(r) })
+	})
+	return !missing, err
 }
