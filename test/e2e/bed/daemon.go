@@ -47,7 +47,7 @@ func (d *Daemon) Start() {
 	d.h.t.Helper()
 	d.h.Sh(`{ ` + d.command + ` >>` + d.name + `.log 2>&1 & echo $! >` + d.name + `.pid; }`)
 	d.h.Wait(d.name+" is ready", func() bool {
-		ctx, cancel := context.WithTimeout(d.h.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(d.h.ctx, 10*time.Second)
 		defer cancel()
 		_, err := d.Pods.Status(ctx, &cri.StatusRequest{})
 		return err == nil
