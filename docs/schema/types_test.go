@@ -27,6 +27,7 @@ type code map[string]*packages.Package
 const (
 	childPath = module + "pkg/child"
 	confPath  = module + "pkg/plugin"
+	rangePath = module + "pkg/ranges"
 	typesPath = "github.com/containernetworking/cni/pkg/types"
 )
 
@@ -35,7 +36,7 @@ func load(t *testing.T) code {
 	all, err := packages.Load(&packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports,
 		Dir:  "../..",
-	}, "./plugins/...", childPath, confPath, typesPath)
+	}, "./plugins/...", childPath, confPath, rangePath, typesPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,12 +125,14 @@ func document(p *packages.Package) (typ types.Type) {
 }
 
 // common returns the keys of plugin.Conf and its ipam section that the plugin's
-// code uses, pkg/child's included where it is built upon that.
+// code uses, those of pkg/child and pkg/ranges included where it is built upon them.
 func (c code) common(p *packages.Package) map[string]bool {
 	used := map[string]bool{}
 	all := []*packages.Package{p}
-	if p.Imports[childPath] != nil {
-		all = append(all, c[childPath])
+	for _, path := range []string{childPath, rangePath} {
+		if p.Imports[path] != nil {
+			all = append(all, c[path])
+		}
 	}
 	for _, p := range all {
 		for _, s := range p.TypesInfo.Selections {
@@ -143,10 +146,10 @@ func (c code) common(p *packages.Package) map[string]bool {
 
 // written are the types that read themselves, as they are written.
 var written = map[string]*Schema{
-	module + "plugins/hostlocal-ipam.addr":      {Type: "string"},
-	module + "plugins/hostlocal-ipam.prefix":    {Type: "string"},
-	module + "plugins/hostlocal-ipam.requested": {Type: "string"},
-	"net.IP": {Type: "string"},
+	module + "pkg/ranges.addr":      {Type: "string"},
+	module + "pkg/ranges.prefix":    {Type: "string"},
+	module + "pkg/ranges.requested": {Type: "string"},
+	"net.IP":                        {Type: "string"},
 	"github.com/containernetworking/cni/pkg/types.IPNet": {Type: "string"},
 	"encoding/json.RawMessage":                           {},
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
-	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+	"github.com/netcleat/netcleat/pkg/ranges"
 )
 
 // TestErrorTexts keeps the reference's texts, which callers look for.
@@ -191,9 +191,9 @@ func TestReadRange(t *testing.T) {
 		`{"subnet":"fd00::/126","rangeEnd":"fd00::2"}`:                          "fd00::/126 fd00::1 fd00::2 fd00::1",
 		`{}`:                       "IP <nil> not v4 nor v6: a range needs a subnet",
 		`{"subnet":"10.1.2.3/24"}`: "Network has host bits set. For a subnet mask of length 24 the network address is 10.1.2.0",
-		`7`:                        "json: cannot unmarshal number into Go value of type hostlocal.addrRange",
+		`7`:                        "json: cannot unmarshal number into Go value of type ranges.addrRange",
 	} {
-		r, err := hostlocal.ReadRange([]byte(raw))
+		r, err := ranges.ReadRange([]byte(raw))
 		got := fmt.Sprint(r.Subnet, " ", r.First, " ", r.Last, " ", r.Gateway)
 		if err != nil {
 			got = err.Error()

@@ -18,7 +18,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
-	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+	"github.com/netcleat/netcleat/pkg/ranges"
 )
 
 // small has addresses for five.
@@ -349,7 +349,7 @@ func TestPools(t *testing.T) {
 	c := &plugin.Call{Verb: plugin.Status, Stdin: []byte(strings.ReplaceAll(conf(h.ipam), "DATADIR", h.dir))}
 	c.Conf.Name, c.Conf.CNIVersion, c.Conf.IPAM.DataDir = "net", "1.1.0", filepath.Join(h.dir, "leases")
 	for _, wants := range []string{"0 of 65,533", "1 of 65,533"} {
-		pools, err := hostlocal.Pools(t.Context(), c)
+		pools, err := ranges.Pools(t.Context(), c)
 		must(t, err)
 		want(t, pools[0].String(), wants)
 		h.do(plugin.Add, "a"+wants[:1])

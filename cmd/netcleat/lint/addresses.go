@@ -3,13 +3,13 @@ package lint
 import (
 	"net/netip"
 
-	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+	"github.com/netcleat/netcleat/pkg/ranges"
 )
 
 // pool is a range of addresses that host-local hands out.
 type pool struct {
 	*document
-	hostlocal.Range
+	ranges.Range
 	at, gatewayAt int // of its subnet and its gateway
 }
 
@@ -75,7 +75,7 @@ func poolOf(d *document, v *value) (p pool, ok bool) {
 	if subnet == nil {
 		return p, false
 	}
-	r, err := hostlocal.ReadRange(v.raw)
+	r, err := ranges.ReadRange(v.raw)
 	p = pool{document: d, Range: r, at: subnet.at, gatewayAt: subnet.at}
 	if gw := v.get("gateway"); gw != nil {
 		p.gatewayAt = gw.at

@@ -15,7 +15,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/pkg/plugin"
-	hostlocal "github.com/netcleat/netcleat/plugins/hostlocal-ipam"
+	"github.com/netcleat/netcleat/pkg/ranges"
 )
 
 // Network is a network as people see it.
@@ -188,7 +188,7 @@ func (m mainConf) pools(ctx context.Context, p Places, l conflist, raw json.RawM
 		Verb: plugin.Status, Stdin: raw, Journal: p.Journal,
 		Conf: plugin.Conf{CNIVersion: cmp.Or(l.CNIVersion, "1.0.0"), Name: l.Name, Type: m.Type, IPAM: m.IPAM.IPAMConf},
 	}
-	sets, err := hostlocal.Pools(ctx, c)
+	sets, err := ranges.Pools(ctx, c)
 	if err != nil {
 		return []Pool{{Use: err.Error()}}
 	}

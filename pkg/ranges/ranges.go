@@ -1,4 +1,4 @@
-package hostlocal
+package ranges
 
 import (
 	"encoding/json"
@@ -113,11 +113,7 @@ func (r *addrRange) complete() error {
 // lastOf returns the last address of a subnet that can be handed out: all of an
 // IPv6 one can, of an IPv4 one not the broadcast address.
 func lastOf(n netip.Prefix) netip.Addr {
-	b := n.Addr().AsSlice()
-	for i := range b {
-		b[i] |= byte(0xff >> min(8, max(0, n.Bits()-8*i)))
-	}
-	a, _ := netip.AddrFromSlice(b)
+	a := Last(n)
 	if a.Is4() {
 		return a.Prev()
 	}
@@ -161,10 +157,10 @@ func halves(a netip.Addr) (hi, lo uint64) {
 	return hi, lo
 }
 
-// rangeSet is ranges of one family, of which a container gets one address.
-type rangeSet []addrRange
+// Set is ranges of one family, of which a container gets one address.
+type Set []addrRange
 
-func (s rangeSet) complete() error {
+func (s Set) complete() error {
 	if len(s) == 0 {
 		return fmt.Errorf("empty range set")
 	}
@@ -185,7 +181,7 @@ func (s rangeSet) complete() error {
 }
 
 // find returns the range that has the address, or nil.
-func (s rangeSet) find(a netip.Addr) *addrRange {
+func (s Set) find(a netip.Addr) *addrRange {
 	for i := range s {
 		if s[i].contains(a) {
 			return &s[i]
@@ -194,7 +190,7 @@ func (s rangeSet) find(a netip.Addr) *addrRange {
 	return nil
 }
 
-func (s rangeSet) overlaps(o rangeSet) bool {
+func (s Set) overlaps(o Set) bool {
 	for i := range s {
 		for j := range o {
 			if s[i].overlaps(&o[j]) {
@@ -205,7 +201,7 @@ func (s rangeSet) overlaps(o rangeSet) bool {
 	return false
 }
 
-func (s rangeSet) String() string {
+func (s Set) String() string {
 	out := make([]string, len(s))
 	for i := range s {
 		out[i] = s[i].String()
@@ -214,7 +210,7 @@ func (s rangeSet) String() string {
 }
 
 // size returns how many addresses the set has.
-func (s rangeSet) size() (n uint64) {
+func (s Set) size() (n uint64) {
 	for i := range s {
 		sum, carry := bits.Add64(n, s[i].size(), 0)
 		if n = sum; carry > 0 {

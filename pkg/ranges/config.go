@@ -1,4 +1,4 @@
-package hostlocal
+package ranges
 
 import (
 	"encoding/json"
@@ -17,23 +17,38 @@ import (
 // defaultDataDir is the reference's.
 const defaultDataDir = "/var/lib/cni/networks"
 
-// config is what a call needs to know. For DEL and GC it has the directory and
+// Config is what a call needs to know. For DEL and GC it has the directory and
 // whether to reclaim, and no more.
-type config struct {
+type Config struct {
 	dir        string // of the network's leases
-	sets       []rangeSet
+	sets       []Set
 	requested  []netip.Addr
 	routes     []*types.Route
 	resolvConf string
 	reclaim    bool // what is provably dead
 	statusPool bool // STATUS fails where no address is free
+
+	// Owned returns the part of the sets that this host may hand out. It is called
+	// while the leases are locked. nil is all.
+	Owned func(sets []Set) ([]Set, error)
 }
 
-// netConf is the configuration as it is written.
-type netConf struct {
-	IPAM          *ipamConf `json:"ipam"`
+// Dir is the directory of the network's leases.
+func (c *Config) Dir() string { return c.dir }
+
+// Sets are the range sets, in the order of the addresses in the result.
+func (c *Config) Sets() []Set { return c.sets }
+
+// Document is the configuration as it is written.
+type Document struct {
+	IPAM *IPAM `json:"ipam"`
+	Asked
+}
+
+// Asked is what the runtime and the user ask for in one call.
+type Asked struct {
 	RuntimeConfig struct {
-		IPRanges []rangeSet  `json:"ipRanges"`
+		IPRanges []Set       `json:"ipRanges"`
 		IPs      []requested `json:"ips"`
 	} `json:"runtimeConfig"`
 	Args struct {
@@ -43,11 +58,12 @@ type netConf struct {
 	} `json:"args"`
 }
 
-type ipamConf struct {
+// IPAM is the ipam section.
+type IPAM struct {
 	addrRange
 	Routes     []*types.Route `json:"routes"`
 	ResolvConf string         `json:"resolvConf"`
-	Ranges     []rangeSet     `json:"ranges"`
+	Ranges     []Set          `json:"ranges"`
 	Reclaim    *bool          `json:"reclaim"`
 	StatusPool bool           `json:"statusPool"`
 }
@@ -82,16 +98,15 @@ func (r *requested) parse(s string) error {
 	return nil
 }
 
-func parse(c *plugin.Call) (config, error) {
-	conf := config{dir: leaseDir(c)}
-	if c.Removing() {
-		conf.reclaim = mayReclaim(c)
-		return conf, nil
-	}
-	var n netConf
-	if err := c.Decode(&n); err != nil {
-		return conf, err
-	}
+// ForRemoval is what DEL and GC need to know. They do without the rest of the
+// configuration.
+func ForRemoval(c *plugin.Call) Config {
+	return Config{dir: leaseDir(c), reclaim: c.Removing() && mayReclaim(c)}
+}
+
+// Config checks what is written.
+func (n *Document) Config(c *plugin.Call) (Config, error) {
+	conf := ForRemoval(c)
 	if n.IPAM == nil {
 		return conf, cnierr.Config("IPAM config missing 'ipam' key")
 	}
@@ -132,10 +147,10 @@ func mayReclaim(c *plugin.Call) bool {
 
 // sets returns the range sets in the order of the addresses in the result: the
 // runtime's, then the one of the old spelling, then the list's.
-func (n *netConf) sets(version string) ([]rangeSet, error) {
+func (n *Document) sets(version string) ([]Set, error) {
 	all := n.RuntimeConfig.IPRanges
 	if n.IPAM.Subnet.IsValid() {
-		all = append(all, rangeSet{n.IPAM.addrRange})
+		all = append(all, Set{n.IPAM.addrRange})
 	}
 	all = append(all, n.IPAM.Ranges...)
 	if len(all) == 0 {
@@ -163,7 +178,7 @@ func (n *netConf) sets(version string) ([]rangeSet, error) {
 
 // requests returns the addresses asked for, each once. CNI_ARGS does not count
 // where args has addresses (CONVENTIONS.md).
-func (n *netConf) requests(c *plugin.Call) ([]netip.Addr, error) {
+func (n *Document) requests(c *plugin.Call) ([]netip.Addr, error) {
 	if c.Verb != plugin.Add {
 		return nil, nil
 	}

@@ -1,4 +1,4 @@
-package hostlocal
+package ranges
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 
 // assign gives each requested address to the range set that has it: one for each
 // set, the zero Addr where none is requested.
-func (c *config) assign() ([]netip.Addr, error) {
+func (c *Config) assign() ([]netip.Addr, error) {
 	wanted := make([]netip.Addr, len(c.sets))
 	var left []string
 	for _, a := range c.requested {
@@ -35,7 +35,7 @@ func (c *config) assign() ([]netip.Addr, error) {
 
 // setFor returns the number of the set that has the address and nothing else to
 // give, or -1.
-func (c *config) setFor(a netip.Addr, wanted []netip.Addr) int {
+func (c *Config) setFor(a netip.Addr, wanted []netip.Addr) int {
 	for i, s := range c.sets {
 		if s.find(a) != nil && !wanted[i].IsValid() {
 			return i
@@ -48,7 +48,8 @@ func (c *config) setFor(a netip.Addr, wanted []netip.Addr) int {
 type allocation struct {
 	store  *lease.Store
 	call   *plugin.Call
-	conf   config
+	conf   Config
+	sets   []Set // what may be handed out: the configuration's or a part
 	owner  lease.Owner
 	healed bool // what is provably dead has been reclaimed already
 }
@@ -83,7 +84,7 @@ func (a *allocation) run(wanted []netip.Addr) (ips []*current.IPConfig, err erro
 }
 
 // refuseSecond refuses an owner that holds an address of the set.
-func (a *allocation) refuseSecond(set rangeSet, had []lease.Lease) error {
+func (a *allocation) refuseSecond(set Set, had []lease.Lease) error {
 	for _, l := range had {
 		if set.find(l.Addr) != nil {
 			return cnierr.Newf(cnierr.AlreadyAttached, "%s has been allocated to %s, duplicate allocation is not allowed", l.Addr, a.owner.ContainerID)
@@ -99,6 +100,18 @@ func ipConfig(a netip.Addr, r *addrRange) *current.IPConfig {
 	}
 }
 
+// ShortError says that the sets have no free address for an attachment, or not the
+// one that it wants.
+type ShortError struct {
+	Wanted netip.Addr // invalid: any
+	err    error
+}
+
+func (e *ShortError) Error() string { return e.err.Error() }
+
+// Unwrap has the code.
+func (e *ShortError) Unwrap() error { return e.err }
+
 func (a *allocation) take(n int, wanted netip.Addr) (netip.Addr, error) {
 	if wanted.IsValid() {
 		return wanted, a.takeThis(n, wanted)
@@ -111,6 +124,9 @@ func (a *allocation) takeThis(n int, wanted netip.Addr) error {
 	set := a.conf.sets[n]
 	if set.find(wanted).Gateway.Addr == wanted {
 		return cnierr.Config("requested ip %s is subnet's gateway", wanted)
+	}
+	if a.sets[n].find(wanted) == nil {
+		return &ShortError{Wanted: wanted, err: cnierr.Newf(cnierr.Exhausted, "requested IP address %s is not in a block of this host", wanted)}
 	}
 	err := a.store.Take(wanted, a.owner)
 	if errors.Is(err, lease.ErrTaken) && a.heal() {
@@ -135,7 +151,7 @@ func (a *allocation) holder(ip netip.Addr) string {
 // none is free, it looks once more when the leases of dead sandboxes have been
 // reclaimed.
 func (a *allocation) takeNext(n int) (netip.Addr, error) {
-	set := a.conf.sets[n]
+	set := a.sets[n]
 	from := a.store.Last(n)
 	for {
 		ip, ok := a.free(set, from)
@@ -143,7 +159,7 @@ func (a *allocation) takeNext(n int) (netip.Addr, error) {
 			continue
 		}
 		if !ok {
-			return netip.Addr{}, a.exhausted(set)
+			return netip.Addr{}, &ShortError{err: a.exhausted(set)}
 		}
 		err := a.store.Take(ip, a.owner)
 		if !errors.Is(err, lease.ErrTaken) {
@@ -155,7 +171,10 @@ func (a *allocation) takeNext(n int) (netip.Addr, error) {
 
 // free finds the first free address behind from, going round all ranges of the
 // set; from itself comes last.
-func (a *allocation) free(set rangeSet, from netip.Addr) (netip.Addr, bool) {
+func (a *allocation) free(set Set, from netip.Addr) (netip.Addr, bool) {
+	if len(set) == 0 {
+		return netip.Addr{}, false
+	}
 	first := 0
 	for i := range set {
 		if from.IsValid() && set[i].contains(from) {

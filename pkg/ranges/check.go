@@ -1,4 +1,4 @@
-package hostlocal
+package ranges
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
-// check asks for the leases of the attachment: of each address of prevResult that
+// Check asks for the leases of the attachment: of each address of prevResult that
 // is in a range, and of one at least.
-func check(ctx context.Context, c *plugin.Call, conf config) error {
+func Check(ctx context.Context, c *plugin.Call, conf Config) error {
 	prev, err := c.PrevResult()
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func notHeld(c *plugin.Call) error {
 	return cnierr.Check("host-local: Failed to find address added by container %v", c.ContainerID)
 }
 
-func (c *config) has(a netip.Addr) bool {
+func (c *Config) has(a netip.Addr) bool {
 	for _, s := range c.sets {
 		if s.find(a) != nil {
 			return true
@@ -64,10 +64,10 @@ func (c *config) has(a netip.Addr) bool {
 	return false
 }
 
-// status says whether addresses could be handed out. A full pool is no failure
+// Status says whether addresses could be handed out. A full pool is no failure
 // unless the configuration wants it: a node that cannot start one more container
 // still runs those that it has.
-func status(ctx context.Context, c *plugin.Call, conf config) error {
+func Status(ctx context.Context, c *plugin.Call, conf Config) error {
 	if conf.resolvConf != "" {
 		if _, err := os.Stat(conf.resolvConf); err != nil {
 			return cnierr.With(cnierr.NotAvailable, fmt.Errorf("resolvConf: %w", err))
@@ -84,7 +84,10 @@ func status(ctx context.Context, c *plugin.Call, conf config) error {
 		return nil
 	}
 	return with(ctx, lease.View, place(c, conf), func(s *lease.Store) error {
-		a := &allocation{store: s, call: c, conf: conf}
+		a := &allocation{store: s, call: c, conf: conf, sets: conf.sets}
+		if conf.Owned != nil {
+			return nil // the cluster may have more
+		}
 		for i, set := range conf.sets {
 			if _, ok := a.free(set, netip.Addr{}); !ok {
 				return cnierr.Newf(cnierr.NotAvailable, "no IP addresses available in range set %d: %s", i, set)

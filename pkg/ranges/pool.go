@@ -1,4 +1,4 @@
-package hostlocal
+package ranges
 
 import (
 	"context"
@@ -32,10 +32,14 @@ func (p Pool) String() string {
 	return grouped(p.Held) + " of " + grouped(p.Size)
 }
 
-// Pools returns the range sets of the configuration in c.Stdin, whose name and
-// dataDir are also in c.Conf. It changes nothing.
+// Pools returns the range sets of the configuration in c.Stdin, the name and
+// dataDir of which are also in c.Conf. It changes nothing.
 func Pools(ctx context.Context, c *plugin.Call) (pools []Pool, err error) {
-	conf, err := parse(c)
+	var n Document
+	if err := c.Decode(&n); err != nil {
+		return nil, err
+	}
+	conf, err := n.Config(c)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +59,7 @@ func Pools(ctx context.Context, c *plugin.Call) (pools []Pool, err error) {
 }
 
 // held counts the addresses that are held, of those that are handed out.
-func (s rangeSet) held(leases *lease.Store) (n uint64) {
+func (s Set) held(leases Counter) (n uint64) {
 	for i := range s {
 		n += leases.CountHeld(s[i].Start.Addr, s[i].End.Addr)
 		if gw := s[i].Gateway.Addr; s[i].contains(gw) && leases.IsHeld(gw) {
@@ -66,7 +70,7 @@ func (s rangeSet) held(leases *lease.Store) (n uint64) {
 }
 
 // exhausted says what fills the set and where to look further.
-func (a *allocation) exhausted(set rangeSet) error {
+func (a *allocation) exhausted(set Set) error {
 	p := Pool{Size: set.size(), Held: set.held(a.store)}
 	known := min(a.known(set), p.Held)
 	return cnierr.With(cnierr.Exhausted, fmt.Errorf("no IP addresses available in range set: %s: %s addresses are held, %s by attachments that live or may live, %s by owners that the journal does not know; `netcleat doctor` lists them",
@@ -74,7 +78,7 @@ func (a *allocation) exhausted(set rangeSet) error {
 }
 
 // known counts the leases of attachments that the journal has a record of.
-func (a *allocation) known(set rangeSet) (n uint64) {
+func (a *allocation) known(set Set) (n uint64) {
 	if a.call.Journal == "" {
 		return 0
 	}
