@@ -5,6 +5,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/bandwidth"
 	"github.com/netcleat/netcleat/plugins/bridge"
+	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 	"github.com/netcleat/netcleat/plugins/dummy"
 	"github.com/netcleat/netcleat/plugins/firewall"
@@ -27,23 +28,24 @@ import (
 // copy would be an allocation at every start.
 func Plugins() plugin.Table {
 	return plugin.Table{
-		"bandwidth":   &bandwidth.Plugin,
-		"bridge":      &bridge.Plugin,
-		"dhcp":        &dhcp.Plugin,
-		"dummy":       &dummy.Plugin,
-		"firewall":    &firewall.Plugin,
-		"host-device": &hostdevice.Plugin,
-		"host-local":  &hostlocal.Plugin,
-		"ipvlan":      &ipvlan.Plugin,
-		"loopback":    &loopback.Plugin,
-		"macvlan":     &macvlan.Plugin,
-		"portmap":     &portmap.Plugin,
-		"ptp":         &ptp.Plugin,
-		"sbr":         &sbr.Plugin,
-		"static":      &static.Plugin,
-		"tap":         &tap.Plugin,
-		"tuning":      &tuning.Plugin,
-		"vlan":        &vlan.Plugin,
-		"vrf":         &vrf.Plugin,
+		"bandwidth":     &bandwidth.Plugin,
+		"bridge":        &bridge.Plugin,
+		"cluster-local": &clusterlocal.Plugin,
+		"dhcp":          &dhcp.Plugin,
+		"dummy":         &dummy.Plugin,
+		"firewall":      &firewall.Plugin,
+		"host-device":   &hostdevice.Plugin,
+		"host-local":    &hostlocal.Plugin,
+		"ipvlan":        &ipvlan.Plugin,
+		"loopback":      &loopback.Plugin,
+		"macvlan":       &macvlan.Plugin,
+		"portmap":       &portmap.Plugin,
+		"ptp":           &ptp.Plugin,
+		"sbr":           &sbr.Plugin,
+		"static":        &static.Plugin,
+		"tap":           &tap.Plugin,
+		"tuning":        &tuning.Plugin,
+		"vlan":          &vlan.Plugin,
+		"vrf":           &vrf.Plugin,
 	}
 }

@@ -98,6 +98,7 @@ var dear = []string{
 	"github.com/spf13",
 	"github.com/insomniacslk/dhcp",
 	"github.com/vishvananda",
+	"go.etcd.io",
 	"go.opentelemetry.io",
 	"google.golang.org",
 	"k8s.io",

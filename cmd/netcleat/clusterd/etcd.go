@@ -1,0 +1,178 @@
+package clusterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// requestTime is after which the outcome of a request counts as unknown.
+const requestTime = 3 * time.Second
+
+// etcd is the store. Requests run on their own; answers are posted to the loop.
+type etcd struct {
+	client *clientv3.Client
+	prefix string
+	life   context.Context
+	post   func(func())
+}
+
+func (e *etcd) txn(t txn, done func(answer)) {
+	go func() {
+		a := e.do(t)
+		e.post(func() { done(a) })
+	}()
+}
+
+func (e *etcd) do(t txn) (a answer) {
+	ctx, cancel := context.WithTimeout(e.life, requestTime)
+	defer cancel()
+	var conditions []clientv3.Cmp
+	var reads []clientv3.Op
+	for _, c := range append([]compare{t.compare}, t.guards...) {
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(e.prefix+c.key), "=", c.rev))
+		reads = append(reads, clientv3.OpGet(e.prefix+c.key))
+		a.now = append(a.now, kv{key: c.key})
+	}
+	change := clientv3.OpPut(e.prefix+t.key, t.value)
+	if t.value == "" {
+		change = clientv3.OpDelete(e.prefix + t.key)
+	}
+	r, err := e.client.Txn(ctx).If(conditions...).Then(change).Else(reads...).Commit()
+	if err != nil {
+		return answer{err: err}
+	}
+	a.ok, a.rev = r.Succeeded, r.Header.Revision
+	if a.ok {
+		a.now = nil
+		return a
+	}
+	if len(r.Responses) != len(a.now) {
+		return answer{err: errors.New("etcd: an answer of another form")}
+	}
+	for i, one := range r.Responses {
+		for _, k := range one.GetResponseRange().GetKvs() {
+			a.now[i].value, a.now[i].rev = string(k.Value), k.ModRevision
+		}
+	}
+	return a
+}
+
+func (e *etcd) list(done func(listing)) {
+	go func() {
+		l := e.read()
+		e.post(func() { done(l) })
+	}()
+}
+
+// pageSize is how many keys are read at a time.
+const pageSize = 2000
+
+// read reads all keys as of one revision, in pages: an answer of etcd is bounded.
+func (e *etcd) read() (l listing) {
+	from, end := e.prefix, clientv3.GetPrefixRangeEnd(e.prefix)
+	for {
+		ctx, cancel := context.WithTimeout(e.life, requestTime)
+		ops := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize)}
+		if l.rev != 0 {
+			ops = append(ops, clientv3.WithRev(l.rev))
+		}
+		r, err := e.client.Get(ctx, from, ops...)
+		cancel()
+		if err != nil {
+			return listing{err: err}
+		}
+		if l.rev == 0 {
+			l.rev, l.cluster = r.Header.Revision, r.Header.ClusterId
+		}
+		for _, k := range r.Kvs {
+			l.keys = append(l.keys, kv{strings.TrimPrefix(string(k.Key), e.prefix), string(k.Value), k.ModRevision})
+		}
+		if !r.More || len(r.Kvs) == 0 {
+			return l
+		}
+		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// watch tells the daemon of every change, until the daemon ends. Where changes were
+// missed, because etcd was compacted or could not be reached, it reads everything.
+func (e *etcd) watch(d *daemon) {
+	for e.life.Err() == nil {
+		at := make(chan int64, 1)
+		e.post(func() {
+			d.list(func(l listing) {
+				if l.err == nil {
+					d.relist(l)
+				}
+				at <- l.rev
+			})
+		})
+		select {
+		case rev := <-at:
+			if rev > 0 {
+				e.follow(d, rev+1)
+			}
+		case <-e.life.Done():
+		}
+		if pause(e.life, time.Second) != nil {
+			return
+		}
+	}
+}
+
+func (e *etcd) follow(d *daemon, from int64) {
+	// Cancelled where the member that is asked has lost the others.
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(e.life))
+	defer cancel()
+	for r := range e.client.Watch(ctx, e.prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
+		if r.Err() != nil {
+			return
+		}
+		for _, ev := range r.Events {
+			k := kv{strings.TrimPrefix(string(ev.Kv.Key), e.prefix), string(ev.Kv.Value), ev.Kv.ModRevision}
+			at := k.rev
+			if ev.Type == clientv3.EventTypeDelete {
+				k.value, k.rev = "", 0
+			}
+			e.post(func() { d.changed(k, at) })
+		}
+	}
+}
+
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, t time.Duration) error {
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// dial connects to etcd. It does not wait for an answer.
+func dial(ctx context.Context, s *Settings) (*clientv3.Client, error) {
+	conf := clientv3.Config{
+		Context: ctx, Endpoints: s.Endpoints, Username: s.Username,
+		DialTimeout: 5 * time.Second, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
+		Logger: quiet(),
+	}
+	var err error
+	if conf.Password, err = s.password(); err != nil {
+		return nil, err
+	}
+	if conf.TLS, err = s.tls(); err != nil {
+		return nil, err
+	}
+	c, err := clientv3.New(conf)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	return c, nil
+}

@@ -1,0 +1,468 @@
+package clusterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/netcleat/netcleat/pkg/slot"
+	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
+)
+
+// member is one etcd of a cluster.
+type member struct {
+	cmd           *exec.Cmd
+	args          []string
+	client, peers string
+}
+
+func (m *member) start(t *testing.T) {
+	t.Helper()
+	m.cmd = exec.Command("etcd", m.args...)
+	m.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH="+os.Getenv("GOARCH"))
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *member) kill() {
+	_ = m.cmd.Process.Signal(unix.SIGCONT)
+	_ = m.cmd.Process.Kill()
+	_ = m.cmd.Wait() // it was killed
+}
+
+// startEtcd starts a cluster of three on the loopback interface.
+func startEtcd(t *testing.T) []*member {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Skip("no etcd here: scripts/test-deps installs it")
+	}
+	var all []*member
+	var initial []string
+	for i := range 3 {
+		m := &member{client: "http://" + freePort(t), peers: "http://" + freePort(t)}
+		all = append(all, m)
+		initial = append(initial, fmt.Sprintf("m%d=%s", i, m.peers))
+	}
+	for i, m := range all {
+		m.args = []string{
+			"--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(t.TempDir(), "data"), "--log-level", "error",
+			"--listen-client-urls", m.client, "--advertise-client-urls", m.client, "--listen-peer-urls", m.peers,
+			"--initial-advertise-peer-urls", m.peers, "--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new",
+			"--unsafe-no-fsync",
+		}
+		if version, err := exec.Command("etcd", "--version").Output(); err != nil || strings.Contains(string(version), "3.4.") {
+			m.args = m.args[:len(m.args)-1] // which 3.4 does not know
+		}
+		m.start(t)
+		t.Cleanup(m.kill)
+	}
+	return all
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// proxy stands between daemons and etcd: it delays, drops, repeats and reorders
+// single requests, and loses answers.
+type proxy struct {
+	etcdserverpb.UnimplementedKVServer
+	etcdserverpb.UnimplementedWatchServer
+	kv    etcdserverpb.KVClient
+	watch etcdserverpb.WatchClient
+	calm  atomic.Bool
+	late  atomic.Int64
+}
+
+func startProxy(t *testing.T, m *member) (*proxy, string) {
+	t.Helper()
+	conn, err := grpc.NewClient(strings.TrimPrefix(m.client, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{kv: etcdserverpb.NewKVClient(conn), watch: etcdserverpb.NewWatchClient(conn)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	etcdserverpb.RegisterKVServer(s, p)
+	etcdserverpb.RegisterWatchServer(s, p)
+	go func() { _ = s.Serve(l) }() // until it is stopped
+	t.Cleanup(func() { s.Stop(); _ = conn.Close() })
+	return p, "http://" + l.Addr().String()
+}
+
+// forward carries a request: at once, later, twice or never. The caller's patience
+// does not end it.
+func forward[Q, A any](ctx context.Context, p *proxy, q Q, send func(context.Context, Q, ...grpc.CallOption) (A, error)) (A, error) {
+	type outcome struct {
+		a   A
+		err error
+	}
+	got := make(chan outcome, 3)
+	once := func(delay time.Duration) {
+		time.AfterFunc(delay, func() {
+			if ctx.Err() != nil {
+				p.late.Add(1)
+			}
+			own, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			a, err := send(own, q)
+			got <- outcome{a, err}
+		})
+	}
+	lost := false
+	if p.calm.Load() {
+		once(0)
+	} else {
+		switch n := rand.IntN(12); {
+		case n < 5:
+			once(0)
+		case n < 9:
+			once(time.Duration(rand.IntN(5000)) * time.Millisecond)
+		case n == 9:
+			once(0)
+			once(time.Duration(rand.IntN(5000)) * time.Millisecond)
+		case n == 10:
+			lost = true
+			once(time.Duration(rand.IntN(1000)) * time.Millisecond)
+		}
+	}
+	var none A
+	if lost {
+		<-ctx.Done()
+		return none, status.FromContextError(ctx.Err()).Err()
+	}
+	select {
+	case o := <-got:
+		return o.a, o.err
+	case <-ctx.Done():
+		return none, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+func (p *proxy) Txn(ctx context.Context, q *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	return forward(ctx, p, q, p.kv.Txn)
+}
+
+func (p *proxy) Range(ctx context.Context, q *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+	return forward(ctx, p, q, p.kv.Range)
+}
+
+func (p *proxy) Watch(down etcdserverpb.Watch_WatchServer) error {
+	ctx, cancel := context.WithCancel(down.Context())
+	defer cancel()
+	up, err := p.watch.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer cancel()
+		for {
+			q, err := down.Recv()
+			if err != nil || up.Send(q) != nil {
+				return
+			}
+		}
+	}()
+	for {
+		r, err := up.Recv()
+		if err != nil {
+			return status.Error(codes.Unavailable, err.Error())
+		}
+		if err := down.Send(r); err != nil {
+			return err
+		}
+	}
+}
+
+// realHost is a host whose daemon is a real one, with its files in memory.
+type realHost struct {
+	mu     sync.Mutex // the lock of the leases
+	name   string
+	pool   *clusterlocal.Pool
+	disk   memory
+	parts  slot.Parts
+	leases map[netip.Addr]string
+	starts int
+	r      *runner
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+func (h *realHost) load() (memory, error) { return h.disk, nil }
+func (h *realHost) save(m memory) error   { h.disk = m; return nil }
+func (h *realHost) using(*clusterlocal.Pool) slot.Parts {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.parts
+}
+
+func (h *realHost) update(p *clusterlocal.Pool, _ slot.Parts, change func(view) slot.Parts) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parts = change(&simView{&simHost{leases: h.leases}, p})
+	return nil
+}
+
+// start starts a daemon.
+func (h *realHost) start(t *testing.T, endpoints []string, out io.Writer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	client, err := dial(ctx, &Settings{Endpoints: endpoints})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.starts++
+	r := &runner{life: ctx, calls: make(chan func())}
+	store := &etcd{client: client, prefix: "/t/", life: ctx, post: r.post}
+	r.d = newDaemon(h.name, fmt.Sprintf("%s-%d", h.name, h.starts), store, h, log.New(out, h.name+": ", log.Lmicroseconds))
+	if err := r.d.use(h.pool); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.d.begin(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	h.r, h.stop, h.done = r, cancel, done
+	go store.watch(r.d)
+	go func() {
+		_ = r.loop()
+		_ = client.Close()
+		close(done)
+	}()
+}
+
+func (h *realHost) crash() {
+	h.stop()
+	<-h.done
+}
+
+// truth is who has an address, of all hosts.
+type truth struct {
+	mu   sync.Mutex
+	who  map[netip.Addr]string
+	dups []string
+	adds int
+}
+
+func (o *truth) take(a netip.Addr, id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if had := o.who[a]; had != "" {
+		o.dups = append(o.dups, fmt.Sprintf("%s has %s, and %s gets it", had, a, id))
+	}
+	o.who[a] = id
+	o.adds++
+}
+
+func (o *truth) give(a netip.Addr, id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.who[a] == id {
+		delete(o.who, a)
+	}
+}
+
+var errNone = errors.New("no address")
+
+// add is an ADD.
+func (h *realHost) add(o *truth, id string, patience time.Duration) error {
+	until := time.Now().Add(patience)
+	for time.Now().Before(until) {
+		if h.try(o, id) {
+			return nil
+		}
+		answered := make(chan error, 1)
+		req := &request{any: true, done: func(err error) { answered <- err }}
+		r := h.r
+		r.post(func() { r.d.ask(h.pool.Name, req) })
+		select {
+		case err := <-answered:
+			if err != nil {
+				return err
+			}
+		case <-time.After(time.Until(until)):
+			r.post(func() { r.d.forget(h.pool.Name, req) })
+		case <-r.life.Done():
+			return errNone
+		}
+	}
+	return errNone
+}
+
+func (h *realHost) try(o *truth, id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.pool.Usable(0, h.parts).Ranges() {
+		for a := r.First; !r.Last.Less(a); a = a.Next() {
+			if a != r.Gateway && h.leases[a] == "" {
+				h.leases[a] = id
+				o.take(a, id)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (h *realHost) del(o *truth, all bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for a, id := range h.leases {
+		o.give(a, id)
+		delete(h.leases, a)
+		if !all {
+			return
+		}
+	}
+}
+
+// chaosTime is how long the test with a real etcd disturbs it.
+func chaosTime() time.Duration {
+	if os.Getenv("FAULTS") == "all" {
+		return time.Hour
+	}
+	return 40 * time.Second
+}
+
+// TestRealEtcd lets six daemons share a small network over three members of etcd,
+// which are killed, stopped and compacted, behind a proxy that delays, drops, repeats
+// and reorders requests.
+func TestRealEtcd(t *testing.T) {
+	members := startEtcd(t)
+	var endpoints []string
+	var proxies []*proxy
+	for _, m := range members {
+		p, url := startProxy(t, m)
+		proxies, endpoints = append(proxies, p), append(endpoints, url)
+	}
+	out := io.Discard
+	if os.Getenv("SIM_LOG") != "" {
+		out = os.Stderr
+	}
+	o := &truth{who: map[netip.Addr]string{}}
+	var hosts []*realHost
+	for i := range 6 {
+		pool, err := clusterlocal.ReadPool([]byte(`{"cniVersion":"1.0.0","name":"lan","type":"macvlan","ipam":{"type":"cluster-local","subnet":"10.0.0.0/26"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &realHost{name: fmt.Sprint("h", i), pool: pool, leases: map[netip.Addr]string{}}
+		hosts = append(hosts, h)
+		h.start(t, endpoints, out)
+		t.Cleanup(func() { h.crash() })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), chaosTime())
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, h := range hosts {
+		wg.Go(func() { h.live(ctx, t, o, endpoints, out) })
+	}
+	wg.Go(func() { disturb(ctx, t, members) })
+	wg.Wait()
+	var late int64
+	for _, p := range proxies {
+		p.calm.Store(true)
+		late += p.late.Load()
+	}
+	for _, d := range o.dups {
+		t.Error(d)
+	}
+	t.Logf("%d ADDs; %d requests took effect after their time", o.adds, late)
+	if o.adds < 100 || late < 10 {
+		t.Error("too little has happened")
+	}
+	for _, h := range hosts {
+		h.del(o, true)
+	}
+	// All addresses can be had from one host: none is lost.
+	for i := range 61 {
+		if err := hosts[0].add(o, fmt.Sprint("last ", i), time.Minute); err != nil {
+			t.Fatalf("address %d of 61: %v", i, err)
+		}
+	}
+	for _, d := range o.dups {
+		t.Error(d)
+	}
+}
+
+// live adds and deletes containers, and crashes and suspends the daemon.
+func (h *realHost) live(ctx context.Context, t *testing.T, o *truth, endpoints []string, out io.Writer) {
+	t.Helper()
+	for i := 0; ctx.Err() == nil; i++ {
+		switch n := rand.IntN(40); {
+		case n == 0:
+			h.crash()
+			h.start(t, endpoints, out)
+		case n == 1:
+			hold := time.Duration(rand.IntN(6000)) * time.Millisecond
+			h.r.post(func() { _ = pause(ctx, hold) })
+		case n < 22 && len(h.leases) < 9:
+			_ = h.add(o, fmt.Sprintf("%s/%d", h.name, i), 3*time.Second) // or not
+		default:
+			h.del(o, false)
+		}
+		_ = pause(ctx, time.Duration(rand.IntN(60))*time.Millisecond) // the loop ends
+	}
+}
+
+// disturb kills and stops one member at a time, and compacts.
+func disturb(ctx context.Context, t *testing.T, members []*member) {
+	t.Helper()
+	for i := 0; pause(ctx, 3*time.Second) == nil; i++ {
+		m := members[rand.IntN(len(members))]
+		if i%2 == 0 {
+			m.kill()
+			_ = pause(ctx, time.Second) // then it is started early
+			m.start(t)
+		} else {
+			_ = m.cmd.Process.Signal(unix.SIGSTOP)
+			_ = pause(ctx, 2*time.Second) // as above
+			_ = m.cmd.Process.Signal(unix.SIGCONT)
+		}
+		compact(ctx, members[rand.IntN(len(members))])
+	}
+}
+
+func compact(ctx context.Context, m *member) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{m.client}, Logger: quiet()})
+	if err != nil {
+		return
+	}
+	defer func() { _ = c.Close() }()
+	if r, err := c.Get(ctx, "/t/"); err == nil {
+		_, _ = c.Compact(ctx, r.Header.Revision) // the next time
+	}
+}

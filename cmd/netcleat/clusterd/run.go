@@ -1,0 +1,116 @@
+package clusterd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log"
+	"net"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/journal"
+)
+
+// runner runs the core: its loop, its store, its socket.
+type runner struct {
+	d     *daemon
+	files *files
+	life  context.Context
+	calls chan func()
+}
+
+// post has fn called in the loop.
+func (r *runner) post(fn func()) {
+	select {
+	case r.calls <- fn:
+	case <-r.life.Done():
+	}
+}
+
+// Run is the daemon, until ctx ends or SIGTERM or SIGINT comes. It logs to standard
+// error.
+func Run(ctx context.Context, s *Settings, records journal.Dir) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
+	defer stop()
+	logger := log.New(os.Stderr, "", log.LstdFlags)
+	f := &files{dir: s.StateDir, journal: records, note: logger.Printf}
+	unlock, err := f.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	client, err := dial(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreCancel(client.Close())) }()
+	r := &runner{files: f, life: ctx, calls: make(chan func())}
+	store := &etcd{client: client, prefix: s.Prefix, life: ctx, post: r.post}
+	r.d = newDaemon(s.Host, newSession(), store, f, logger)
+	for _, p := range f.registered() {
+		if err := r.d.use(p); err != nil {
+			logger.Print(err)
+		}
+	}
+	l, err := listen(s.Socket)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreClosed(l.Close())) }()
+	closed := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer closed()
+	if err := r.d.begin(); err != nil {
+		return err
+	}
+	logger.Printf("host %s: listening on %s", s.Host, s.Socket)
+	go r.serve(l)
+	go store.watch(r.d)
+	return r.loop()
+}
+
+// tickTime is one tick.
+const tickTime = time.Second
+
+func (r *runner) loop() error {
+	t := time.NewTicker(tickTime)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.life.Done():
+			return nil
+		case fn := <-r.calls:
+			fn()
+		case <-t.C:
+			if err := r.d.retry(); err != nil {
+				r.d.log.Print(err)
+			}
+			r.d.tick()
+		}
+	}
+}
+
+// newSession names this start of the daemon.
+func newSession() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func ignoreCancel(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,167 @@
+package clusterd
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/slot"
+	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
+)
+
+// answerTime bounds how long a plugin waits for a block.
+const answerTime = 12 * time.Second
+
+// listen makes a socket that only this user can open. One that nobody listens on was
+// left by a daemon that was killed.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		return nil, errors.Join(fmt.Errorf("socket %s: another daemon listens on it", path), conn.Close())
+	case errors.Is(err, unix.ECONNREFUSED):
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	mask := unix.Umask(0o177)
+	defer unix.Umask(mask)
+	return net.Listen("unix", path)
+}
+
+// serve answers plugins until the listener is closed.
+func (r *runner) serve(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			r.d.log.Printf("accept: %v", err)
+			if pause(r.life, 100*time.Millisecond) != nil {
+				return
+			}
+			continue
+		}
+		go r.answer(conn)
+	}
+}
+
+func (r *runner) answer(conn net.Conn) {
+	defer func() { _ = conn.Close() }() // there is no one to tell
+	if err := authorised(conn); err != nil {
+		r.d.log.Printf("connection refused: %v", err)
+		return
+	}
+	if err := conn.SetDeadline(time.Now().Add(answerTime + 5*time.Second)); err != nil {
+		return
+	}
+	line, err := bufio.NewReader(io.LimitReader(conn, clusterlocal.MaxRequest)).ReadBytes('\n')
+	if err != nil {
+		return // STATUS only connects
+	}
+	var a clusterlocal.Answer
+	if err := r.handle(line); err != nil {
+		a.Error = err.Error()
+	}
+	_ = json.NewEncoder(conn).Encode(a) // as above
+}
+
+// authorised lets root in and the user that the daemon runs as.
+func authorised(conn net.Conn) error {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("not a unix socket")
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, cerr); err != nil {
+		return err
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("process %d of user %d may not use the daemon", cred.Pid, cred.Uid)
+	}
+	return nil
+}
+
+// handle is one request of a plugin.
+func (r *runner) handle(line []byte) error {
+	var q clusterlocal.Request
+	if err := json.Unmarshal(line, &q); err != nil {
+		return err
+	}
+	pool, err := clusterlocal.ReadPool(q.Config)
+	if err != nil {
+		return err
+	}
+	if !isNetwork(pool.Name) {
+		return fmt.Errorf("network %.80q: not a name", pool.Name)
+	}
+	req := &request{any: q.Want == ""}
+	if !req.any {
+		p, err := wanted(pool, q.Want)
+		if err != nil {
+			return err
+		}
+		req.want = []slot.Part{p}
+	}
+	if err := r.files.register(pool.Name, q.Config); err != nil {
+		return err
+	}
+	answered := make(chan error, 1)
+	req.done = func(err error) { answered <- err }
+	r.post(func() {
+		if err := r.d.use(pool); err != nil {
+			answered <- err
+			return
+		}
+		r.d.ask(pool.Name, req)
+	})
+	timer := time.NewTimer(answerTime)
+	defer timer.Stop()
+	select {
+	case err := <-answered:
+		return err
+	case <-r.life.Done():
+		return errors.New("the daemon is ending")
+	case <-timer.C:
+	}
+	r.post(func() {
+		err := r.d.shortage(pool.Name, req)
+		r.d.forget(pool.Name, req)
+		select {
+		case answered <- err:
+		default: // it was answered after all
+		}
+	})
+	return <-answered
+}
+
+func wanted(pool *clusterlocal.Pool, text string) (slot.Part, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return slot.Part{}, err
+	}
+	p, ok := pool.Find(a)
+	if !ok {
+		return p, fmt.Errorf("address %s: in no block of the network", a)
+	}
+	return p, nil
+}
