@@ -31,6 +31,9 @@ const usualBits = 6
 // of an IPv4 one up to 32, of an IPv6 one above; 0 chooses.
 func New(sets [][]netip.Prefix, blockSize int) (Layout, error) {
 	l := Layout{sets: sets}
+	if err := disjoint(sets); err != nil {
+		return l, err
+	}
 	smallest, largest := 128, 0
 	families := map[bool]bool{}
 	for _, set := range sets {
@@ -63,6 +66,22 @@ func New(sets [][]netip.Prefix, blockSize int) (Layout, error) {
 	}
 	l.bits = uint8(size)
 	return l, l.count()
+}
+
+// disjoint refuses subnets that overlap: an address has one slot.
+func disjoint(sets [][]netip.Prefix) error {
+	var all []netip.Prefix
+	for _, set := range sets {
+		for _, p := range set {
+			for _, o := range all {
+				if p.Overlaps(o) {
+					return fmt.Errorf("subnets %s and %s overlap", o, p)
+				}
+			}
+			all = append(all, p)
+		}
+	}
+	return nil
 }
 
 // count finds the number of slots: those of the smallest set.

@@ -53,6 +53,13 @@ func TestLayout(t *testing.T) {
 			t.Errorf("blockSize %d of 10.0.0.0/24 was accepted", block)
 		}
 	}
+	for _, sets := range [][][]netip.Prefix{
+		{prefixes("10.0.0.0/24", "10.0.0.0/24")}, {prefixes("10.0.0.0/24", "10.0.0.0/25")}, {prefixes("10.0.0.0/24"), prefixes("10.0.0.0/24")},
+	} {
+		if _, err := New(sets, 0); err == nil {
+			t.Errorf("%v: an address has two slots", sets)
+		}
+	}
 	if _, err := New([][]netip.Prefix{prefixes("fd00::/48")}, 128); err == nil {
 		t.Error("2^80 blocks were accepted")
 	}

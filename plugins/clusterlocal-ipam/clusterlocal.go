@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -156,7 +157,9 @@ func newPool(name string, conf *ranges.Config, n *ipam) (*Pool, error) {
 	subnets := make([][]netip.Prefix, len(p.Sets))
 	for i, set := range p.Sets {
 		for _, r := range set.Ranges() {
-			subnets[i] = append(subnets[i], r.Subnet)
+			if !slices.Contains(subnets[i], r.Subnet) { // ranges of one subnet share its slots
+				subnets[i] = append(subnets[i], r.Subnet)
+			}
 		}
 	}
 	var err error

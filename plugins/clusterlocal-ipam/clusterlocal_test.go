@@ -208,6 +208,25 @@ func TestBlocksOfAnother(t *testing.T) {
 	}
 }
 
+// TestRangesOfOneSubnet has ranges with a gap between them: they share the subnet's
+// slots, so that no address is in two.
+func TestRangesOfOneSubnet(t *testing.T) {
+	bed := nltest.New(t)
+	const gap = `"ranges":[[{"subnet":"10.1.2.0/24","rangeEnd":"10.1.2.17"},{"subnet":"10.1.2.0/24","rangeStart":"10.1.2.30"}]]`
+	p := pool(t, bed, gap)
+	if p.Layout.Slots() != 16 {
+		t.Fatalf("%s: %d slots", p.Layout, p.Layout.Slots())
+	}
+	own(t, bed, p, slot.Part{Slot: 1, Bits: 4})
+	want(t, addrs(bed, call(bed, "a", gap)), "10.1.2.16/24")
+	want(t, addrs(bed, call(bed, "b", gap)), "10.1.2.17/24")
+	want(t, addrs(bed, call(bed, "c", gap)), "10.1.2.30/24")
+	msg := bed.Fails(plugin.Add, call(bed, "d", `"ranges":[[{"subnet":"10.1.2.0/24","rangeEnd":"10.1.2.9"}],[{"subnet":"10.1.2.0/25","rangeStart":"10.1.2.10"}]]`), 7)
+	if !strings.Contains(msg, "subnets 10.1.2.0/24 and 10.1.2.0/25 overlap") {
+		t.Error(msg)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"name":"net","ipam":{` + ranges + `}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
