@@ -77,7 +77,7 @@ func createFlags(c *cobra.Command, f *create.Flags) {
 	s.BoolVar(&f.IPv4, "ipv4", true, "choose an IPv4 subnet where none is given")
 	s.BoolVar(&f.IPv6, "ipv6", false, "choose an IPv6 subnet where none is given")
 	s.StringVar(&f.Parent, "parent", "", "`interface` of the host that macvlan, ipvlan and vlan are made on")
-	s.StringVar(&f.IPAM, "ipam-driver", "host-local", "host-local, dhcp (macvlan and vlan), or none: containers bring their addresses")
+	s.StringVar(&f.IPAM, "ipam-driver", "host-local", "host-local, cluster-local (unique across hosts; needs --subnet), dhcp (macvlan and vlan), or none: containers bring their addresses")
 	s.StringArrayVar(&f.Labels, "label", nil, "`KEY=VALUE` that netcleat network ls can filter by; can be repeated")
 	s.StringArrayVarP(&f.Options, "opt", "o", nil, "`KEY=VALUE`, see above")
 }

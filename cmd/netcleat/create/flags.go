@@ -22,7 +22,7 @@ type Flags struct {
 	IPv4     bool
 	IPv6     bool
 	Parent   string
-	IPAM     string   // host-local, dhcp or none
+	IPAM     string   // host-local, cluster-local, dhcp or none
 	Options  []string // KEY=VALUE
 	Labels   []string // KEY=VALUE, or KEY
 }
@@ -229,26 +229,33 @@ func (r *request) addGateway(s string) error {
 
 // The plugins that give addresses. noIPAM leaves that to somebody else.
 const (
-	hostLocal = "host-local"
-	dhcp      = "dhcp"
-	noIPAM    = "none"
+	hostLocal    = "host-local"
+	clusterLocal = "cluster-local"
+	dhcp         = "dhcp"
+	noIPAM       = "none"
 )
 
 // givers are the drivers that work with addresses from elsewhere.
 var givers = map[string][]string{
-	hostLocal: Drivers,
-	dhcp:      {"macvlan", "vlan"},
-	noIPAM:    {"bridge", "macvlan", "ipvlan", "vlan"},
+	hostLocal:    Drivers,
+	clusterLocal: {"bridge", "macvlan", "ipvlan", "vlan"},
+	dhcp:         {"macvlan", "vlan"},
+	noIPAM:       {"bridge", "macvlan", "ipvlan", "vlan"},
 }
+
+// ranged reports whether addresses come from ranges of the subnets.
+func (r *request) ranged() bool { return r.IPAM == hostLocal || r.IPAM == clusterLocal }
 
 func (r *request) checkIPAM() error {
 	drivers, known := givers[r.IPAM]
 	switch {
 	case !known:
-		return fmt.Errorf("ipam-driver %q: want host-local, dhcp or none", r.IPAM)
+		return fmt.Errorf("ipam-driver %q: want host-local, cluster-local, dhcp or none", r.IPAM)
 	case !slices.Contains(drivers, r.Driver):
 		return fmt.Errorf("ipam-driver %s: driver %s works without it: want %s", r.IPAM, r.Driver, strings.Join(drivers, ", "))
-	case r.IPAM != hostLocal && (len(r.Subnets) > 0 || r.IPv6):
+	case r.IPAM == clusterLocal && (len(r.Subnets) == 0 || r.IPv6 && !slices.ContainsFunc(r.Subnets, func(n *subnet) bool { return n.Prefix.Addr().Is6() })):
+		return fmt.Errorf("ipam-driver cluster-local: give each --subnet: it must be the same on all hosts")
+	case !r.ranged() && (len(r.Subnets) > 0 || r.IPv6):
 		return fmt.Errorf("ipam-driver %s: takes no --subnet and no --ipv6", r.IPAM)
 	case r.IPAM == dhcp && r.Internal:
 		return fmt.Errorf("internal: the DHCP server says whether there is a default route")

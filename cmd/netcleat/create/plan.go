@@ -220,7 +220,7 @@ func (p *draft) alone() bool {
 // chooseSubnets refuses subnets that are somebody's, and chooses those that
 // nobody names.
 func (p *draft) chooseSubnets() error {
-	if p.IPAM != hostLocal {
+	if !p.ranged() {
 		return nil
 	}
 	taken := p.taken()
@@ -230,6 +230,9 @@ func (p *draft) chooseSubnets() error {
 		if h, is := overlapping(taken, n.Prefix); is {
 			return fmt.Errorf("subnet %s: overlaps with %s", n.Prefix, h.By)
 		}
+	}
+	if p.IPAM == clusterLocal {
+		return nil // they are all named
 	}
 	if p.IPv4 && !v4 {
 		n, err := free4(taken)
@@ -296,7 +299,7 @@ func (p *draft) addIPAM() error {
 			routes = append(routes, route)
 		}
 	}
-	ipam := object{{"type", hostLocal}, {"ranges", ranges}}
+	ipam := object{{"type", p.IPAM}, {"ranges", ranges}}
 	if !p.Internal && p.Driver != "dummy" {
 		ipam.set("routes", routes)
 	}
@@ -307,7 +310,7 @@ func (p *draft) addIPAM() error {
 // addCapabilities says what runtimes may ask for: an address, a hardware address.
 func (p *draft) addCapabilities() {
 	var all object
-	if p.IPAM == hostLocal {
+	if p.ranged() {
 		all.set("ips", true)
 	}
 	if p.Driver == "bridge" || p.Driver == "macvlan" || p.Driver == "ptp" {
