@@ -89,9 +89,12 @@ type request struct {
 	done  func(error)
 }
 
-func newDaemon(host, session string, s store, l local, logger *log.Logger) *daemon {
+// identity says which start of which host's daemon it is.
+type identity struct{ host, session string }
+
+func newDaemon(id identity, s store, l local, logger *log.Logger) *daemon {
 	return &daemon{
-		host: host, session: session, store: s, local: l, log: logger, fence: true,
+		host: id.host, session: id.session, store: s, local: l, log: logger, fence: true,
 		nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{},
 	}
 }
@@ -479,7 +482,7 @@ func (d *daemon) learn(key string, k kv, at int64) {
 	}
 	host, isHost := strings.CutPrefix(key, hostKeys)
 	from, isStatus := strings.CutPrefix(key, statusKeys)
-	net, part, rest, isNet := netKey(key)
+	ofNet, isNet := netKey(key)
 	switch {
 	case key == stopKey:
 		d.stopped = k.value
@@ -491,8 +494,8 @@ func (d *daemon) learn(key string, k kv, at int64) {
 	case isStatus && slot.IsHost(from):
 		keep(d.status, from, k, at)
 	case isNet:
-		d.network(net).learn(part, rest, k, at)
-		d.dirty[net] = true
+		d.network(ofNet.net).learn(ofNet.part, ofNet.rest, k, at)
+		d.dirty[ofNet.net] = true
 	}
 }
 

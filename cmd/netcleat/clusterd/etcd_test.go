@@ -245,7 +245,7 @@ func (h *realHost) start(t *testing.T, endpoints []string, out io.Writer) {
 	h.starts++
 	r := &runner{life: ctx, calls: make(chan func())}
 	store := &etcd{client: client, prefix: "/t/", life: ctx, post: r.post}
-	r.d = newDaemon(h.name, fmt.Sprintf("%s-%d", h.name, h.starts), store, h, log.New(out, h.name+": ", log.Lmicroseconds))
+	r.d = newDaemon(identity{h.name, fmt.Sprintf("%s-%d", h.name, h.starts)}, store, h, log.New(out, h.name+": ", log.Lmicroseconds))
 	if err := r.d.use(h.pool); err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,6 @@ type network struct {
 	looked   int               // the tick in which the spare was last looked at
 	weighed  int               // and the surplus
 	idle     map[slot.Part]int // since which tick a part was surplus
-	mismatch error             // why conf does not fit the cluster's layout
 }
 
 // slotState is a slot as it was at the revision seen, and what this daemon asked for
@@ -121,24 +120,28 @@ func (n *network) free(most int) (all []slot.Part) {
 	scanned := 0
 	for _, r := range n.conf.Bounds() {
 		for i := r[0]; i <= r[1] && len(all) < most && scanned < maxScan; i, scanned = i+1, scanned+1 {
-			s := n.slots[i]
-			switch {
-			case s == nil || s.rev == 0 && !s.busy:
-				if w := n.layout.Whole(i); n.conf.Capacity(w) > 0 {
-					all = append(all, w)
-				}
-			case s.busy || s.bad != nil:
-			default:
-				for _, p := range s.owners.Free(n.layout.Whole(i)) {
-					if n.conf.Capacity(p) > 0 {
-						parts = append(parts, p)
-					}
-				}
+			if n.unowned(i) {
+				all = append(all, n.withRoom(n.layout.Whole(i))...)
+				continue
+			}
+			if s := n.slots[i]; !s.busy && s.bad == nil {
+				parts = append(parts, n.withRoom(s.owners.Free(n.layout.Whole(i))...)...)
 			}
 		}
 	}
 	slices.SortStableFunc(parts, func(a, b slot.Part) int { return int(b.Bits) - int(a.Bits) })
 	return append(all, parts...)[:min(most, len(all)+len(parts))]
+}
+
+// unowned reports whether nothing is known of a slot, and nothing is asked for.
+func (n *network) unowned(slot uint64) bool {
+	s := n.slots[slot]
+	return s == nil || s.rev == 0 && !s.busy
+}
+
+// withRoom returns the parts that have addresses for containers.
+func (n *network) withRoom(parts ...slot.Part) []slot.Part {
+	return slices.DeleteFunc(parts, func(p slot.Part) bool { return n.conf.Capacity(p) == 0 })
 }
 
 // pick chooses a free part: hosts that choose at the same time choose different ones.

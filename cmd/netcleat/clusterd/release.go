@@ -60,9 +60,9 @@ func (r *release) read() {
 		}
 		bits := map[string]uint8{}
 		for _, k := range l.keys {
-			if net, part, _, ok := netKey(k.key); ok && part == layoutPart {
+			if of, ok := netKey(k.key); ok && of.part == layoutPart {
 				if layout, err := slot.ParseLayout(k.value); err == nil {
-					bits[net] = layout.Bits()
+					bits[of.net] = layout.Bits()
 				}
 			}
 		}
@@ -80,15 +80,15 @@ func (r *release) read() {
 // change is what is to be done to a key.
 func (r *release) change(k kv, bits map[string]uint8) (t txn, freed uint64, ok bool) {
 	t = txn{compare: compare{k.key, k.rev}, guards: []compare{{hostKeys + r.host, r.mark}}}
-	net, part, rest, isNet := netKey(k.key)
+	of, isNet := netKey(k.key)
 	switch {
-	case k.key == statusKeys+r.host, isNet && (part == needPart || part == denyPart) && rest == r.host:
+	case k.key == statusKeys+r.host, isNet && (of.part == needPart || of.part == denyPart) && of.rest == r.host:
 		return t, 0, true
-	case !isNet || part != slotPart:
+	case !isNet || of.part != slotPart:
 		return t, 0, false
 	}
-	i, isSlot := slotNumber(rest)
-	b, known := bits[net]
+	i, isSlot := slotNumber(of.rest)
+	b, known := bits[of.net]
 	owners, err := slot.ParseOwners(i, b, k.value)
 	if !isSlot || !known || err != nil || len(owners[r.host]) == 0 {
 		return t, 0, false

@@ -51,7 +51,7 @@ func Run(ctx context.Context, s *Settings, records journal.Dir) (err error) {
 	defer func() { err = errors.Join(err, ignoreCancel(client.Close())) }()
 	r := &runner{files: f, life: ctx, calls: make(chan func())}
 	store := &etcd{client: client, prefix: s.Prefix, life: ctx, post: r.post}
-	r.d = newDaemon(s.Host, newSession(), store, f, logger)
+	r.d = newDaemon(identity{s.Host, newSession()}, store, f, logger)
 	for _, p := range f.registered() {
 		if err := r.d.use(p); err != nil {
 			logger.Print(err)

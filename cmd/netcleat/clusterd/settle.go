@@ -220,7 +220,7 @@ func (n *network) spare() uint64 { return max(1, n.layout.Whole(0).Size()/2) }
 // claim asks for a part that has no owner.
 func (d *daemon) claim(n *network, p slot.Part) bool {
 	s := n.slot(p.Slot)
-	if s.busy || s.bad != nil || !(s.rev == 0 || s.owners.Free(n.layout.Whole(p.Slot)).Contain(p)) {
+	if s.busy || s.bad != nil || s.rev != 0 && !s.owners.Free(n.layout.Whole(p.Slot)).Contain(p) {
 		return false
 	}
 	n.claiming, s.claim = true, true

@@ -136,7 +136,7 @@ func (c *simStore) request(apply func() func(), lost func()) {
 	answered := false
 	answer := func(done func()) {
 		s.after(c.delay(), func() {
-			if !answered && !(c.h.cut && !s.calm) {
+			if !answered && (!c.h.cut || s.calm) {
 				answered = true
 				c.h.deliver(c.d, done)
 			}
@@ -291,7 +291,7 @@ var _ ranges.Counter = (*simView)(nil)
 // start starts the daemon.
 func (h *simHost) start() {
 	h.starts++
-	d := newDaemon(h.name, fmt.Sprintf("%s-%d", h.name, h.starts), nil, h, h.s.log)
+	d := newDaemon(identity{h.name, fmt.Sprintf("%s-%d", h.name, h.starts)}, nil, h, h.s.log)
 	d.store = &simStore{h, d}
 	d.fence = h.s.mode != withoutFence
 	h.d = d
@@ -475,9 +475,9 @@ func (s *sim) expire() {
 			continue
 		}
 		for _, key := range slices.Sorted(maps.Keys(s.keys)) {
-			_, part, rest, ok := netKey(key)
-			i, isSlot := slotNumber(rest)
-			if !ok || part != slotPart || !isSlot {
+			of, ok := netKey(key)
+			i, isSlot := slotNumber(of.rest)
+			if !ok || of.part != slotPart || !isSlot {
 				continue
 			}
 			owners, err := slot.ParseOwners(i, h.pool.Layout.Bits(), s.keys[key].value)
@@ -592,8 +592,8 @@ func (s *sim) wrong() (all []string) {
 		}
 		var mine slot.Parts
 		for _, key := range slices.Sorted(maps.Keys(s.keys)) {
-			if _, part, rest, ok := netKey(key); ok && part == slotPart {
-				i, _ := slotNumber(rest)
+			if of, ok := netKey(key); ok && of.part == slotPart {
+				i, _ := slotNumber(of.rest)
 				owners, err := slot.ParseOwners(i, h.pool.Layout.Bits(), s.keys[key].value)
 				if err != nil {
 					all = append(all, err.Error())

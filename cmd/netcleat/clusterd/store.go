@@ -83,20 +83,24 @@ func denyKey(net, host string) string { return netKeys + net + "/" + denyPart + 
 // maxValue bounds what is read of a key.
 const maxValue = 256 << 10
 
+// keyOfNet is a key below net/: net/NET/PART/REST.
+type keyOfNet struct{ net, part, rest string }
+
 // netKey splits a key below net/. ok is false for what is not written by a daemon.
-func netKey(key string) (net, part, rest string, ok bool) {
+func netKey(key string) (k keyOfNet, ok bool) {
 	key, ok = strings.CutPrefix(key, netKeys)
 	if !ok {
-		return "", "", "", false
+		return k, false
 	}
 	f := strings.SplitN(key, "/", 3)
 	if len(f) < 2 || !isNetwork(f[0]) {
-		return "", "", "", false
+		return k, false
 	}
+	k = keyOfNet{net: f[0], part: f[1]}
 	if len(f) == 3 {
-		rest = f[2]
+		k.rest = f[2]
 	}
-	return f[0], f[1], rest, true
+	return k, true
 }
 
 // isNetwork reports whether s can be a network's name.

@@ -92,7 +92,7 @@ func unknownKinds(kinds []kind) (missing map[string]bool, err error) {
 		defer close(done)
 		// Never unlocked: the thread ends with this function, and its namespace with it.
 		runtime.LockOSThread()
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil { //nolint:forbidigo // a thread of its own
+		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return
 		}
 		var c *nl.Conn
