@@ -34,7 +34,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.SetVersionTemplate(versionText())
-	c.AddCommand(clusterCommand(), dhcpCommand(), doctorCommand(), explainCommand(), forgetCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), statusCommand(), versionCommand())
+	c.AddCommand(clusterCommand(), dhcpCommand(), dnsCommand(), doctorCommand(), explainCommand(), forgetCommand(), gcCommand(), graphCommand(), installCommand(), lintCommand(), lsCommand(), networkCommand(), reconcileCommand(), schemaCommand(), statusCommand(), versionCommand())
 	c.AddCommand(manCommand(), pauseCommand())
 	// Backquotes mark the names of values in help texts; completion shows them as they are.
 	c.PersistentPreRun = func(sub *cobra.Command, _ []string) {

@@ -108,6 +108,7 @@ leftovers.`,
 	w.flags(c)
 	c.Flags().StringVar(&r.IfName, "ifname", "", "`name` of the interface in the container; default: the first unused one of eth0, eth1 and so on")
 	c.Flags().StringArrayVar(&r.IPs, "ip", nil, "`address` for the container; can be repeated")
+	c.Flags().StringArrayVar(&r.Aliases, "alias", nil, "another `name` of the container on the network, which others may share; can be repeated")
 	c.Flags().StringArrayVarP(&r.Publish, "publish", "p", nil, "`[IP:]HOSTPORT:PORT[/PROTOCOL]` to publish; can be repeated")
 	c.Flags().StringVar(&o.Path, "cni-path", cniPath(), "where plugins are installed")
 	confDir(c, &o.Places)

@@ -7,6 +7,7 @@ import (
 	"github.com/netcleat/netcleat/plugins/bridge"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 	"github.com/netcleat/netcleat/plugins/dummy"
 	"github.com/netcleat/netcleat/plugins/firewall"
 	hostdevice "github.com/netcleat/netcleat/plugins/host-device"
@@ -32,6 +33,7 @@ func Plugins() plugin.Table {
 		"bridge":        &bridge.Plugin,
 		"cluster-local": &clusterlocal.Plugin,
 		"dhcp":          &dhcp.Plugin,
+		"dnsname":       &dnsname.Plugin,
 		"dummy":         &dummy.Plugin,
 		"firewall":      &firewall.Plugin,
 		"host-device":   &hostdevice.Plugin,

@@ -1,5 +1,5 @@
-// Package dbus calls methods on the system bus whose arguments are strings: all
-// that talking to firewalld takes.
+// Package dbus calls methods on the system bus: what talking to firewalld and
+// systemd takes.
 package dbus
 
 import (
@@ -28,6 +28,15 @@ type Reply []any
 
 // Bool reports whether the reply's first argument is true.
 func (r Reply) Bool() bool { return len(r) > 0 && r[0] == true }
+
+// Text returns the reply's first argument, if it is a string.
+func (r Reply) Text() string {
+	if len(r) == 0 {
+		return ""
+	}
+	text, _ := r[0].(string)
+	return text
+}
 
 // timeout bounds a whole conversation: the caller waits for it.
 const timeout = 10 * time.Second
@@ -67,12 +76,8 @@ func address() string {
 func (c *Conn) Close() error { return c.bus.Close() }
 
 // Call calls the method and waits for its answer.
-func (c *Conn) Call(m Method, args ...string) (Reply, error) {
-	list := make([]any, len(args))
-	for i, a := range args {
-		list[i] = a
-	}
-	call := c.bus.Object(m.Dest, dbus.ObjectPath(m.Path)).Call(m.Interface+"."+m.Name, 0, list...)
+func (c *Conn) Call(m Method, args ...any) (Reply, error) {
+	call := c.bus.Object(m.Dest, dbus.ObjectPath(m.Path)).Call(m.Interface+"."+m.Name, 0, args...)
 	if call.Err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Name, call.Err)
 	}

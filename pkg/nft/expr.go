@@ -232,6 +232,9 @@ func Proto(v6 bool) []Expr {
 // Native32 is a value of the host's byte order, as marks are.
 func Native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
+// Native16 is as Native32, for ports in matches of iptables'.
+func Native16(v uint16) []byte { return binary.NativeEndian.AppendUint16(nil, v) }
+
 // Join makes one list of several.
 func Join(lists ...[]Expr) []Expr {
 	var all []Expr

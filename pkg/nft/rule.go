@@ -60,6 +60,7 @@ type RuleInfo struct {
 	Comment string
 	Target  string   // the chain that the rule jumps or goes to; "" is none
 	Ends    bool     // it accepts, drops or returns, or gives another source (iptables' SNAT): no later rule of the chain counts
+	Stops   bool     // it drops, rejects, or leaves that to another chain or to a target of iptables'
 	Values  [][]byte // what its comparisons compare with
 	Ports   []uint16 // what iptables' multiport compares with
 	Loads   [][]byte // what it loads, such as the address that a translation leads to
@@ -119,6 +120,9 @@ func (r *RuleInfo) expressions(list []byte) {
 			r.match(data)
 		case "target":
 			r.Ends = r.Ends || xtTarget(data) == "SNAT"
+			r.Stops = true
+		case "reject", "queue":
+			r.Stops = true
 		}
 	})
 }
@@ -161,9 +165,19 @@ func (r *RuleInfo) immediate(data []byte) {
 			if typ == unix.NFTA_DATA_VERDICT {
 				r.Target = verdictChain(d)
 				r.Ends = r.Target == ""
+				r.Stops = r.Stops || r.Target != "" || verdictCode(d) == Drop
 			}
 		})
 	})
+}
+
+func verdictCode(verdict []byte) (code Verdict) {
+	nl.Attrs(verdict, func(typ uint16, d []byte) {
+		if typ == unix.NFTA_VERDICT_CODE {
+			code = Verdict(u32(d))
+		}
+	})
+	return code
 }
 
 func verdictChain(verdict []byte) (chain string) {

@@ -172,9 +172,29 @@ func (c *Conn) Chains(t Table) (all []ChainInfo, err error) {
 	return all, c.dump(m, func() { all = nil })
 }
 
+// BaseChain is a chain that the kernel calls.
+type BaseChain struct {
+	Chain
+	Drops bool // its policy is drop
+}
+
+// BaseChains returns the filtering chains at a hook, of the tables of IPv4, of IPv6
+// and of both (inet).
+func (c *Conn) BaseChains(hook uint32) (all []BaseChain, err error) {
+	m := query("list chains", unix.NFPROTO_UNSPEC, unix.NFT_MSG_GETCHAIN)
+	m.Reply = func(b []byte) error {
+		i := parseChain(b)
+		if f := Family(b[0]); i.Hooked && i.num == hook && i.typ == "filter" && (f == IPv4 || f == IPv6 || f == Inet) {
+			all = append(all, BaseChain{Chain{Table: Table{Family: f, Name: i.table}, Name: i.Name}, i.Drops})
+		}
+		return nil
+	}
+	return all, c.dump(m, func() { all = nil })
+}
+
 type parsedChain struct {
 	ChainInfo
-	table string
+	table, typ string
 }
 
 func parseChain(b []byte) (p parsedChain) {
@@ -194,6 +214,8 @@ func parseChain(b []byte) (p parsedChain) {
 					p.priority = int32(u32(d))
 				}
 			})
+		case unix.NFTA_CHAIN_TYPE:
+			p.typ = text(d)
 		case unix.NFTA_CHAIN_USE:
 			p.Uses = u32(d)
 		case unix.NFTA_CHAIN_POLICY:

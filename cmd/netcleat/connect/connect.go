@@ -40,6 +40,7 @@ type Request struct {
 	IfName  string   // "" is the first ethN that it has not; to disconnect, the one that it has
 	IPs     []string // that it asks for, with or without a prefix length
 	Publish []string // ports, as docker run --publish has them
+	Aliases []string // more names of the container on the network
 }
 
 // Attached is what a container has got.
@@ -161,6 +162,12 @@ func (r Request) ask(doc *document, args map[string]any) error {
 	if len(r.IPs) > 0 {
 		doc.offer("ips") // IPAM plugins take it, whether the list says so or not
 		args["ips"] = r.IPs
+	}
+	if len(r.Aliases) > 0 {
+		if !doc.offers("aliases") {
+			return errors.New("has no names: no plugin of it has the capability aliases (dnsname has)")
+		}
+		args["aliases"] = map[string][]string{r.Network: r.Aliases}
 	}
 	if len(r.Publish) == 0 {
 		return nil

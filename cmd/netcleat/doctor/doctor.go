@@ -102,6 +102,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.shapers()
 	e.marks(ctx)
 	e.chains(ctx)
+	e.names(ctx)
 	e.backups()
 	return e.found
 }

@@ -65,6 +65,10 @@ func (l *linter) fits(first, e *entry) {
 		l.say(level, e.document, e.conf.at, "bandwidth: can limit the veth pairs of bridge and ptp only, not what %s makes", first.typ)
 	case e.typ == "portmap" && (first.typ == "macvlan" || first.typ == "ipvlan"):
 		l.say(Warning, e.document, e.conf.at, "portmap: the host does not reach the containers of %s on it, and cannot pass published ports on to them", first.typ)
+	case e.typ == "dnsname" && ours(first) && first.typ != "bridge" && first.typ != "ptp":
+		l.say(Error, e.document, e.conf.at, "dnsname: the host has no address on a network of %s at which names could be answered: use bridge with isGateway, or ptp", first.typ)
+	case e.typ == "dnsname" && first.typ == "bridge" && !first.conf.isTrue("isGateway") && !first.conf.isTrue("isDefaultGateway"):
+		l.say(Error, e.document, e.conf.at, "dnsname: the host has no address on the network at which names could be answered: set isGateway of bridge (an internal network lacks a default route, not the address)")
 	case e.typ == "firewall" && strings.HasPrefix(e.conf.string("ingressPolicy"), "isolated") && ours(first) && first.typ != "bridge":
 		l.say(Error, e.document, e.conf.get("ingressPolicy").at, "firewall: isolated keeps the ports of a bridge apart, and %s has none", first.typ)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 	"github.com/netcleat/netcleat/plugins/portmap"
 )
 
@@ -65,6 +66,7 @@ type Row struct {
 	Addresses []string  `json:"addresses"`
 	MAC       string    `json:"mac,omitempty"`
 	Ports     []string  `json:"ports,omitempty"`
+	Names     []string  `json:"names,omitempty"` // that dnsname answers to, aliases included
 	Created   time.Time `json:"created"`
 	Health    string    `json:"health"`
 	Netns     string    `json:"netns"`
@@ -156,6 +158,9 @@ func recorded(a attached.Attachment) Row {
 		}
 		if rec.Plugin == "portmap" {
 			r.Ports = append(r.Ports, portmap.Published(rec)...)
+		}
+		if rec.Plugin == dnsname.Name {
+			r.Names = append(r.Names, dnsname.Known(rec)...)
 		}
 	}
 	return r

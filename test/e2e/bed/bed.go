@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,7 +104,9 @@ func newHost(t testing.TB, programs []string) *Host {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: run make test as root")
 	}
-	t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	b := build(t)
+	// The operator's command is on PATH, where dnsname finds its daemon.
+	t.Setenv("PATH", filepath.Dir(b.netcleat)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Fatalf("%s is missing: make install-deps", p)
@@ -118,7 +121,7 @@ func newHost(t testing.TB, programs []string) *Host {
 			t.Error(err)
 		}
 	})
-	h := &Host{Dir: dir, Plugins: dir + "/bin", t: t, ctx: t.Context(), built: build(t)}
+	h := &Host{Dir: dir, Plugins: dir + "/bin", t: t, ctx: t.Context(), built: b}
 	h.attr.Cloneflags = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 	return h
 }

@@ -17,7 +17,7 @@ func (h *Host) state() []string {
 		ip netns | sed 's/ .*//; s/^/netns /'
 		nft list ruleset 2>/dev/null
 		ip rule
-		find /run/netcleat -type f ! -name '.leases-*' 2>/dev/null || true
+		find /run/netcleat -type f ! -name '.leases-*' ! -name '.dns.*' 2>/dev/null || true
 		find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*'`)
 	return strings.Split(strings.TrimSpace(out), "\n")
 }

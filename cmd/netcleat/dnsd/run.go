@@ -1,0 +1,182 @@
+package dnsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/plugins/dnsname"
+)
+
+// Options say how the daemon runs.
+type Options struct {
+	Journal journal.Dir
+	// Cgroups is where the mounted hierarchies of cgroups are listed.
+	Cgroups string
+	// OnDemand says that the plugin has started it: it has its socket from there,
+	// and ends when there is nothing left to answer.
+	OnDemand bool
+}
+
+// linger is how long a daemon that the plugin has started stays without any
+// attachment.
+const linger = 10 * time.Second
+
+// Run is the daemon, until ctx ends or SIGTERM or SIGINT comes. It logs to
+// standard error.
+func Run(ctx context.Context, o Options) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
+	defer stop()
+	logger := log.New(os.Stderr, "", log.LstdFlags)
+	if o.OnDemand {
+		if err := leaveCgroup(o.Cgroups); err != nil {
+			logger.Printf("cgroup: %v (a runtime that ends its own cgroup ends this daemon; the next call starts another)", err)
+		}
+	}
+	return run(ctx, o, logger)
+}
+
+func run(ctx context.Context, o Options, logger *log.Logger) (err error) {
+	l, err := o.socket()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreClosed(l.Close())) }()
+	unlock, err := own(o.Journal)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	s, err := newServer(o.Journal, logger)
+	if err != nil {
+		return err
+	}
+	// The socket listens already: a DEL that finds no daemon has marked its record
+	// before the records are read, or else is answered.
+	if err := s.load(); err != nil {
+		logger.Printf("records: %v", err)
+	}
+	logger.Printf("listening on %s, with %d attachments", l.Addr(), s.book.size())
+	end := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer end()
+	go s.tend(ctx, o, l)
+	s.serve(l)
+	s.doors.closeAll() // before the next daemon gets the lock
+	return nil
+}
+
+// tend opens what could not be opened, and ends a daemon that nobody needs.
+func (s *server) tend(ctx context.Context, o Options, l net.Listener) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.doors.retry()
+		if o.OnDemand && s.endIdle(linger) {
+			_ = l.Close() // who connects from here on starts another
+			return
+		}
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// socket returns the socket that systemd or the plugin passed, or makes one.
+func (o Options) socket() (net.Listener, error) {
+	passed := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1"
+	if !passed && !o.OnDemand {
+		return listen(dnsname.SocketOf(o.Journal))
+	}
+	f := os.NewFile(dnsname.Inherited, "socket")
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("socket passed: %w", err), f.Close())
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // systemd goes on listening, and another daemon may have made its own
+	}
+	return l, f.Close()
+}
+
+// listen makes the socket of a daemon that was started by hand.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		return nil, errors.Join(fmt.Errorf("socket %s: another daemon listens on it", path), conn.Close())
+	case errors.Is(err, unix.ECONNREFUSED):
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	mask := unix.Umask(0o177)
+	defer unix.Umask(mask)
+	return net.Listen("unix", path)
+}
+
+// own makes the addresses this daemon's. Whoever has the socket is the one that is
+// asked: an earlier daemon is told to end.
+func own(dir journal.Dir) (unlock func() error, err error) {
+	path := filepath.Join(string(dir), ".dns.lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	now, cancel := context.WithTimeout(context.Background(), 0)
+	defer cancel()
+	if err := journal.Flock(now, int(f.Fd())); errors.Is(err, journal.ErrBusy) {
+		if err := succeed(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	} else if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	err = errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())))
+	return f.Close, err
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// succeed ends the daemon that has the lock, and takes it.
+func succeed(f *os.File) error {
+	b, err := io.ReadAll(io.LimitReader(f, 32))
+	if err != nil {
+		return err
+	}
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid > 1 {
+		_ = unix.Kill(pid, unix.SIGTERM) // it has the lock, so it is alive, or ends right now
+	}
+	soon, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := journal.Flock(soon, int(f.Fd())); err != nil {
+		return fmt.Errorf("another dns daemon, process %s, does not end: %w", strings.TrimSpace(string(b)), err)
+	}
+	return nil
+}
