@@ -17,7 +17,7 @@ func TestNames(t *testing.T) {
 	tried.Row(t, "names by `--name`, `--hostname` and the label `netcleat.dev/aliases`, with `--dns`")
 	n := newNerdctl(t)
 	n.Write("/etc/cni/net.d/named.conflist", named)
-	n.do("run", "--detach", "--cgroup-parent="+n.cgroup, "--name=web", "--hostname=host-of-web", "--label=netcleat.dev/aliases=app,www", "--network=named", "--dns=10.66.0.1", image, "/bin/peer", "serve", "80")
+	n.serve("web", "--hostname=host-of-web", "--label=netcleat.dev/aliases=app,www", "--network=named", "--dns=10.66.0.1")
 	n.serve("asker", "--network=named", "--dns=10.66.0.1")
 	for _, name := range []string{"web", "host-of-web", "app", "WWW.dns.named.", n.do("inspect", "--format={{.Id}}", "web")[:12]} {
 		if got, err := n.in("asker", "/bin/peer", "dns", "udp", name); err != nil || got != "10.66.0.2" {
