@@ -40,7 +40,14 @@ func clusterStatusCommand(settings *string) *cobra.Command {
 	format := ""
 	c := &cobra.Command{
 		Use: "status", Short: "Show hosts, and which addresses they own", Args: cobra.NoArgs,
+		Long: `Show the hosts of the cluster, and for each network the addresses that each host owns, is short
+of, or was denied. It reads etcd.`,
+		Example: `  netcleat cluster status
+  netcleat cluster status -o json`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("output %q: want text or json", format)
+			}
 			s, err := clusterd.ReadSettings(*settings)
 			if err != nil {
 				return err
@@ -52,7 +59,7 @@ func clusterStatusCommand(settings *string) *cobra.Command {
 			return r.Print(c.OutOrStdout(), format)
 		},
 	}
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	c.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return c
 }
 

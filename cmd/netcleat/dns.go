@@ -56,7 +56,7 @@ func dnsStatusCommand() *cobra.Command {
 		Short: "Show the names of containers and what the server answered",
 		Long: `Show the networks with names, what each name is answered with, the server's counters since its
 start, and the servers that other names are forwarded to.`,
-		Args:  cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := dnsname.Ask(c.Context(), journal.Default, "status")
 			switch {

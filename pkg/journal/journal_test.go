@@ -321,8 +321,14 @@ func TestJoined(t *testing.T) {
 	d := Dir(t.TempDir())
 	long := strings.Repeat("n", 250)
 	for _, k := range []Key{
-		{Network: "ab", ContainerID: "c"}, {Network: "a", ContainerID: "bc"}, {Network: "a", ContainerID: "b"}, {Network: "abcd", ContainerID: "c"},
-		{Network: "b", ContainerID: "c"}, {Network: long + "a", ContainerID: "b"}, {Network: long, ContainerID: "ab"}, {Network: long + "b", ContainerID: "b"},
+		{Network: "ab", ContainerID: "c"},
+		{Network: "a", ContainerID: "bc"},
+		{Network: "a", ContainerID: "b"},
+		{Network: "abcd", ContainerID: "c"},
+		{Network: "b", ContainerID: "c"},
+		{Network: long + "a", ContainerID: "b"},
+		{Network: long, ContainerID: "ab"},
+		{Network: long + "b", ContainerID: "b"},
 	} {
 		k.IfName, k.Plugin = "eth0", "bridge"
 		e := open(t, d, k)

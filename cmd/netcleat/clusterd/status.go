@@ -164,9 +164,6 @@ func (r *Report) Print(w io.Writer, format string) error {
 		e.SetIndent("", "  ")
 		return e.Encode(r)
 	}
-	if format != "" {
-		return fmt.Errorf("output %q: want json", format)
-	}
 	if r.Stopped != "" {
 		fmt.Fprintf(w, "STOPPED: %s\n", r.Stopped)
 	}

@@ -123,7 +123,7 @@ func TestUnitsOfOthers(t *testing.T) {
 func TestUnknownService(t *testing.T) {
 	o, calls, _ := host(t)
 	err := Enable(t.Context(), o, []string{"dhcp", "typo"})
-	if err == nil || !strings.HasPrefix(err.Error(), `service "typo": none of dhcp, firewalld, `) || calls() != "" {
+	if err == nil || !strings.HasPrefix(err.Error(), `service "typo": none of cluster, dhcp, dns, firewalld, `) || calls() != "" {
 		t.Errorf("got %v; %s", err, calls())
 	}
 }
