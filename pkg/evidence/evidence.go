@@ -183,6 +183,33 @@ func (j *Judge) Sandbox(path string, id netns.ID) Verdict {
 	return j.namespace(id, at)
 }
 
+// Open opens a namespace that was at path, wherever it is now. Where it cannot be
+// opened from here, the verdict says whether it has ended.
+func (j *Judge) Open(path string, id netns.ID) (*netns.NS, Verdict) {
+	v := j.Sandbox(path, id)
+	if v.State == Dead {
+		return nil, v
+	}
+	if ns, err := netns.Reopen(id); err == nil {
+		return ns, v
+	}
+	paths := []string{path}
+	if held, err := j.held(); err == nil {
+		paths = append(paths, held[id.Ino])
+	}
+	for _, p := range paths {
+		ns, err := netns.Open(p)
+		if err != nil {
+			continue
+		}
+		if ns.Cookie() == nil && ns.ID.Same(id) {
+			return ns, v
+		}
+		_ = ns.Close() // it was only looked at
+	}
+	return nil, v
+}
+
 // absent is what a path without a namespace says. It is no obstacle to looking
 // elsewhere.
 const absent = "no namespace is there"

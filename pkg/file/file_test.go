@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/pkg/file"
 )
 
@@ -28,6 +30,19 @@ func TestRead(t *testing.T) {
 	}
 	if _, err := file.Read(t.TempDir()); err == nil {
 		t.Error("a directory was read")
+	}
+}
+
+func TestReadOfNoFile(t *testing.T) {
+	pipe, link := filepath.Join(t.TempDir(), "pipe"), filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.Symlink("/dev/zero", link)); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := file.Read(pipe); len(b) > 0 {
+		t.Errorf("a pipe: %q, %v", b, err)
+	}
+	if _, err := file.Read(link); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a link: %v", err)
 	}
 }
 

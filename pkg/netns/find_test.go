@@ -2,6 +2,7 @@ package netns
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"runtime"
 	"testing"
@@ -27,8 +28,18 @@ func TestExists(t *testing.T) {
 	if there, err := Exists(id); err != nil || !there {
 		t.Errorf("one with a socket in it exists: %t, %v", there, err)
 	}
-	if err := unix.Close(socket); err != nil {
+	ns, err := Reopen(id)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if !ns.ID.Same(id) || ns.ID.Cookie != id.Cookie {
+		t.Errorf("reopened %v, not %v", ns.ID, id)
+	}
+	if err := errors.Join(ns.Close(), unix.Close(socket)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Reopen(id); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("reopened one that nothing holds: %v", err)
 	}
 	if there, err := Exists(id); err != nil || there {
 		t.Errorf("one that nothing holds exists: %t, %v", there, err)

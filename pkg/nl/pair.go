@@ -41,12 +41,17 @@ func Open(sandbox string, g gate.Gate) (_ *Pair, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return p, p.Enter(ns)
+}
+
+// Enter makes ns, which is p's from then on, the sandbox of a pair that has none.
+func (p *Pair) Enter(ns *netns.NS) (err error) {
 	p.NS = ns
-	if p.Sandbox, err = Dial(ns, unix.NETLINK_ROUTE, g); err != nil {
-		return nil, err
+	if p.Sandbox, err = Dial(ns, unix.NETLINK_ROUTE, p.Gate); err != nil {
+		return err
 	}
 	ns.ID.Cookie = netns.CookieOf(p.Sandbox.fd)
-	return p, nil
+	return nil
 }
 
 // Forget closes the sandbox's half, as if it were gone: DEL does so where the

@@ -116,8 +116,8 @@ func (c *Call) Open() (*nl.Pair, error) {
 	if p.Sandbox == nil && c.Verb != Del {
 		return nil, errors.Join(c.noSandbox(), p.Close())
 	}
-	if c.recorded() && c.Verb == Del && p.NS != nil && (!c.Entry.NetnsID.Same(p.NS.ID) || !c.thisBoot()) {
-		return p, p.Forget() // the path names another container's namespace now
+	if c.Verb == Del && c.recorded() && (p.NS == nil || !c.Entry.NetnsID.Same(p.NS.ID) || !c.thisBoot()) {
+		return p, c.reopen(p)
 	}
 	return p, nil
 }
@@ -130,6 +130,21 @@ func (c *Call) in(fn func(*nl.Pair) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	return fn(p)
+}
+
+// reopen opens the sandbox that the record is about by its identity: the path leads
+// nowhere from here, or to another container's namespace, and what is attached may
+// run all the same. One that the kernel does not find is taken for gone.
+func (c *Call) reopen(p *nl.Pair) error {
+	if err := p.Forget(); err != nil || !c.thisBoot() {
+		return err
+	}
+	ns, err := netns.Reopen(c.Entry.NetnsID)
+	if err != nil {
+		return nil
+	}
+	c.Note("sandbox: %s does not lead to it: found as %s", c.Netns, ns.Path)
+	return p.Enter(ns)
 }
 
 // sandbox returns the path to open. Where DEL is told none, or one that is gone

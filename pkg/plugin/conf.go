@@ -85,7 +85,8 @@ func isIdentifier(s string) bool {
 }
 
 // valid returns GC's list of valid attachments. known is false where the key is
-// absent: then nothing may be removed. null and [] say that none is valid.
+// absent: then nothing may be removed. null and [] say that none is valid. An entry
+// that is not complete says nothing of the attachment that it was to keep.
 func (c *Conf) valid() (list []Attachment, known bool, err error) {
 	raw := c.Valid
 	if raw == nil {
@@ -96,6 +97,11 @@ func (c *Conf) valid() (list []Attachment, known bool, err error) {
 	}
 	if err := json.Unmarshal(raw, &list); err != nil {
 		return nil, false, cnierr.Decode(fmt.Errorf("cni.dev/valid-attachments: %w", err))
+	}
+	for i, a := range list {
+		if a.ContainerID == "" || a.IfName == "" {
+			return nil, false, cnierr.Decode(fmt.Errorf("cni.dev/valid-attachments: entry %d: containerID or ifname is missing (nothing removed)", i))
+		}
 	}
 	return list, true, nil
 }

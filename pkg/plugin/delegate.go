@@ -2,9 +2,13 @@ package plugin
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/netcleat/netcleat/pkg/journal"
 )
 
 // Builtin returns the plugin called name where the file at path is this very
@@ -42,4 +46,28 @@ func (c *Call) Delegate(ctx context.Context, p Plugin) (*current.Result, error) 
 func (c *Call) Knows(name string) bool {
 	_, ok := c.table[name]
 	return ok
+}
+
+// IsChained reports whether the suite's plugin of that name works on what others made.
+func (c *Call) IsChained(name string) bool {
+	p, ok := c.table[name]
+	return ok && p.About().Role == Chained
+}
+
+// Detach is DEL of another attachment, which has ended, by the plugin that made the
+// record and by nothing else. One that came back meanwhile keeps its own.
+func (c *Call) Detach(ctx context.Context, r journal.Record) error {
+	p, ok := c.table[r.Plugin]
+	if !ok {
+		return fmt.Errorf("%s: not a plugin of this suite", r.Plugin)
+	}
+	d := &Call{
+		Verb: Del, ContainerID: r.ContainerID, Netns: r.Netns, IfName: r.IfName, Args: r.Args, Path: c.Path, Stdin: r.Config,
+		Journal: c.Journal, Gate: c.Gate, Stderr: c.Stderr, Delegated: true, table: c.table, created: r.Created.Format(time.RFC3339Nano),
+	}
+	if err := d.read(p); err != nil {
+		return err
+	}
+	_, err := p.do(ctx, d)
+	return err
 }

@@ -211,6 +211,34 @@ func TestUnwrittenResult(t *testing.T) {
 	}
 }
 
+// A result that cannot be written leaves no file of the attachment.
+func TestUnwrittenResultLeavesNoRecord(t *testing.T) {
+	d := journal.Dir(t.TempDir())
+	var log []string
+	p := keeper(&log)
+	p.Del = func(_ context.Context, c *Call, _ toyConf) error { return d.Leave(c.Entry.Key) }
+	vars := map[string]string{}
+	for _, e := range attachEnv("ADD") {
+		k, v, _ := strings.Cut(e, "=")
+		vars[k] = v
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := Process{
+		Name: "toy", Getenv: func(k string) string { return vars[k] }, Stdin: strings.NewReader(`{"cniVersion":"1.0.0","name":"net"}`),
+		Stdout: full, Stderr: io.Discard, Journal: d,
+	}
+	if exit := proc.Run(t.Context(), Table{"toy": p}); exit != 1 || len(log) != 1 {
+		t.Errorf("exit %d, calls %q", exit, log)
+	}
+	left, err := filepath.Glob(filepath.Join(string(d), "net", "*"))
+	if err = errors.Join(err, full.Close()); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
 // DEL and GC go on with a configuration that ADD would refuse.
 func TestRemovingNeedsNoGoodConfiguration(t *testing.T) {
 	ran := ""
@@ -393,6 +421,21 @@ func TestGCObeysItsList(t *testing.T) {
 		}
 		if records, err := d.Network("net"); len(records) != 2-strings.Count(want, "DEL") || err != nil {
 			t.Errorf("%s: left %v %v", list, records, err)
+		}
+	}
+}
+
+// An entry that names no container or no interface may have been meant to keep any of
+// the network's attachments.
+func TestGCOfAnIncompleteList(t *testing.T) {
+	for _, entry := range []string{`{"containerID":"a"}`, `{"ifname":"eth0"}`, `{}`, `null`} {
+		var log []string
+		d := journal.Dir(t.TempDir())
+		attach(t, d, "a")
+		list := `"cni.dev/valid-attachments":[{"containerID":"b","ifname":"eth0"},` + entry + `]`
+		exit, stdout, _ := runIn(t, d, keeper(&log), `{"cniVersion":"1.1.0","name":"net",`+list+`}`, "CNI_COMMAND=GC", "CNI_PATH=/none")
+		if exit == 0 || len(log) > 0 || !strings.Contains(stdout, `"code": 6`) || !strings.Contains(stdout, "entry 1") {
+			t.Errorf("%s: %q, exit %d %s", entry, log, exit, stdout)
 		}
 	}
 }

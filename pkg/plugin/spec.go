@@ -215,12 +215,17 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 
 // takeBack removes what an earlier ADD of the attachment left.
 func (s Spec[C]) takeBack(ctx context.Context, c *Call, conf C) error {
-	old := *c
-	old.Verb, old.Renewing = Del, true
-	if err := s.detach(ctx, &old, conf); err != nil {
+	if err := s.undo(ctx, c, conf); err != nil {
 		return err
 	}
 	return c.Entry.Restart()
+}
+
+// undo is DEL as a part of an ADD.
+func (s Spec[C]) undo(ctx context.Context, c *Call, conf C) error {
+	old := *c
+	old.Verb, old.Renewing = Del, true
+	return s.detach(ctx, &old, conf)
 }
 
 // judge says whether what r was made for still exists: at the path that the call
@@ -261,7 +266,11 @@ func (s Spec[C]) revert(ctx context.Context, c *Call) error {
 	}
 	if c.Entry != nil {
 		c.Entry.Found = journal.Pending // by now the record tells what is there
-		return errors.Join(s.takeBack(ctx, c, conf), s.close(c))
+		err := s.undo(ctx, c, conf)
+		if err == nil {
+			err = c.Entry.Remove()
+		}
+		return errors.Join(err, s.close(c))
 	}
 	old := *c
 	old.Verb = Del

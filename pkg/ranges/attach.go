@@ -10,6 +10,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -52,6 +53,9 @@ type allocation struct {
 	sets   []Set // what may be handed out: the configuration's or a part
 	owner  lease.Owner
 	healed bool // what is provably dead has been reclaimed already
+	// published are the records of dead attachments by which packets may still be
+	// led to their addresses.
+	published []journal.Record
 }
 
 // run takes the addresses. Where one cannot be had, it gives back those that it

@@ -3,6 +3,7 @@ package ranges
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -70,6 +71,10 @@ func (a *allocation) bury(f *funeral, records []journal.Record) error {
 	if err != nil || !dead {
 		return err
 	}
+	if p := a.publishing(records); len(p) > 0 {
+		a.published = append(a.published, p...)
+		return nil
+	}
 	for _, l := range leases {
 		if l.Owner != who {
 			continue // its other interfaces may hold that
@@ -81,6 +86,32 @@ func (a *allocation) bury(f *funeral, records []journal.Record) error {
 		f.reclaimed++
 	}
 	return nil
+}
+
+// publishing returns the records of chained plugins: a port that portmap published is
+// led to the address, whoever has it.
+func (a *allocation) publishing(records []journal.Record) (chained []journal.Record) {
+	for _, r := range records {
+		if a.call.IsChained(r.Plugin) {
+			chained = append(chained, r)
+		}
+	}
+	return chained
+}
+
+// unpublish detaches what chained plugins made for dead attachments, without the lock
+// on the leases. It reports whether their leases can be reclaimed now.
+func (a *allocation) unpublish(ctx context.Context) (some bool) {
+	all := a.published
+	a.published = nil
+	for _, r := range slices.Backward(all) {
+		if err := a.call.Detach(ctx, r); err != nil {
+			a.call.Note("%s of container %q interface %q: %v (its lease is kept)", r.Plugin, r.ContainerID, r.IfName, err)
+			continue
+		}
+		some = true
+	}
+	return some
 }
 
 // isDead judges an attachment by its records. While an operation on it runs it is

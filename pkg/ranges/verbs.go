@@ -63,8 +63,9 @@ func Add(ctx context.Context, c *plugin.Call, conf Config) (*current.Result, err
 	if err != nil {
 		return nil, err
 	}
-	err = with(ctx, lease.Create, place(c, conf), func(s *lease.Store) (err error) {
-		a := &allocation{store: s, call: c, conf: conf, owner: owner(c), sets: conf.sets}
+	a := &allocation{call: c, conf: conf, owner: owner(c)}
+	take := func(s *lease.Store) (err error) {
+		a.store, a.sets, a.healed = s, conf.sets, false
 		if conf.Owned != nil {
 			if a.sets, err = conf.Owned(conf.sets); err != nil {
 				return err
@@ -72,7 +73,11 @@ func Add(ctx context.Context, c *plugin.Call, conf Config) (*current.Result, err
 		}
 		res.IPs, err = a.run(wanted)
 		return err
-	})
+	}
+	err = with(ctx, lease.Create, place(c, conf), take)
+	if err != nil && a.unpublish(ctx) {
+		err = with(ctx, lease.Create, place(c, conf), take)
+	}
 	if err != nil {
 		return nil, err
 	}

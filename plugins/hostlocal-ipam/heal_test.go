@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -78,6 +79,41 @@ func TestDeadSandboxesAreReclaimed(t *testing.T) {
 	// What is left of the dead finds nothing that is its own.
 	bed.Must(plugin.Del, call("dead-veth", small))
 	bed.Must(plugin.Check, call("new1", small))
+}
+
+// TestPublishedAddressOfADeadSandbox has a range of one address, to which a port of a
+// dead container is still led: the next container gets the address when that has ended,
+// and not where it cannot be ended.
+func TestPublishedAddressOfADeadSandbox(t *testing.T) {
+	const one = `"subnet":"10.1.2.0/29","rangeStart":"10.1.2.2","rangeEnd":"10.1.2.2"`
+	bed := nltest.New(t)
+	host := identity(t, bed, bed.Host)
+	gone := netns.ID{Dev: host.Dev, Ino: 1, Cookie: 1 << 62}
+	refusal := errors.New("refused")
+	var detached []string
+	publisher := plugin.Spec[struct{}]{
+		Name: "portmap", Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil }, Keeps: func(struct{}) bool { return true },
+		Del: func(_ context.Context, c *plugin.Call, _ struct{}) error {
+			detached = append(detached, c.ContainerID+" "+c.IfName)
+			return refusal
+		},
+	}
+	with := func(id string) nltest.Call {
+		c := call(id, one)
+		c.Table = plugin.Table{"host-local": hostlocal.Plugin, "portmap": publisher}
+		return c
+	}
+	bed.Must(plugin.Add, with("dead"))
+	attached(t, bed, journal.Record{Key: key("dead", "bridge"), NetnsID: gone, HostID: host, Config: []byte(`{"ipam":{"type":"host-local"}}`)})
+	attached(t, bed, journal.Record{Key: key("dead", "portmap"), NetnsID: gone, HostID: host, Config: []byte(`{"cniVersion":"1.0.0","name":"net","type":"portmap"}`)})
+
+	bed.Fails(plugin.Add, with("new"), 103)
+	refusal = nil
+	want(t, addrs(bed, with("new")), "10.1.2.2/29 via 10.1.2.1")
+	want(t, strings.Join(detached, ", "), "dead eth0, dead eth0")
+	if _, err := bed.Journal().Read(key("dead", "portmap")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("record of the published port: %v", err)
+	}
 }
 
 // TestInDoubtALeaseIsKept gives each a record that proves nothing.

@@ -89,7 +89,7 @@ func known(sandbox *nl.Conn, c *plugin.Call) ([]netip.Addr, error) {
 		}
 	}
 	l, err := sandbox.LinkByName(c.IfName)
-	if nl.NotFound(err) {
+	if nl.NotFound(err) || err == nil && !c.Reported(l.MAC) { // another's: the path leads to a later sandbox
 		return mine, nil
 	}
 	if err != nil {

@@ -371,6 +371,20 @@ func TestAttachedByTheReference(t *testing.T) {
 	})
 }
 
+// TestDelInALaterSandbox has lost the record, and the path has come to lead to another
+// container's sandbox: prevResult says that the interface there is not the attachment's.
+func TestDelInALaterSandbox(t *testing.T) {
+	bed := nltest.New(t)
+	prepare(bed)
+	bed.SandboxIP("rule", "add", "from", "10.0.0.5", "lookup", "100")
+	c := newCall(`"x":1`, strings.Replace(v4, "10.0.0.5", "10.0.0.6", 1))
+	c.Conf = strings.Replace(c.Conf, `"name":"eth0"`, `"name":"eth0","mac":"02:00:00:00:00:99"`, 1)
+	bed.Must(plugin.Del, c)
+	if got := rules(bed); !strings.Contains(got, "lookup 100") {
+		t.Errorf("rules after DEL:\n%s", got)
+	}
+}
+
 // TestAnAddWaitsForTheLock has another call hold the sandbox for a while.
 func TestAnAddWaitsForTheLock(t *testing.T) {
 	bed := nltest.New(t)

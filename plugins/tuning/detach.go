@@ -74,7 +74,7 @@ func setBackLink(c *plugin.Call, sandbox *nl.Conn, st state) error {
 	if err != nil {
 		return err
 	}
-	if st.Index != 0 && l.Index != st.Index {
+	if st.Index != 0 && l.Index != st.Index || st.Index == 0 && !c.Reported(l.MAC) {
 		return nil // another link has the name now
 	}
 	var errs []error

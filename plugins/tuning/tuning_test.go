@@ -325,6 +325,16 @@ func TestAttachedByTheReference(t *testing.T) {
 			t.Errorf("left behind: %s", left)
 		}
 	})
+	t.Run("DEL leaves a later sandbox", func(t *testing.T) {
+		bed := nltest.New(t)
+		tuned(bed, backup)
+		c := newCall(keys)
+		c.Conf = strings.Replace(c.Conf, original, "02:00:00:00:00:99", 1)
+		bed.Must(plugin.Del, c)
+		if out := bed.SandboxIP("link", "show", "eth0"); !strings.Contains(out, "mtu 1400") {
+			t.Errorf("set back:\n%s", out)
+		}
+	})
 	t.Run("ADD does not overwrite", func(t *testing.T) {
 		bed := nltest.New(t)
 		tuned(bed, backup)

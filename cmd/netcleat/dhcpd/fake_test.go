@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/rpc"
 	"os"
@@ -172,6 +173,48 @@ func TestExpiry(t *testing.T) {
 		return strings.Contains(l.SandboxIP("route"), "default via 10.77.0.1 dev eth0")
 	})
 	l.Must(plugin.Check, l.call(""))
+}
+
+// TestPathLost is a path that comes to lead elsewhere, which does not prove that the
+// container has ended: its lease is renewed wherever its sandbox is.
+func TestPathLost(t *testing.T) {
+	for what, replace := range map[string]func(*lan, string) error{
+		"it leads nowhere":            func(*lan, string) error { return nil },
+		"it leads to another sandbox": func(l *lan, path string) error { return os.Symlink(l.PathOf(l.NewSandbox()), path) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := newLAN(t)
+			f := l.fake(dhcpv4.WithLeaseTime(4))
+			d := l.daemon("-timeout", "500ms")
+			c := l.call("")
+			c.Netns = filepath.Join(l.Dir, "sandbox")
+			if err := os.Symlink(l.Path, c.Netns); err != nil {
+				t.Fatal(err)
+			}
+			l.addTo(l.Must(plugin.Add, c))
+			if err := errors.Join(os.Remove(c.Netns), replace(l, c.Netns)); err != nil {
+				t.Fatal(err)
+			}
+			l.eventually(10*time.Second, "lease renewed twice", func() bool { return f.renewals() > 1 })
+			l.Must(plugin.Del, c)
+			d.waitFor("ends: released", 0, time.Second)
+			if strings.Contains(d.output(), errGone.Error()) {
+				t.Error(d.output())
+			}
+		})
+	}
+}
+
+// renewals is the number of requests for an address that the client has.
+func (f *fake) renewals() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.seen {
+		if m.MessageType() == dhcpv4.MessageTypeRequest && !m.ClientIPAddr.IsUnspecified() {
+			n++
+		}
+	}
+	return n
 }
 
 func TestAddressChanges(t *testing.T) {

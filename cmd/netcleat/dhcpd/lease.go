@@ -163,6 +163,9 @@ func (l *lease) keep(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			l.logf("%v", err)
 			l.hold = now() + time.Second
+			if errors.Is(err, errHidden) { // to look for it costs a look at all processes
+				l.hold = now() + watch
+			}
 		}
 		if err := pause(ctx, l.sleep()); err != nil {
 			return err

@@ -9,12 +9,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 // errGone says that a lease has lost its namespace or its link.
 var errGone = errors.New("sandbox is gone")
+
+// errHidden says that a lease's namespace may exist, but cannot be entered from
+// here.
+var errHidden = errors.New("sandbox cannot be reached")
 
 // sandbox is the namespace of a lease and the link in it. It is open only as
 // long as something is done there: a lease that held it would keep a dead
@@ -26,15 +31,12 @@ type sandbox struct {
 	d    *daemon
 }
 
-// inSandbox opens the namespace at path and hands it to fn. Each caller occupies
-// a thread of the process, so only a few are let in at a time; fn must not wait.
-func (d *daemon) inSandbox(path string, fn func(*sandbox) error) (err error) {
+// inSandbox hands the namespace that open opens to fn. Each caller occupies a
+// thread of the process, so only a few are let in at a time; fn must not wait.
+func (d *daemon) inSandbox(open func() (*netns.NS, error), fn func(*sandbox) error) (err error) {
 	d.enter <- struct{}{}
 	defer func() { <-d.enter }()
-	ns, err := netns.Open(d.hostPrefix + path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
+	ns, err := open()
 	if err != nil {
 		return err
 	}
@@ -48,14 +50,45 @@ func (d *daemon) inSandbox(path string, fn func(*sandbox) error) (err error) {
 	return fn(&sandbox{ns: ns, conn: conn, d: d})
 }
 
-// in runs fn in the lease's sandbox if it still is the one that the lease was
-// made for, and has the link.
-func (d *daemon) in(r *record, fn func(*sandbox) error) error {
-	return d.inSandbox(r.Netns, func(s *sandbox) error {
-		if !s.ns.ID.Same(r.NetnsID) {
-			return fmt.Errorf("%w: %s is another namespace now", errGone, r.Netns)
+// at opens the namespace at path.
+func (d *daemon) at(path string) (*netns.NS, error) {
+	ns, err := netns.Open(d.hostPrefix + path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errGone, err)
+	}
+	return ns, err
+}
+
+// of opens the sandbox that the lease was made for: at its path or, where that has
+// come to lead nowhere or elsewhere, wherever it is now. A path proves no end: the
+// container may run on, and use the address.
+func (d *daemon) of(r *record) (*netns.NS, error) {
+	ns, err := netns.Open(d.hostPrefix + r.Netns)
+	if err == nil {
+		if err = ns.Cookie(); err == nil && ns.ID.Same(r.NetnsID) {
+			return ns, nil
 		}
-		var err error
+		_ = ns.Close() // it was only looked at
+	}
+	j, err := evidence.New()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = j.Close() }() // it was only asked
+	ns, v := j.Open(d.hostPrefix+r.Netns, r.NetnsID)
+	switch {
+	case ns != nil:
+		return ns, nil
+	case v.State == evidence.Dead:
+		return nil, fmt.Errorf("%w: %s", errGone, v.Why)
+	}
+	return nil, fmt.Errorf("%w: %s", errHidden, v.Why)
+}
+
+// in runs fn in the lease's sandbox, where that still has the link.
+func (d *daemon) in(r *record, fn func(*sandbox) error) error {
+	open := func() (*netns.NS, error) { return d.of(r) }
+	return d.inSandbox(open, func(s *sandbox) (err error) {
 		s.link, err = s.conn.LinkByIndex(r.Index)
 		if nl.NotFound(err) {
 			return fmt.Errorf("%w: interface %s is not there", errGone, r.IfName)

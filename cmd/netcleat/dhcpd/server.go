@@ -16,6 +16,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/netns"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 )
 
@@ -188,7 +189,8 @@ func (d *daemon) request(args *dhcp.CmdArgs) (record, error) {
 	if r.Provide, r.Request, err = conf.Options(args.Args); err != nil {
 		return record{}, err
 	}
-	err = d.inSandbox(r.Netns, func(s *sandbox) error {
+	open := func() (*netns.NS, error) { return d.at(r.Netns) }
+	err = d.inSandbox(open, func(s *sandbox) error {
 		link, err := s.conn.LinkByName(r.IfName)
 		if err != nil {
 			return fmt.Errorf("error looking up %q: %w", r.IfName, err)

@@ -47,7 +47,7 @@ func (o Options) bridge(n show.Network, all []show.Network) (b bridge, err error
 	b.links = append(gateways(links, links[i]), links[i])
 	for _, l := range links {
 		if l.Master == links[i].Index && !b.has(l.Index) {
-			return b, fmt.Errorf("network %s: %s is a port of its bridge %s, but of no attachment that anybody remembers: where nobody needs it, ip link del %s", n.Name, l.Name, n.Link, l.Name)
+			return b, fmt.Errorf("network %s: %s is a port of its bridge %s, but of no known attachment, and may be a running container's (netcleat doctor says what is known of it)", n.Name, l.Name, n.Link)
 		}
 		if l.Parent == links[i].Index && l.ParentNetns < 0 && !b.has(l.Index) {
 			o.Warn("bridge %s stays: %s is made on it", n.Link, l.Name)
