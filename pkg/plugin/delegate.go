@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -9,6 +10,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/jsontext"
 )
 
 // Builtin returns the plugin called name where the file at path is this very
@@ -61,8 +63,12 @@ func (c *Call) Detach(ctx context.Context, r journal.Record) error {
 	if !ok {
 		return fmt.Errorf("%s: not a plugin of this suite", r.Plugin)
 	}
+	conf := r.Config
+	if len(conf) == 0 {
+		conf = json.RawMessage(`{"cniVersion":"1.0.0","name":` + string(jsontext.String(r.Network)) + `,"type":` + string(jsontext.String(r.Plugin)) + `}`)
+	}
 	d := &Call{
-		Verb: Del, ContainerID: r.ContainerID, Netns: r.Netns, IfName: r.IfName, Args: r.Args, Path: c.Path, Stdin: r.Config,
+		Verb: Del, ContainerID: r.ContainerID, Netns: r.Netns, IfName: r.IfName, Args: r.Args, Path: c.Path, Stdin: conf,
 		Journal: c.Journal, Gate: c.Gate, Stderr: c.Stderr, Delegated: true, table: c.table, created: r.Created.Format(time.RFC3339Nano),
 	}
 	if err := d.read(p); err != nil {

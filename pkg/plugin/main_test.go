@@ -218,7 +218,7 @@ func TestUnwrittenResultLeavesNoRecord(t *testing.T) {
 	p := keeper(&log)
 	p.Del = func(_ context.Context, c *Call, _ toyConf) error { return d.Leave(c.Entry.Key) }
 	vars := map[string]string{}
-	for _, e := range attachEnv("ADD") {
+	for _, e := range append(attachEnv("ADD"), "CNI_NETNS=/proc/self/ns/net", "CNI_NETNS_OVERRIDE=1") {
 		k, v, _ := strings.Cut(e, "=")
 		vars[k] = v
 	}

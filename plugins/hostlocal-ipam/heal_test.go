@@ -105,7 +105,7 @@ func TestPublishedAddressOfADeadSandbox(t *testing.T) {
 	}
 	bed.Must(plugin.Add, with("dead"))
 	attached(t, bed, journal.Record{Key: key("dead", "bridge"), NetnsID: gone, HostID: host, Config: []byte(`{"ipam":{"type":"host-local"}}`)})
-	attached(t, bed, journal.Record{Key: key("dead", "portmap"), NetnsID: gone, HostID: host, Config: []byte(`{"cniVersion":"1.0.0","name":"net","type":"portmap"}`)})
+	attached(t, bed, journal.Record{Key: key("dead", "portmap"), NetnsID: gone, HostID: host})
 
 	bed.Fails(plugin.Add, with("new"), 103)
 	refusal = nil
