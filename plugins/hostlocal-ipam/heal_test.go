@@ -92,7 +92,7 @@ func TestPublishedAddressOfADeadSandbox(t *testing.T) {
 	refusal := errors.New("refused")
 	var detached []string
 	publisher := plugin.Spec[struct{}]{
-		Name: "portmap", Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil }, Keeps: func(struct{}) bool { return true },
+		Name: "portmap", Role: plugin.Chained, Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil }, Keeps: func(struct{}) bool { return true },
 		Del: func(_ context.Context, c *plugin.Call, _ struct{}) error {
 			detached = append(detached, c.ContainerID+" "+c.IfName)
 			return refusal
@@ -100,7 +100,7 @@ func TestPublishedAddressOfADeadSandbox(t *testing.T) {
 	}
 	with := func(id string) nltest.Call {
 		c := call(id, one)
-		c.Table = plugin.Table{"host-local": hostlocal.Plugin, "portmap": publisher}
+		c.Table = plugin.Table{"host-local": table["host-local"], "portmap": publisher}
 		return c
 	}
 	bed.Must(plugin.Add, with("dead"))
