@@ -47,7 +47,7 @@ func networkInspectCommand() *cobra.Command {
 		Use:   "inspect NETWORK…",
 		Short: "Print everything about networks, including their firewall rules, as JSON",
 		Example: `  netcleat network inspect nat
-  netcleat network inspect nat backend --format '{{.Name}} {{.Link}}'
+  netcleat network inspect nat --format '{{.Name}} {{.Link}}'
   netcleat network inspect nat | jq -r '.[0].containers[].addresses[0]'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -82,7 +82,6 @@ netcleat ls shows the container by a name derived from its network namespace. It
 not know about the connection: after the container has exited, netcleat gc removes the
 leftovers.`,
 		Example: `  netcleat network connect db web
-  netcleat network connect db --netns /run/netns/web
   netcleat network connect db --pid $(docker inspect -f '{{.State.Pid}}' api) --ip 10.5.0.200
   netcleat network connect dual --netns /run/netns/web --ifname back0 --publish 5432:5432`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -123,7 +122,6 @@ func networkDisconnectCommand() *cobra.Command {
 		Long: `Detach a container from a network to which netcleat network connect has connected it, with the
 configuration of that time. Attachments of its runtime must be removed by the runtime.`,
 		Example: `  netcleat network disconnect db web
-  netcleat network disconnect db --netns /run/netns/web
   netcleat network disconnect db --pid $(docker inspect -f '{{.State.Pid}}' api)`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			s, err := w.open(c, o.Places, args)

@@ -189,6 +189,9 @@ var procRoot = regexp.MustCompile(`/([0-9*]+|self|%[dsv])/ro` + `ot/`)
 func TestNoPlacesInText(t *testing.T) {
 	places := []string{"/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "go" + "proxy", "proxy." + "golang", "mir" + "ror."}
 	for _, f := range files(t) {
+		if filepath.Base(f) == "go.sum" {
+			continue // the names in it are those of modules
+		}
 		body := procRoot.ReplaceAllString(strings.ToLower(read(t, f)), "")
 		for _, p := range places {
 			if strings.Contains(body, p) {

@@ -77,10 +77,11 @@ func TestCIRunsMakeTestOnly(t *testing.T) {
 }
 
 var (
-	runStep    = regexp.MustCompile(`(?m)^ *(?:- )?run: *(.*)$`)
-	makeStep   = regexp.MustCompile(`^(?:sudo env "PATH=\$PATH" )?make ([a-z -]+)$`)
-	makeTarget = regexp.MustCompile(`(?m)^([a-z-]+):`)
-	goArchs    = regexp.MustCompile(`goarch: \[(.*)\]`)
+	runStep     = regexp.MustCompile(`(?m)^ *(?:- )?run: *(.*)$`)
+	makeStep    = regexp.MustCompile(`^(?:sudo env "PATH=\$PATH" )?make ([a-z -]+)(?: 2>&1 \| tee [a-z]+\.txt)?$`)
+	publishStep = regexp.MustCompile(`^(gh release create|grep -qF|sudo chown|\|)`)
+	makeTarget  = regexp.MustCompile(`(?m)^([a-z-]+):`)
+	goArchs     = regexp.MustCompile(`goarch: \[(.*)\]`)
 )
 
 // Workflows only call make, with targets that exist, so that developers can run the
@@ -102,6 +103,9 @@ func TestWorkflowsCallMakeOnly(t *testing.T) {
 		}
 		for _, step := range steps {
 			m := makeStep.FindStringSubmatch(step[1])
+			if m == nil && filepath.Base(f) == "release.yml" && publishStep.MatchString(step[1]) {
+				continue // only the project's own account can publish
+			}
 			if m == nil {
 				t.Errorf("%s: %q is not a make call", f, step[1])
 				continue

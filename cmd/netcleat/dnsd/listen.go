@@ -12,6 +12,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/pkg/nl"
 )
 
 const dnsPort = 53
@@ -224,9 +226,9 @@ func arrivedAt(oob []byte) int {
 	for _, m := range all {
 		switch {
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
-			return int(nativeUint32(m.Data))
+			return int(nl.Uint32(m.Data))
 		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
-			return int(nativeUint32(m.Data[16:]))
+			return int(nl.Uint32(m.Data[16:]))
 		}
 	}
 	return -1

@@ -7,7 +7,6 @@ package dnsd
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -301,5 +300,3 @@ func authorised(conn net.Conn) error {
 	}
 	return nil
 }
-
-func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
