@@ -42,8 +42,6 @@ func clusterStatusCommand(settings *string) *cobra.Command {
 		Use: "status", Short: "Show hosts, and which addresses they own", Args: cobra.NoArgs,
 		Long: `Show the hosts of the cluster, and for each network the addresses that each host owns, is short
 of, or was denied. It reads etcd.`,
-		Example: `  netcleat cluster status
-  netcleat cluster status -o json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
 				return fmt.Errorf("output %q: want text or json", format)

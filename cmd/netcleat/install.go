@@ -47,11 +47,10 @@ it checks all usual directories that have plugins. The exit status is 0 without 
 the files of a package that were diverted, and those of --backup. Containers keep their
 network, but a runtime needs plugins to detach them.
 
---enable has systemd start services. It needs no DIR.`,
+--enable has systemd start services, such as --enable dhcp,reconcile. It needs no DIR.`,
 		Example: `  netcleat install --dry-run /opt/cni/bin
   netcleat install --backup /opt/cni/bin
-  netcleat install --check
-  netcleat install --enable dhcp,reconcile
+  netcleat install --check /opt/cni/bin
   netcleat install --restore /opt/cni/bin
   netcleat install --uninstall /opt/cni/bin`,
 		Args: cobra.MaximumNArgs(1),
