@@ -62,7 +62,7 @@ unit: ## All tests that this user may run: without root, those that need no name
 # find does not depend on the user.
 .PHONY: test-user
 test-user: ## The same as JSON, run by root as a user without privileges
-	@$(GO) test -json -count=1 -exec $(CURDIR)/scripts/as-user $$($(GO) list ./... | grep -v -e /test/house -e /docs/schema)
+	@$(GO) test -json -count=1 -timeout 30m -exec $(CURDIR)/scripts/as-user $$($(GO) list ./... | grep -v -e /test/house -e /docs/schema)
 
 .PHONY: kernel
 kernel: ## The tests of pkg and plugins, in namespaces of their own (root)

@@ -27,7 +27,7 @@ type step struct {
 }
 
 // timeout bounds one package's tests.
-const timeout = "10m"
+const timeout = "30m"
 
 var steps = []step{
 	{"build", []string{"make", "-s", "build"}, whole},
