@@ -183,20 +183,20 @@ func TestCompletionScripts(t *testing.T) {
 // Errors of usage say what to do next.
 func TestErrorsOfUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"lnit":                           `command "lnit": netcleat has none of that name; did you mean "lint"? (netcleat --help tells how)`,
-		"nothing":                        `command "nothing": netcleat has none of that name (netcleat --help tells how)`,
-		"network inspct":                 `command "inspct": netcleat network has none of that name; did you mean "inspect"? (netcleat network --help tells how)`,
-		"lint --strickt":                 `unknown flag: --strickt (netcleat lint --help tells how)`,
-		"explain":                        `accepts 1 arg(s), received 0 (netcleat explain --help tells how)`,
-		"network inspect":                `requires at least 1 arg(s), only received 0 (netcleat network inspect --help tells how)`,
-		"run":                            `command "run": netcleat does not start containers: use nerdctl run --net NETWORK, or podman run --network NETWORK (netcleat --help tells how)`,
-		"network attach":                 `command "attach": use netcleat network connect (netcleat network --help tells how)`,
-		"network create --attachable x":  `unknown flag: --attachable: leave it out: containers can always be connected`,
-		"network connect db":             `want a CONTAINER, --netns or --pid (netcleat network connect --help tells how)`,
-		"network connect db web --pid 7": `want one of CONTAINER, --netns and --pid (netcleat network connect --help tells how)`,
-		"network create -d host x":       `driver "host": a container shares the host's network by --net host, which needs no network of its own`,
-		"schema brigde":                  `schema "brigde": there is none; there are: ` + strings.Join(schema.Names(), ", "),
-		"ls -o yaml":                     `output "yaml": want table, wide or json`,
+		"lnit":                               `command "lnit": netcleat has none of that name; did you mean "lint"? (netcleat --help tells how)`,
+		"nothing":                            `command "nothing": netcleat has none of that name (netcleat --help tells how)`,
+		"network inspct":                     `command "inspct": netcleat network has none of that name; did you mean "inspect"? (netcleat network --help tells how)`,
+		"lint --strickt":                     `unknown flag: --strickt (netcleat lint --help tells how)`,
+		"explain":                            `accepts 1 arg(s), received 0 (netcleat explain --help tells how)`,
+		"network inspect":                    `requires at least 1 arg(s), only received 0 (netcleat network inspect --help tells how)`,
+		"run":                                `command "run": netcleat does not start containers: use nerdctl run --net NETWORK, or podman run --network NETWORK (netcleat --help tells how)`,
+		"network attach":                     `command "attach": use netcleat network connect (netcleat network --help tells how)`,
+		"network create --attachable x":      `unknown flag: --attachable: leave it out: containers can always be connected`,
+		"network connect db":                 `want a CONTAINER, --netns or --pid (netcleat network connect --help tells how)`,
+		"network connect db web --pid 7":     `want one of CONTAINER, --netns and --pid (netcleat network connect --help tells how)`,
+		"network create --dry-run -d host x": `driver "host": a container shares the host's network by --net host, which needs no network of its own`,
+		"schema brigde":                      `schema "brigde": there is none; there are: ` + strings.Join(schema.Names(), ", "),
+		"ls -o yaml":                         `output "yaml": want table, wide or json`,
 	} {
 		_, err := run(t, strings.Fields(args)...)
 		if err == nil || err.Error() != want {
