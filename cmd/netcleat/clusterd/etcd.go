@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 )
 
 // requestTime is after which the outcome of a request counts as unknown.
@@ -119,7 +121,7 @@ func (e *etcd) watch(d *daemon) {
 			}
 		case <-e.life.Done():
 		}
-		if pause(e.life, time.Second) != nil {
+		if socket.Pause(e.life, time.Second) != nil {
 			return
 		}
 	}
@@ -141,18 +143,6 @@ func (e *etcd) follow(d *daemon, from int64) {
 			}
 			e.post(func() { d.changed(k, at) })
 		}
-	}
-}
-
-// pause waits, unless ctx ends before.
-func pause(ctx context.Context, t time.Duration) error {
-	timer := time.NewTimer(t)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 

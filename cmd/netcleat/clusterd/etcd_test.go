@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/slot"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
 )
@@ -426,28 +427,28 @@ func (h *realHost) live(ctx context.Context, t *testing.T, o *truth, endpoints [
 			h.start(t, endpoints, out)
 		case n == 1:
 			hold := time.Duration(rand.IntN(6000)) * time.Millisecond
-			h.r.post(func() { _ = pause(ctx, hold) })
+			h.r.post(func() { _ = socket.Pause(ctx, hold) })
 		case n < 22 && len(h.leases) < 9:
 			_ = h.add(o, fmt.Sprintf("%s/%d", h.name, i), 3*time.Second) // or not
 		default:
 			h.del(o, false)
 		}
-		_ = pause(ctx, time.Duration(rand.IntN(60))*time.Millisecond) // the loop ends
+		_ = socket.Pause(ctx, time.Duration(rand.IntN(60))*time.Millisecond) // the loop ends
 	}
 }
 
 // disturb kills and stops one member at a time, and compacts.
 func disturb(ctx context.Context, t *testing.T, members []*member) {
 	t.Helper()
-	for i := 0; pause(ctx, 3*time.Second) == nil; i++ {
+	for i := 0; socket.Pause(ctx, 3*time.Second) == nil; i++ {
 		m := members[rand.IntN(len(members))]
 		if i%2 == 0 {
 			m.kill()
-			_ = pause(ctx, time.Second) // then it is started early
+			_ = socket.Pause(ctx, time.Second) // then it is started early
 			m.start(t)
 		} else {
 			_ = m.cmd.Process.Signal(unix.SIGSTOP)
-			_ = pause(ctx, 2*time.Second) // as above
+			_ = socket.Pause(ctx, 2*time.Second) // as above
 			_ = m.cmd.Process.Signal(unix.SIGCONT)
 		}
 		compact(ctx, members[rand.IntN(len(members))])

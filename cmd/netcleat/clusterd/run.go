@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
@@ -57,18 +58,18 @@ func Run(ctx context.Context, s *Settings, records journal.Dir) (err error) {
 			logger.Print(err)
 		}
 	}
-	l, err := listen(s.Socket)
+	l, err := socket.Listen(s.Socket)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ignoreClosed(l.Close())) }()
+	defer func() { err = errors.Join(err, socket.IgnoreClosed(l.Close())) }()
 	closed := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer closed()
 	if err := r.d.begin(); err != nil {
 		return err
 	}
 	logger.Printf("host %s: listening on %s", s.Host, s.Socket)
-	go r.serve(l)
+	go socket.Accept(ctx, l, logger, func(conn net.Conn) { go r.answer(conn) })
 	go store.watch(r.d)
 	return r.loop()
 }
@@ -99,13 +100,6 @@ func newSession() string {
 	var b [12]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
 }
 
 func ignoreCancel(err error) error {

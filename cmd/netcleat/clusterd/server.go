@@ -8,12 +8,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/slot"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
 )
@@ -21,47 +18,9 @@ import (
 // answerTime bounds how long a plugin waits for a block.
 const answerTime = 12 * time.Second
 
-// listen makes a socket that only this user can open. One that nobody listens on was
-// left by a daemon that was killed.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	switch {
-	case err == nil:
-		return nil, errors.Join(fmt.Errorf("socket %s: another daemon listens on it", path), conn.Close())
-	case errors.Is(err, unix.ECONNREFUSED):
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	mask := unix.Umask(0o177)
-	defer unix.Umask(mask)
-	return net.Listen("unix", path)
-}
-
-// serve answers plugins until the listener is closed.
-func (r *runner) serve(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			r.d.log.Printf("accept: %v", err)
-			if pause(r.life, 100*time.Millisecond) != nil {
-				return
-			}
-			continue
-		}
-		go r.answer(conn)
-	}
-}
-
 func (r *runner) answer(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // there is no one to tell
-	if err := authorised(conn); err != nil {
+	if err := socket.Authorised(conn); err != nil {
 		r.d.log.Printf("connection refused: %v", err)
 		return
 	}
@@ -77,28 +36,6 @@ func (r *runner) answer(conn net.Conn) {
 		a.Error = err.Error()
 	}
 	_ = json.NewEncoder(conn).Encode(a) // as above
-}
-
-// authorised lets root in and the user that the daemon runs as.
-func authorised(conn net.Conn) error {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return errors.New("not a unix socket")
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	var cerr error
-	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err := errors.Join(err, cerr); err != nil {
-		return err
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("process %d of user %d may not use the daemon", cred.Pid, cred.Uid)
-	}
-	return nil
 }
 
 // handle is one request of a plugin.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 )
 
 // errRefused says that the server took the lease back (DHCPNAK).
@@ -106,23 +108,11 @@ func (x *exchange) acquire(ctx context.Context, wanted netip.Addr) (*binding, er
 		if !errors.Is(err, errRefused) && !errors.Is(err, errNoAnswer) {
 			return nil, err
 		}
-		if err := pause(ctx, min(time.Second, x.wait)); err != nil { // a server that refuses what it offers
+		if err := socket.Pause(ctx, min(time.Second, x.wait)); err != nil { // a server that refuses what it offers
 			return nil, err
 		}
 	}
 	return nil, context.Cause(ctx)
-}
-
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 func (x *exchange) discover(ctx context.Context, wanted netip.Addr) (answer, error) {

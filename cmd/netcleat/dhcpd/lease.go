@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 )
 
 // watch is how often a lease looks whether its sandbox still lives. A namespace
@@ -96,7 +98,7 @@ const spread = 2 * time.Second
 // begin gets the first address, unless the lease has come from its file.
 func (l *lease) begin(ctx context.Context) error {
 	if l.rec.Version != 0 {
-		return pause(ctx, rand.N(spread))
+		return socket.Pause(ctx, rand.N(spread))
 	}
 	err := l.first(ctx)
 	if err != nil {
@@ -167,7 +169,7 @@ func (l *lease) keep(ctx context.Context) error {
 				l.hold = now() + watch
 			}
 		}
-		if err := pause(ctx, l.sleep()); err != nil {
+		if err := socket.Pause(ctx, l.sleep()); err != nil {
 			return err
 		}
 	}
@@ -279,7 +281,7 @@ func (l *lease) end(ctx context.Context, why error) {
 
 func (l *lease) giveBack(ctx context.Context, b *binding) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := pause(ctx, l.d.turn()); err != nil {
+	if err := socket.Pause(ctx, l.d.turn()); err != nil {
 		return err
 	}
 	_, err := l.converse(func(x *exchange) (*binding, error) { return nil, x.release(b) })

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/journal"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 )
@@ -84,7 +85,7 @@ func run(ctx context.Context, s settings, logger *log.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ignoreClosed(l.Close())) }()
+	defer func() { err = errors.Join(err, socket.IgnoreClosed(l.Close())) }()
 	if s.pidfile != "" {
 		if err := os.WriteFile(s.pidfile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 			return fmt.Errorf("pidfile: %w", err)
@@ -99,17 +100,10 @@ func run(ctx context.Context, s settings, logger *log.Logger) (err error) {
 	logger.Printf("listening on %s, with %d leases", l.Addr(), d.size())
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
-	d.serve(l)
+	socket.Accept(life, l, logger, func(conn net.Conn) { go d.answer(conn) })
 	end(errStopped)
 	d.stop()
 	return nil
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
 }
 
 // lockState makes the directory of the lease files this daemon's own.
@@ -131,32 +125,13 @@ func lockState(dir dhcp.Leases) (unlock func() error, err error) {
 	return func() error { return unix.Close(fd) }, nil
 }
 
-// listen takes the socket that systemd passed, or makes one that only the
-// daemon's user can open. One that nobody listens on is left over from a daemon
-// that was killed.
+// listen takes the socket that systemd passed, or creates one.
 func listen(path string) (net.Listener, error) {
 	if l, err := activated(); l != nil || err != nil {
 		return l, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	switch {
-	case err == nil:
-		return nil, errors.Join(fmt.Errorf("socket %s: another daemon listens on it", path), conn.Close())
-	case errors.Is(err, unix.ECONNREFUSED):
-		if err := unlink(path); err != nil {
-			return nil, err
-		}
-	}
-	mask := unix.Umask(0o177)
-	defer unix.Umask(mask)
-	return net.Listen("unix", path)
+	return socket.Listen(path)
 }
-
-// firstPassed is the descriptor that systemd's passed sockets begin at.
-const firstPassed = 3
 
 // activated returns the socket that systemd passed to this process, if any
 // (sd_listen_fds(3)).
@@ -168,13 +143,5 @@ func activated() (net.Listener, error) {
 	if n != "1" {
 		return nil, fmt.Errorf("Too many (%s) FDs passed through socket activation", n) //nolint:staticcheck // the reference's words
 	}
-	f := os.NewFile(firstPassed, "systemd")
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("socket passed by systemd: %w", err), f.Close())
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // systemd's, who goes on listening
-	}
-	return l, f.Close()
+	return socket.Passed()
 }

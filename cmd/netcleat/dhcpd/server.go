@@ -10,37 +10,17 @@ import (
 	"net"
 	"net/http"
 	"net/rpc"
-	"os"
 	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/netns"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 )
 
 // handshake bounds how long a connection may take to say what it wants.
 const handshake = 10 * time.Second
-
-// serve answers connections until the listener is closed.
-func (d *daemon) serve(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Out of descriptors or memory, mostly: it passes.
-			d.log.Printf("accept: %v", err)
-			if err := pause(d.life, 100*time.Millisecond); err != nil {
-				return
-			}
-			continue
-		}
-		go d.answer(conn)
-	}
-}
 
 // answer serves one connection: RPC for those who may.
 func (d *daemon) answer(conn net.Conn) {
@@ -62,7 +42,8 @@ func (d *daemon) answer(conn net.Conn) {
 // greet looks at who is there and answers the HTTP CONNECT that net/rpc's
 // clients begin with.
 func greet(conn net.Conn) error {
-	if err := authorised(conn); err != nil {
+	// Whoever may ask has the daemon enter any namespace and use any address.
+	if err := socket.Authorised(conn); err != nil {
 		return err
 	}
 	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
@@ -82,29 +63,6 @@ func greet(conn net.Conn) error {
 		return err
 	}
 	return conn.SetDeadline(time.Time{})
-}
-
-// authorised lets root in and the user that the daemon runs as. Who may talk to
-// it has it enter any namespace and use any address.
-func authorised(conn net.Conn) error {
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return errors.New("not a unix socket")
-	}
-	raw, err := unixConn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	var cerr error
-	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err := errors.Join(err, cerr); err != nil {
-		return err
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("process %d of user %d may not use the daemon", cred.Pid, cred.Uid)
-	}
-	return nil
 }
 
 // errHungUp says that the plugin is gone, and with it whoever wanted the lease.

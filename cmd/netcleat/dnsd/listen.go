@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -254,29 +255,20 @@ const idle = 8 * time.Second
 
 // serveTCP lets connections in at one address until its socket is closed.
 func (s *server) serveTCP(l net.Listener, gateway netip.Addr) {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			s.log.Printf("accept: %v", err) // out of descriptors
-			<-time.After(100 * time.Millisecond)
-			continue
-		}
+	socket.Accept(context.Background(), l, s.log, func(conn net.Conn) {
 		from, _ := conn.RemoteAddr().(*net.TCPAddr)
 		at := arrival{source: from.AddrPort().Addr().Unmap().WithZone(""), gateway: gateway}
 		done, ok := s.limits.connect(at.source)
 		if !ok {
 			s.stats.dropped.Add(1)
 			_ = conn.Close()
-			continue
+			return
 		}
 		go func() {
 			defer done()
 			s.converse(&dns.Conn{Conn: conn}, at)
 		}()
-	}
+	})
 }
 
 // converse answers one query of a connection after the other.

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/plugins/dnsname"
 )
@@ -53,7 +54,7 @@ func run(ctx context.Context, o Options, logger *log.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ignoreClosed(l.Close())) }()
+	defer func() { err = errors.Join(err, socket.IgnoreClosed(l.Close())) }()
 	unlock, err := own(o.Journal)
 	if err != nil {
 		return err
@@ -72,7 +73,7 @@ func run(ctx context.Context, o Options, logger *log.Logger) (err error) {
 	end := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer end()
 	go s.tend(ctx, o, l)
-	s.serve(l)
+	socket.Accept(ctx, l, logger, func(conn net.Conn) { go s.serve(conn) })
 	s.doors.closeAll() // before the next daemon gets the lock
 	return nil
 }
@@ -95,47 +96,13 @@ func (s *server) tend(ctx context.Context, o Options, l net.Listener) {
 	}
 }
 
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
 // socket returns the socket that systemd or the plugin passed, or makes one.
 func (o Options) socket() (net.Listener, error) {
 	passed := os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1"
 	if !passed && !o.OnDemand {
-		return listen(dnsname.SocketOf(o.Journal))
+		return socket.Listen(dnsname.SocketOf(o.Journal))
 	}
-	f := os.NewFile(dnsname.Inherited, "socket")
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("socket passed: %w", err), f.Close())
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // systemd goes on listening, and another daemon may have made its own
-	}
-	return l, f.Close()
-}
-
-// listen makes the socket of a daemon that was started by hand.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	switch {
-	case err == nil:
-		return nil, errors.Join(fmt.Errorf("socket %s: another daemon listens on it", path), conn.Close())
-	case errors.Is(err, unix.ECONNREFUSED):
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	mask := unix.Umask(0o177)
-	defer unix.Umask(mask)
-	return net.Listen("unix", path)
+	return socket.Passed()
 }
 
 // own makes the addresses this daemon's. Whoever has the socket is the one that is

@@ -18,8 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/netns"
@@ -210,24 +209,11 @@ func (s *server) verify(k journal.Key) error {
 	return errors.Join(errs...)
 }
 
-// serve answers plugins until the socket is closed.
-func (s *server) serve(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			s.log.Printf("accept: %v", err) // out of descriptors
-			<-time.After(100 * time.Millisecond)
-			continue
-		}
-		go func() {
-			defer func() { _ = conn.Close() }() // the answer was written, or the plugin is not there
-			if err := s.answer(conn); err != nil {
-				s.log.Printf("socket: %v", err)
-			}
-		}()
+// serve answers one plugin.
+func (s *server) serve(conn net.Conn) {
+	defer func() { _ = conn.Close() }() // the answer was written, or the plugin is not there
+	if err := s.answer(conn); err != nil {
+		s.log.Printf("socket: %v", err)
 	}
 }
 
@@ -236,7 +222,7 @@ const handshake = 10 * time.Second
 
 // answer answers one line.
 func (s *server) answer(conn net.Conn) error {
-	if err := authorised(conn); err != nil {
+	if err := socket.Authorised(conn); err != nil {
 		return err
 	}
 	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
@@ -277,26 +263,4 @@ func (s *server) act(words []string) (string, error) {
 		return "", s.verify(key())
 	}
 	return "", fmt.Errorf("unknown request %q", strings.Join(words, " "))
-}
-
-// authorised lets root in and the user that the daemon runs as.
-func authorised(conn net.Conn) error {
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return errors.New("not a unix socket")
-	}
-	raw, err := unixConn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	var cerr error
-	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err := errors.Join(err, cerr); err != nil {
-		return err
-	}
-	if cred.Uid != 0 && int(cred.Uid) != unix.Geteuid() {
-		return fmt.Errorf("process %d of user %d may not use the daemon", cred.Pid, cred.Uid)
-	}
-	return nil
 }
