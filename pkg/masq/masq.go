@@ -70,15 +70,16 @@ func Of(c *plugin.Call, backend *string) Attachment {
 
 // OfRecord is the attachment that a record is of.
 func OfRecord(g gate.Gate, dir journal.Dir, r journal.Record) Attachment {
-	a := Attachment{Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName, Backend: confOf(r).Backend}
-	a.take(r)
+	a := Attachment{Gate: g, Journal: dir, Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName}
+	a.Backend = a.take(r).Backend
 	return a
 }
 
-// take takes over what a record says of masquerading.
-func (a *Attachment) take(r journal.Record) {
-	conf := confOf(r)
-	a.Addrs, a.Scope, a.off = r.IPs, conf.scope, !conf.IPMasq
+// take takes over what a record says of masquerading, and returns its configuration.
+func (a *Attachment) take(r journal.Record) conf {
+	c := confOf(r)
+	a.Addrs, a.Scope, a.off = r.IPs, c.scopeOf(r), !c.IPMasq
+	return c
 }
 
 // CheckBackend returns the error for an ipMasqBackend that is none, for parsers. ""
@@ -258,17 +259,22 @@ type conf struct {
 	Backend          *string `json:"ipMasqBackend"`
 	IsGateway        bool    `json:"isGateway"`
 	IsDefaultGateway bool    `json:"isDefaultGateway"`
-	scope            scope.Scope
 }
 
 func confOf(r journal.Record) (c conf) {
 	if o, err := fields.Parse(r.Config); err == nil {
 		_ = o.Into(&c) // what is of another type says nothing
 	}
-	if r.Plugin != "bridge" || c.IsGateway || c.IsDefaultGateway { // with ptp the host always is the gateway
-		c.scope = scope.Of(r.Config)
-	}
 	return c
+}
+
+// scopeOf returns what the network of the record hands out behind its gateway, which
+// with ptp is always the host.
+func (c conf) scopeOf(r journal.Record) scope.Scope {
+	if r.Plugin == "bridge" && !c.IsGateway && !c.IsDefaultGateway {
+		return scope.Scope{}
+	}
+	return scope.Of(r.Config)
 }
 
 // users are the plugins whose records may need the network's rules.

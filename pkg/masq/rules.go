@@ -230,7 +230,11 @@ func (a Attachment) sharesPrefix(p netip.Prefix) (bool, error) {
 	}
 	some, err := a.Journal.Any(a.Network, masquerades, func(r journal.Record) bool {
 		c := confOf(r)
-		return !a.owns(r) && c.IPMasq && slices.ContainsFunc(r.IPs, func(q netip.Prefix) bool { return c.scope.Block(q) == source })
+		if a.owns(r) || !c.IPMasq {
+			return false
+		}
+		network := c.scopeOf(r)
+		return slices.ContainsFunc(r.IPs, func(q netip.Prefix) bool { return network.Block(q) == source })
 	})
 	if some || err != nil {
 		return some, err
