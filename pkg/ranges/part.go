@@ -3,6 +3,8 @@ package ranges
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 // Ranges returns what the ranges of the set come to.
@@ -29,7 +31,7 @@ func (s Set) Within(prefixes, without []netip.Prefix) Set {
 }
 
 func (r addrRange) within(p netip.Prefix) (addrRange, bool) {
-	first, last := p.Addr(), Last(p)
+	first, last := p.Addr(), ipmath.Last(p)
 	if first.BitLen() != r.Start.BitLen() {
 		return r, false
 	}
@@ -59,7 +61,7 @@ func (r addrRange) less(p netip.Prefix) (out Set) {
 	if _, overlaps := r.within(p); !overlaps {
 		return Set{r}
 	}
-	first, last := p.Addr(), Last(p)
+	first, last := p.Addr(), ipmath.Last(p)
 	if r.Start.Less(first) {
 		below := r
 		below.End.Addr = first.Prev()
@@ -98,13 +100,3 @@ type Counter interface {
 
 // Held counts the addresses that are held, of those that are handed out.
 func (s Set) Held(leases Counter) uint64 { return s.held(leases) }
-
-// Last returns the last address of a prefix.
-func Last(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := range b {
-		b[i] |= byte(0xff >> min(8, max(0, p.Bits()-8*i)))
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
-}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 // addr is an address as the configuration spells it: absent where it is "" or
@@ -113,7 +114,7 @@ func (r *addrRange) complete() error {
 // lastOf returns the last address of a subnet that can be handed out: all of an
 // IPv6 one can, of an IPv4 one not the broadcast address.
 func lastOf(n netip.Prefix) netip.Addr {
-	a := Last(n)
+	a := ipmath.Last(n)
 	if a.Is4() {
 		return a.Prev()
 	}
@@ -133,8 +134,8 @@ func (r *addrRange) String() string { return r.Start.String() + "-" + r.End.Stri
 // size returns how many addresses can be handed out, or the largest number where
 // they are more.
 func (r *addrRange) size() uint64 {
-	hi, lo := halves(r.End.Addr)
-	fromHi, fromLo := halves(r.Start.Addr)
+	hi, lo := ipmath.Halves(r.End.Addr)
+	fromHi, fromLo := ipmath.Halves(r.Start.Addr)
 	lo, borrow := bits.Sub64(lo, fromLo, 0)
 	hi, _ = bits.Sub64(hi, fromHi, borrow)
 	if hi > 0 || lo == 1<<64-1 {
@@ -144,17 +145,6 @@ func (r *addrRange) size() uint64 {
 		return lo
 	}
 	return lo + 1
-}
-
-func halves(a netip.Addr) (hi, lo uint64) {
-	for i, b := range a.As16() {
-		if i < 8 {
-			hi = hi<<8 | uint64(b)
-		} else {
-			lo = lo<<8 | uint64(b)
-		}
-	}
-	return hi, lo
 }
 
 // Set is ranges of one family, of which a container gets one address.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 
 	"github.com/netcleat/netcleat/pkg/fields"
+	"github.com/netcleat/netcleat/pkg/ipmath"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
@@ -80,7 +81,7 @@ func (s *Scope) add(ranges ...rangeConf) {
 // the subnet's first one and its gateway, and the broadcast address.
 func (r rangeConf) span() span {
 	subnet := r.Subnet.Masked()
-	whole := span{subnet.Addr(), lastOf(subnet)}
+	whole := span{subnet.Addr(), ipmath.Last(subnet)}
 	s := whole
 	if !r.Gateway.IsValid() {
 		r.Gateway = subnet.Addr().Next()
@@ -106,15 +107,6 @@ func (r rangeConf) span() span {
 	return s
 }
 
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := range b {
-		b[i] |= byte(0xff >> min(8, max(0, p.Bits()-8*i)))
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last
-}
-
 // Block returns the largest prefix around a container's address, up to its own
 // prefix, of which the network hands out every address: a range takes a few of
 // them, and its containers share them. It is the address alone where nothing is known.
@@ -122,7 +114,7 @@ func (s Scope) Block(p netip.Prefix) netip.Prefix {
 	for _, r := range s.ranges {
 		for bits := p.Bits(); bits < p.Addr().BitLen() && r.has(p.Addr()); bits++ {
 			block := netip.PrefixFrom(p.Addr(), bits).Masked()
-			if r.has(block.Addr()) && r.has(lastOf(block)) {
+			if r.has(block.Addr()) && r.has(ipmath.Last(block)) {
 				return block
 			}
 		}

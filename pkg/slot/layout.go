@@ -11,6 +11,8 @@ import (
 	"math/bits"
 	"net/netip"
 	"strings"
+
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 // maxBits bounds the logarithms of the number of slots, and of the addresses in one.
@@ -194,27 +196,16 @@ func (l Layout) Sets() int { return len(l.sets) }
 
 func shifted(hi, lo uint64, n uint8) uint64 { return hi<<(64-n) | lo>>n }
 
-func halves(a netip.Addr) (hi, lo uint64) {
-	for i, b := range a.As16() {
-		if i < 8 {
-			hi = hi<<8 | uint64(b)
-		} else {
-			lo = lo<<8 | uint64(b)
-		}
-	}
-	return hi, lo
-}
-
 func distance(a, from netip.Addr) (hi, lo uint64) {
-	ahi, alo := halves(a)
-	bhi, blo := halves(from)
+	ahi, alo := ipmath.Halves(a)
+	bhi, blo := ipmath.Halves(from)
 	lo, borrow := bits.Sub64(alo, blo, 0)
 	hi, _ = bits.Sub64(ahi, bhi, borrow)
 	return hi, lo
 }
 
 func add(a netip.Addr, hi, lo uint64) netip.Addr {
-	ahi, alo := halves(a)
+	ahi, alo := ipmath.Halves(a)
 	lo, carry := bits.Add64(alo, lo, 0)
 	hi, _ = bits.Add64(ahi, hi, carry)
 	var b [16]byte

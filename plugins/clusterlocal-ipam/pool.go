@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/netcleat/netcleat/pkg/ipmath"
 	"github.com/netcleat/netcleat/pkg/ranges"
 	"github.com/netcleat/netcleat/pkg/slot"
 )
@@ -54,7 +55,7 @@ func (p *Pool) Free(parts slot.Parts, leases ranges.Counter) uint64 {
 func (p *Pool) Idle(part slot.Part, leases ranges.Counter) bool {
 	for i := range p.Sets {
 		x := p.Layout.Prefix(i, part)
-		if leases.CountHeld(x.Addr(), ranges.Last(x)) > 0 {
+		if leases.CountHeld(x.Addr(), ipmath.Last(x)) > 0 {
 			return false
 		}
 	}

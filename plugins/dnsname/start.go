@@ -139,10 +139,6 @@ func environment() []string {
 // LogOf returns the file that a daemon writes to which the plugin has started.
 func LogOf(dir journal.Dir) string { return filepath.Join(string(dir), ".dns.log") }
 
-// Inherited is the descriptor at which a daemon finds its socket which the plugin
-// has started.
-const Inherited = 3
-
 // listen makes the daemon's socket. The one that is there is a dead daemon's.
 func listen(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 // Flags are what the command line says, as it says it.
@@ -220,7 +221,7 @@ func (r *request) addGateway(s string) error {
 		return fmt.Errorf("gateway %s: subnet %s has %s already", a, n.Prefix, n.Gateway)
 	case a == n.Prefix.Addr():
 		return fmt.Errorf("gateway %s: the address of subnet %s itself", a, n.Prefix)
-	case a.Is4() && a == last(n.Prefix):
+	case a.Is4() && a == ipmath.Last(n.Prefix):
 		return fmt.Errorf("gateway %s: the broadcast address of subnet %s", a, n.Prefix)
 	}
 	n.Gateway = a

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 // held is a part of the address space that is somebody's.
@@ -44,7 +46,7 @@ func overlapping(all []held, p netip.Prefix) (held, bool) {
 // free4 returns a subnet that nobody holds.
 func free4(all []held) (netip.Prefix, error) {
 	for _, pool := range pools {
-		for p := netip.PrefixFrom(pool.Addr(), bits4); pool.Overlaps(p); p = netip.PrefixFrom(last(p).Next(), bits4) {
+		for p := netip.PrefixFrom(pool.Addr(), bits4); pool.Overlaps(p); p = netip.PrefixFrom(ipmath.Last(p).Next(), bits4) {
 			if _, taken := overlapping(all, p); !taken {
 				return p, nil
 			}
@@ -71,16 +73,6 @@ func free6(host [5]byte, name string, all []held) (netip.Prefix, error) {
 	return netip.Prefix{}, fmt.Errorf("no free IPv6 subnet in %s: give --subnet", netip.PrefixFrom(netip.AddrFrom16(a), 48).Masked())
 }
 
-// last returns the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := range b {
-		b[i] |= byte(0xff >> min(8, max(0, p.Bits()-8*i)))
-	}
-	a, _ := netip.AddrFromSlice(b) // it has the length of one
-	return a
-}
-
 // span is addresses from first to last.
 type span struct{ first, last netip.Addr }
 
@@ -91,11 +83,11 @@ func (n *subnet) spans() ([]span, error) {
 	if n.Range.IsValid() {
 		of = n.Range
 	}
-	s := span{of.Addr(), last(of)}
+	s := span{of.Addr(), ipmath.Last(of)}
 	if s.first == n.Prefix.Addr() {
 		s.first = s.first.Next()
 	}
-	if s.last.Is4() && s.last == last(n.Prefix) {
+	if s.last.Is4() && s.last == ipmath.Last(n.Prefix) {
 		s.last = s.last.Prev()
 	}
 	all := []span{s}
