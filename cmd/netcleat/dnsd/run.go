@@ -78,7 +78,7 @@ func run(ctx context.Context, o Options, logger *log.Logger) (err error) {
 	return nil
 }
 
-// tend opens what could not be opened, and ends a daemon that nobody needs.
+// tend retries failed listeners, and ends an unused daemon that was started on demand.
 func (s *server) tend(ctx context.Context, o Options, l net.Listener) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -138,7 +138,7 @@ func succeed(f *os.File) error {
 		return err
 	}
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid > 1 {
-		_ = unix.Kill(pid, unix.SIGTERM) // it has the lock, so it is alive, or ends right now
+		terminate(pid, f)
 	}
 	soon, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
@@ -146,4 +146,26 @@ func succeed(f *os.File) error {
 		return fmt.Errorf("another dns daemon, process %s, does not end: %w", strings.TrimSpace(string(b)), err)
 	}
 	return nil
+}
+
+// terminate sends SIGTERM to a process that has the lock file open. One that has not
+// is another process with the number of a daemon that was killed.
+func terminate(pid int, lock *os.File) {
+	p, err := os.FindProcess(pid) // a handle, which keeps its process when the number is used again
+	if err != nil {
+		return
+	}
+	defer func() { _ = p.Release() }()
+	want, err := lock.Stat()
+	if err != nil {
+		return
+	}
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	files, _ := os.ReadDir(dir) // a process that has ended holds nothing
+	for _, f := range files {
+		if st, err := os.Stat(filepath.Join(dir, f.Name())); err == nil && os.SameFile(want, st) {
+			_ = p.Signal(unix.SIGTERM) // it may have ended
+			return
+		}
+	}
 }
