@@ -43,8 +43,8 @@ func clusterStatusCommand(settings *string) *cobra.Command {
 		Long: `Show the hosts of the cluster, and for each network the addresses that each host owns, is short
 of, or was denied. It reads etcd.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("output %q: want text or json", format)
+			if err := textOrJSON(format); err != nil {
+				return err
 			}
 			s, err := clusterd.ReadSettings(*settings)
 			if err != nil {

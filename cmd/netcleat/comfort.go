@@ -213,3 +213,11 @@ func unquote(c *cobra.Command) {
 	}
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
 }
+
+// textOrJSON returns an error for any other output.
+func textOrJSON(format string) error {
+	if format != "text" && format != "json" {
+		return fmt.Errorf("output %q: want text or json", format)
+	}
+	return nil
+}

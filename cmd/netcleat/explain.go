@@ -38,8 +38,8 @@ The exit status is 0 without problems; notes do not count.`,
 			if pid > 0 {
 				args = []string{fmt.Sprintf("/proc/%d/ns/net", pid)}
 			}
-			if format != "text" && format != "json" {
-				return fmt.Errorf("output %q: want text or json", format)
+			if err := textOrJSON(format); err != nil {
+				return err
 			}
 			if o.Binary == "" {
 				o.Binary = besideOrNone()

@@ -2,13 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/lint"
 	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
 func lintCommand() *cobra.Command {
@@ -48,7 +48,7 @@ errors, with --strict also where there are warnings.`,
 			}
 			wrong, doubtful := lint.Count(found, lint.Error), lint.Count(found, lint.Warning)
 			if wrong > 0 || strict && doubtful > 0 {
-				return errors.New(count(wrong, "error") + ", " + count(doubtful, "warning"))
+				return errors.New(term.Count(wrong, "error") + ", " + term.Count(doubtful, "warning"))
 			}
 			return nil
 		},
@@ -56,12 +56,4 @@ errors, with --strict also where there are warnings.`,
 	c.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	c.Flags().BoolVar(&strict, "strict", false, "fail also where there are warnings")
 	return c
-}
-
-// count is "1 error" or "2 errors".
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -2,13 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/doctor"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/cmd/netcleat/status"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
 func statusCommand() *cobra.Command {
@@ -24,13 +24,13 @@ that are not ok; daemons that networks need; and how much netcleat doctor finds.
   netcleat status -o json | jq .doctor`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("output %q: want text or json", format)
+			if err := textOrJSON(format); err != nil {
+				return err
 			}
 			o.Binary = besideOrNone()
 			s, err := status.Of(c.Context(), o)
 			if format == "json" {
-				return errors.Join(s.PrintJSON(c.OutOrStdout()), err)
+				return errors.Join(term.JSON(c.OutOrStdout(), s), err)
 			}
 			return errors.Join(s.Print(c.OutOrStdout()), err)
 		},

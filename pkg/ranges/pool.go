@@ -20,8 +20,8 @@ type Pool struct {
 	Size, Held uint64 // Size is the largest number where there are more
 }
 
-// String is what people read: "12 of 65,533". Nobody counts an IPv6 subnet's
-// addresses: where there are more than 2^32, it is "12 of 2^64".
+// String is what people read: "12 of 65,533"; above 2^32 addresses, as in
+// an IPv6 subnet, "12 of 2^64".
 func (p Pool) String() string {
 	if p.Size == math.MaxUint64 {
 		return grouped(p.Held) + " of more than 2^64"

@@ -23,8 +23,8 @@ func (a Attachment) called() string {
 // cnitool's IDs are numbers made of the namespace's path, which says more.
 var cnitoolID = regexp.MustCompile(`^cnitool-[0-9a-f]{20}$`)
 
-// NameOf returns the name that people know the container by whose ID says nothing:
-// for cnitool's the file name of its network namespace; else "".
+// NameOf returns a readable name for a container with a generated ID: for cnitool the
+// file name of the network namespace, else "".
 func NameOf(containerID, netns string) string {
 	if netns == "" || !cnitoolID.MatchString(containerID) {
 		return ""

@@ -11,7 +11,7 @@ import (
 const backoff = 2
 
 // settle brings one network forward: what is the host's is used, who waits is served,
-// what is missing is claimed, and what others need or nobody uses is given away.
+// missing blocks are claimed; blocks that other hosts need, or that are unused, are released.
 func (d *daemon) settle(n *network) {
 	if n.conf == nil || !d.laidOut(n) {
 		return
@@ -177,8 +177,7 @@ func (n *network) denied(r *request) error {
 	return nil
 }
 
-// missing returns the first address that somebody waits for and that is not this
-// host's.
+// missing returns the first requested address that this host does not own.
 func (n *network) missing(r *request) (p slot.Part, ok bool) {
 	for _, p := range r.want {
 		if !n.using.Contain(p) {

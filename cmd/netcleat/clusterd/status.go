@@ -2,7 +2,6 @@ package clusterd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/slot"
 )
 
@@ -160,9 +160,7 @@ func (n *network) report(known map[string]bool) NetworkReport {
 // Print prints the report: a table, or JSON.
 func (r *Report) Print(w io.Writer, format string) error {
 	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return term.JSON(w, r)
 	}
 	if r.Stopped != "" {
 		fmt.Fprintf(w, "STOPPED: %s\n", r.Stopped)

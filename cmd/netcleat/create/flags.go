@@ -52,7 +52,7 @@ type subnet struct {
 	Omit    []netip.Addr // what nobody gets
 }
 
-// instead says what to do where Docker has a driver that is none here.
+// instead says what to do for drivers that only Docker has.
 var instead = map[string]string{
 	"host": "a container shares the host's network by --net host, which needs no network of its own",
 	"none": "a container has no network by --net none, which needs no network of its own",

@@ -14,7 +14,7 @@ type list struct {
 	CNIVersions []string    `json:"cniVersions"`
 	Name        string      `json:"name"`
 	DisableGC   bool        `json:"disableGC"`
-	Mark        string      `json:"netcleat.dev/made-by"` // libcni gives no plugin what is beside its own object
+	Mark        string      `json:"netcleat.dev/made-by"` // plugins do not see it: libcni passes each only its own object
 	Labels      show.Labels `json:"netcleat.dev/labels,omitempty"`
 	Plugins     []object    `json:"plugins"`
 }

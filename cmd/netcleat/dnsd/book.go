@@ -73,8 +73,8 @@ func newBook() *book {
 }
 
 // put adds an attachment in the place of what was known of it. It returns the
-// attachments that are forgotten for it: those whose addresses it has now, whose
-// containers ended without a word. An attachment that is older than such a one is
+// attachments that it replaces: they have its addresses, so that their containers
+// ended without a DEL. An attachment that is older than such a one is
 // not added.
 func (b *book) put(e *entry) (forgotten []*entry) {
 	b.mu.Lock()
@@ -205,8 +205,8 @@ func less(count map[string]int, key string) {
 	}
 }
 
-// asker is who asks: the networks whose names it may know, and whether it has a
-// way out itself.
+// asker is the source of a query: the networks of which it may resolve names, and
+// whether it has a default route.
 type asker struct {
 	addr      netip.Addr
 	networks  []*network
@@ -224,7 +224,7 @@ type arrival struct {
 // who finds the asker; the book is locked. A container is on all networks that
 // its sandbox is on. What else has an address of a network that it asks on, and
 // came in by its interface, is on that network alone. The host knows the names of
-// the network that it asks. All others are nobody: known is false.
+// the network that it asks. For all others known is false.
 func (b *book) who(at arrival, links *links) (who asker, known bool) {
 	who.addr = at.source
 	for _, e := range b.askers[at.source] {

@@ -185,7 +185,7 @@ func TestBounds(t *testing.T) {
 // on the same network is answered meanwhile.
 func TestFlood(t *testing.T) {
 	w := newTown(t)
-	w.upstream = `,"nameservers":["127.0.0.1:5300"]` // nobody is there
+	w.upstream = `,"nameservers":["127.0.0.1:5300"]` // no server listens there
 	loud, quiet := named("loud", 2), named("quiet", 3)
 	w.add(loud)
 	w.add(quiet)

@@ -25,7 +25,7 @@ func TestForward(t *testing.T) {
 		}
 		return m
 	})
-	// Nobody is at 5300, somebody silent at 5303.
+	// No server listens at 5300; the one at 5303 never answers.
 	silent := w.serve("127.0.0.1:5303", func(*dns.Msg, string) *dns.Msg { return nil })
 	w.upstream = `,"nameservers":["127.0.0.1:5300","127.0.0.1:5303","127.0.0.1:5301","127.0.0.1:5302"]`
 	web := named("web", 2)
@@ -42,8 +42,8 @@ func TestForward(t *testing.T) {
 	w.want(asks{id: web.id, name: "com"}, "NXDOMAIN")
 }
 
-// TestSpoofed: answers that nobody asked for, or that are to something else, are
-// ignored: the true one comes after them.
+// TestSpoofed: unsolicited answers, and answers to another query, are ignored: the
+// right one comes after them.
 func TestSpoofed(t *testing.T) {
 	w := newTown(t)
 	w.upstream = `,"nameservers":["127.0.0.1:5300"]`

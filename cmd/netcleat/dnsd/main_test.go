@@ -160,7 +160,7 @@ func (w *town) add(c on) { w.t.Helper(); w.Must(plugin.Add, w.call(c)) }
 
 // asks is a question.
 type asks struct {
-	id     string // who asks: a container, or "" for the host
+	id     string // the asking container, or "" for the host
 	server string
 	name   string
 	qtype  uint16

@@ -231,7 +231,7 @@ func (s *server) answer(conn net.Conn) error {
 	const maxLine = 2048
 	line, err := bufio.NewReader(io.LimitReader(conn, maxLine)).ReadString('\n')
 	if errors.Is(err, io.EOF) && line == "" {
-		return nil // who only looked whether there is somebody
+		return nil // a probe that only connects
 	}
 	if err != nil {
 		return err

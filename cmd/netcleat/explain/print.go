@@ -1,7 +1,6 @@
 package explain
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
 // Print prints reports for people.
@@ -56,10 +56,7 @@ func printable(r rune) rune {
 
 // PrintJSON prints reports for programs.
 func PrintJSON(w io.Writer, reports []Report) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(append([]Report{}, reports...))
+	return term.JSON(w, append([]Report{}, reports...))
 }
 
 // Broken returns how many of the attachments have a problem.

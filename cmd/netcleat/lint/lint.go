@@ -5,7 +5,6 @@ package lint
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -180,10 +179,7 @@ func Count(found []Finding, level Level) (n int) {
 func Print(w io.Writer, found []Finding, format string) error {
 	switch format {
 	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		return e.Encode(append([]Finding{}, found...))
+		return term.JSON(w, append([]Finding{}, found...))
 	case "text":
 		for _, f := range found {
 			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", f.Where(), term.Level(w, string(f.Level)), f.Message); err != nil {

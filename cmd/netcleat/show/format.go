@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"text/template"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 )
 
 // Formats are the outputs that lists have besides templates.
@@ -94,6 +96,21 @@ func printEach[T any](w io.Writer, f Format, items []T) error {
 
 // Filter is a KEY=VALUE of --filter.
 type Filter struct{ Key, Value string }
+
+// printOther prints items in the formats without columns, and reports whether the
+// format is one of them. quiet is the template of what Format.Quiet prints.
+func printOther[T any](w io.Writer, f Format, quiet string, items []T) (done bool, err error) {
+	if f.Quiet {
+		f.Template = quiet
+	}
+	switch {
+	case f.Template != "":
+		return true, printEach(w, f, items)
+	case f.Output == asJSON:
+		return true, term.JSON(w, append([]T{}, items...))
+	}
+	return false, nil
+}
 
 // ParseFilters reads filters, of which the keys are given.
 func ParseFilters(args []string, keys ...string) (filters []Filter, err error) {

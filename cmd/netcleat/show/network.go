@@ -214,14 +214,8 @@ func (m mainConf) pools(ctx context.Context, p Places, l conflist, raw json.RawM
 
 // PrintNetworks prints networks in the format.
 func PrintNetworks(w io.Writer, all []Network, f Format) error {
-	switch {
-	case f.Quiet:
-		f.Template = "{{.Name}}"
-		return printEach(w, f, all)
-	case f.Template != "":
-		return printEach(w, f, all)
-	case f.Output == asJSON:
-		return printJSON(w, append([]Network{}, all...))
+	if done, err := printOther(w, f, "{{.Name}}", all); done {
+		return err
 	}
 	t := newTable(w)
 	head := "NETWORK\tDRIVER\tLINK\tSUBNETS\tHELD\tCONTAINERS"

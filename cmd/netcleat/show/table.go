@@ -1,7 +1,6 @@
 package show
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -13,14 +12,8 @@ import (
 
 // PrintRows prints attachments in the format.
 func PrintRows(w io.Writer, rows []Row, f Format) error {
-	switch {
-	case f.Quiet:
-		f.Template = "{{.Container}}"
-		return printEach(w, f, rows)
-	case f.Template != "":
-		return printEach(w, f, rows)
-	case f.Output == asJSON:
-		return printJSON(w, append([]Row{}, rows...))
+	if done, err := printOther(w, f, "{{.Container}}", rows); done {
+		return err
 	}
 	t := newTable(w)
 	head := "NETWORK\tCONTAINER\tINTERFACE\tHOST END\tADDRESSES\tMAC\tPORTS\tAGE\tHEALTH"
@@ -101,11 +94,4 @@ func (t *table) flush() error {
 		return t.err
 	}
 	return t.w.Flush()
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }

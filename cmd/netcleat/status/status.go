@@ -4,7 +4,6 @@ package status
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,7 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/install"
 	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/docs/schema"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
@@ -44,7 +44,7 @@ type Status struct {
 // Directory is a directory of plugins.
 type Directory struct {
 	Dir   string         `json:"dir"`
-	Count map[string]int `json:"count"` // number of plugins by whose they are: "netcleat v1.9.1"
+	Count map[string]int `json:"count"` // plugins by owner: "netcleat v1.9.1"
 }
 
 // Network is one network.
@@ -120,21 +120,14 @@ func directory(ctx context.Context, dir string) (Directory, error) {
 	return d, err
 }
 
-// state says whether somebody answers at a daemon's socket.
+// state reports whether a daemon answers at its socket.
 func state(ctx context.Context, socket string) string {
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return "not running"
 	}
-	return cmp.Or(map[bool]string{true: "running"}[c.Close() == nil], "not running")
-}
-
-// PrintJSON prints it for programs.
-func (s Status) PrintJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(s)
+	_ = c.Close() // it was only connected
+	return "running"
 }
 
 // Print prints it for people.
@@ -168,7 +161,7 @@ func (s Status) Print(w io.Writer) error {
 	return t.Flush()
 }
 
-// String lists whose plugins there are.
+// String lists the owners of the plugins.
 func (d Directory) String() string {
 	var words []string
 	for _, whose := range slices.Sorted(maps.Keys(d.Count)) {
@@ -185,7 +178,7 @@ func (d Directory) String() string {
 
 // String is the network's line.
 func (n Network) String() string {
-	text := fmt.Sprintf("%s (%s): %s", n.Name, n.Driver, count(n.Containers, "attachment"))
+	text := fmt.Sprintf("%s (%s): %s", n.Name, n.Driver, term.Count(n.Containers, "attachment"))
 	if len(n.Use) > 0 {
 		text += ", addresses: " + strings.Join(n.Use, "; ")
 	}
@@ -197,19 +190,11 @@ func (s Status) doctor() string {
 	var words []string
 	for _, l := range []finding.Level{finding.Problem, finding.Warning, finding.Note} {
 		if n := s.Doctor[string(l)]; n > 0 {
-			words = append(words, count(n, string(l)))
+			words = append(words, term.Count(n, string(l)))
 		}
 	}
 	if len(words) == 0 {
 		return "no findings"
 	}
 	return strings.Join(words, ", ") + " (netcleat doctor lists them)"
-}
-
-// count is "1 problem" or "2 problems".
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

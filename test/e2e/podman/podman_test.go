@@ -18,7 +18,7 @@ type podman struct {
 	*bed.Host
 	t      *testing.T
 	rootfs string
-	as     []string // the words before a command: whose podman it is
+	as     []string // the words before a command, which select the user
 }
 
 const containersConf = `
