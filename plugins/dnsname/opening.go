@@ -99,27 +99,31 @@ func (d *doorway) build(c *nft.Conn, tx *nft.Tx, in form) error {
 // each calls fn with every chain that may drop what the host receives, and the
 // chain's rules.
 func (d *doorway) each(c *nft.Conn, fn func(nft.Chain, []nft.RuleInfo)) error {
-	chains, err := inputs(c)
+	return eachInput(c, func(b nft.BaseChain, rules []nft.RuleInfo) {
+		if b.Drops || slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Stops && !IsOpening(r.Comment) }) {
+			fn(b.Chain, rules)
+		}
+	})
+}
+
+// eachInput calls fn with every chain that looks at what the host receives, and its
+// rules, but for those of firewalld, which is asked itself.
+func eachInput(c *nft.Conn, fn func(nft.BaseChain, []nft.RuleInfo)) error {
+	chains, err := c.BaseChains(unix.NF_INET_LOCAL_IN)
 	if err != nil {
 		return err
 	}
 	for _, b := range chains {
+		if b.Table.Name == firewalldTable {
+			continue
+		}
 		rules, err := c.Rules(b.Chain)
 		if err != nil {
 			return err
 		}
-		if b.Drops || slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Stops && !IsOpening(r.Comment) }) {
-			fn(b.Chain, rules)
-		}
+		fn(b, rules)
 	}
 	return nil
-}
-
-// inputs are the chains that look at what the host receives, but for those of
-// firewalld, which is asked itself.
-func inputs(c *nft.Conn) ([]nft.BaseChain, error) {
-	all, err := c.BaseChains(unix.NF_INET_LOCAL_IN)
-	return slices.DeleteFunc(all, func(b nft.BaseChain) bool { return b.Table.Name == firewalldTable }), err
 }
 
 // entry is one rule that the network needs in one chain.
@@ -345,20 +349,11 @@ func (d *doorway) sweep(ctx context.Context, c *nft.Conn, stale func(comment str
 }
 
 func sweepNative(c *nft.Conn, tx *nft.Tx, stale func(comment string) bool) error {
-	chains, err := inputs(c)
-	if err != nil {
-		return err
-	}
-	for _, b := range chains {
-		rules, err := c.Rules(b.Chain)
-		if err != nil {
-			return err
-		}
+	return eachInput(c, func(b nft.BaseChain, rules []nft.RuleInfo) {
 		for _, r := range rules {
 			if stale(r.Comment) {
 				tx.DeleteRule(b.Chain, r.Handle)
 			}
 		}
-	}
-	return nil
+	})
 }
