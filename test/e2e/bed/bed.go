@@ -172,7 +172,7 @@ func (h *Host) must(err error) {
 func (h *Host) Cmd(argv ...string) *exec.Cmd {
 	enter := slices.Concat(h.enter, []string{"-t", strconv.Itoa(h.pid), "-n", "-m", "-p", "-i", "--wd=" + h.Dir, "--"}, argv)
 	cmd := exec.CommandContext(h.ctx, "nsenter", enter...)
-	cmd.WaitDelay = time.Second // a child that went on has the pipes
+	cmd.WaitDelay = 5 * time.Second // a child that went on has the pipes
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -31,6 +32,7 @@ type onHost struct {
 // ExecPlugin executes one plugin.
 func (e *onHost) ExecPlugin(_ context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	cmd := e.h.Cmd(append(append([]string{"env", "-i"}, relevant(environ)...), path)...)
+	cmd.WaitDelay = time.Minute // a plugin that leaves a process with its output behind blocks runtimes for ever
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()
