@@ -14,7 +14,11 @@ func TestNetworks(t *testing.T) {
 	tried.Row(t, "`network create --subnet --ip-range --gateway`; `--ip`, `--mac-address`")
 	tried.Row(t, "`network create --ipv6`; `--ip6`")
 	tried.Row(t, "a container in two networks")
+	tried.Row(t, "`network create --internal`, which nerdctl 1.7 does not have")
 	n := newNerdctl(t)
+	if out, err := n.try("network", "create", "--internal", "inside"); err == nil || !strings.Contains(out, "unknown flag: --internal") {
+		t.Errorf("network create --internal: %v %s", err, out)
+	}
 	n.do("network", "create", "--subnet=10.60.0.0/24", "--ip-range=10.60.0.128/25", "--gateway=10.60.0.254", "one")
 	n.do("network", "create", "--ipv6", "--subnet=10.62.0.0/24", "--subnet=fd00:62::/64", "two")
 	n.serve("first", "--network=one")
