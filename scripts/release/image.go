@@ -114,20 +114,13 @@ func (m *maker) tarOf(dir string) ([]byte, error) {
 
 // manifest writes what kubectl apply installs from, of this version's image.
 func (m *maker) manifest() error {
-	var all []byte
-	for i, path := range m.glob("deploy/kubernetes/*.yaml") {
-		if filepath.Base(path) == "kustomization.yaml" {
-			continue
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if i > 0 && len(all) > 0 {
-			all = append(all, "---\n"...)
-		}
-		all = append(all, content...)
+	dir := filepath.Join(m.root, "deploy/kubernetes")
+	namespace, err := os.ReadFile(filepath.Join(dir, "namespace.yaml"))
+	set, setErr := os.ReadFile(filepath.Join(dir, "daemonset.yaml"))
+	if err := errors.Join(err, setErr); err != nil {
+		return err
 	}
+	all := slices.Concat(namespace, []byte("---\n"), set) // in this order: kubectl creates them one after the other
 	all = imageTag.ReplaceAll(all, []byte("${1}v"+m.version))
 	return m.write("netcleat-kubernetes-v"+m.version+".yaml", all)
 }

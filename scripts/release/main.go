@@ -76,7 +76,7 @@ func release(ctx context.Context, out string, archs []string) (err error) {
 			return fmt.Errorf("linux/%s: %w", arch, err)
 		}
 	}
-	if err := errors.Join(m.image(archs), m.manifest(), m.provenance(archs), m.checksums()); err != nil {
+	if err := errors.Join(m.image(archs), m.manifest(), m.notes(), m.provenance(archs), m.checksums()); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(out); err != nil {
@@ -214,6 +214,21 @@ func (m *maker) platform(arch string) error {
 		m.full(arch),
 		m.packages(arch),
 	)
+}
+
+// notes writes what is new in this version: its section of CHANGELOG.md, without which there is no release.
+func (m *maker) notes() error {
+	text, err := os.ReadFile(filepath.Join(m.root, "CHANGELOG.md"))
+	if err != nil {
+		return err
+	}
+	_, rest, found := strings.Cut(string(text), "\n## "+m.version)
+	heading, rest, _ := strings.Cut(rest, "\n") // the rest of it: the date
+	if !found || heading != "" && !strings.HasPrefix(heading, " - ") {
+		return fmt.Errorf("CHANGELOG.md: no section %s", m.version)
+	}
+	section, _, _ := strings.Cut(rest, "\n## ")
+	return m.write("netcleat-v"+m.version+".md", []byte(strings.TrimSpace(section)+"\n"))
 }
 
 // program is the path of a built program.

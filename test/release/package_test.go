@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,7 +44,7 @@ func TestPackage(t *testing.T) {
 	for _, file := range []string{"man/man8/netcleat-network-create.8.gz", "bash-completion/completions/netcleat", "doc/netcleat/examples/bridge-nat.conflist", "doc/netcleat/copyright"} {
 		d.sh("test -f /usr/share/" + file)
 	}
-	d.sh("dpkg --verify netcleat; systemd-analyze verify /usr/lib/systemd/system/netcleat-*.service")
+	d.says("", "dpkg --verify netcleat; systemd-analyze verify /usr/lib/systemd/system/netcleat-*.* 2>&1")
 	d.sh("netcleat install --check /usr/lib/cni")
 
 	d.sh("netcleat network create web --subnet 10.99.0.0/24")
@@ -231,5 +233,19 @@ func TestChecksums(t *testing.T) {
 		if n := e.Name(); n != "SHA256SUMS" && !strings.HasSuffix(n, ".sha256") && !strings.Contains(string(sums), "  "+n+"\n") {
 			t.Errorf("%s: no checksum", n)
 		}
+	}
+}
+
+// What kubectl creates comes in the order in which it needs it, with this version's
+// image; and there are notes of the version.
+func TestManifestAndNotes(t *testing.T) {
+	needRoot(t)
+	kinds := regexp.MustCompile(`(?m)^kind: .*|image: .*`).FindAllString(read(t, filepath.Join(built(t), "netcleat-kubernetes-v"+version+".yaml")), -1)
+	want := []string{"kind: Namespace", "kind: DaemonSet", "image: " + image, "image: " + image}
+	if !slices.Equal(kinds, want) {
+		t.Errorf("the manifest has %q, want %q", kinds, want)
+	}
+	if notes := read(t, filepath.Join(built(t), "netcleat-v"+version+".md")); !strings.Contains(notes, "### Added\n") || strings.Contains(notes, "\n## ") {
+		t.Errorf("notes: %s", notes)
 	}
 }
