@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +19,7 @@ type Addr struct {
 	Scope  uint8
 }
 
-func family(a netip.Addr) uint8 {
+func family(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET
 	}
@@ -26,10 +27,9 @@ func family(a netip.Addr) uint8 {
 }
 
 func addrMessage(what string, typ, flags uint16, a Addr) *Message {
-	h := make([]byte, unix.SizeofIfAddrmsg)
-	h[0], h[1], h[3] = family(a.Prefix.Addr()), uint8(a.Prefix.Bits()), a.Scope
-	binary.NativeEndian.PutUint32(h[4:], uint32(a.Index))
-	m := NewMessage(fmt.Sprintf("%s %s", what, a.Prefix), typ, flags, h...)
+	h := codec.NewIfAddrmsg(family(a.Prefix.Addr()))
+	h.Prefixlen, h.Scope, h.Index = uint8(a.Prefix.Bits()), a.Scope, uint32(a.Index)
+	m := NewMessage(fmt.Sprintf("%s %s", what, a.Prefix), typ, flags, h.Serialize()...)
 	m.IP(unix.IFA_LOCAL, a.Prefix.Addr()).IP(unix.IFA_ADDRESS, a.Prefix.Addr())
 	if a.Flags != 0 {
 		m.Uint32(unix.IFA_FLAGS, a.Flags)
@@ -61,10 +61,10 @@ func (c *Conn) Addrs(index int) ([]Addr, error) {
 	if err := c.StrictDumps(); err != nil {
 		return nil, err
 	}
-	h := make([]byte, unix.SizeofIfAddrmsg)
-	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	h := codec.NewIfAddrmsg(unix.AF_UNSPEC)
+	h.Index = uint32(index)
 	var all []Addr
-	m := NewMessage("list addresses", unix.RTM_GETADDR, 0, h...)
+	m := NewMessage("list addresses", unix.RTM_GETADDR, 0, h.Serialize()...)
 	m.Reply = func(b []byte) error {
 		a, err := ParseAddr(b)
 		if err == nil && (index == 0 || a.Index == index) {
@@ -81,8 +81,7 @@ func (c *Conn) HasAddr(a netip.Addr) (has bool, err error) {
 	if a.Is4() {
 		return c.IsLocal(a)
 	}
-	h := make([]byte, unix.SizeofIfAddrmsg)
-	h[0] = family(a)
+	h := codec.NewIfAddrmsg(family(a)).Serialize()
 	m := NewMessage("look for address "+a.String(), unix.RTM_GETADDR, 0, h...).IP(unix.IFA_ADDRESS, a)
 	m.Forgive = []unix.Errno{unix.EADDRNOTAVAIL, unix.EOPNOTSUPP}
 	m.Reply = func([]byte) error {
@@ -97,7 +96,8 @@ func ParseAddr(b []byte) (Addr, error) {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return Addr{}, errors.New("address message cut short")
 	}
-	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:])), Flags: uint32(b[2]), Scope: b[3]}
+	h := codec.DeserializeIfAddrmsg(b)
+	a := Addr{Index: int(h.Index), Flags: uint32(h.Flags), Scope: h.Scope}
 	var local, address netip.Addr
 	Attrs(b[unix.SizeofIfAddrmsg:], func(typ uint16, d []byte) {
 		switch typ {
@@ -112,7 +112,7 @@ func ParseAddr(b []byte) (Addr, error) {
 	if !local.IsValid() {
 		local = address // IPv6 has no IFA_LOCAL but on point-to-point links
 	}
-	a.Prefix = netip.PrefixFrom(local, int(b[1]))
+	a.Prefix = netip.PrefixFrom(local, int(h.Prefixlen))
 	return a, nil
 }
 
@@ -130,7 +130,7 @@ type Neigh struct {
 // SetNeigh adds or replaces a neighbour entry.
 func SetNeigh(n Neigh) *Message {
 	h := make([]byte, unix.SizeofNdMsg)
-	h[0] = family(n.IP)
+	h[0] = uint8(family(n.IP))
 	binary.NativeEndian.PutUint32(h[4:], uint32(n.Index))
 	binary.NativeEndian.PutUint16(h[8:], n.State)
 	m := NewMessage("set neighbour "+n.IP.String(), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h...)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +40,7 @@ func seeds() (all [][]byte) {
 	body(unix.SizeofIfInfomsg, unix.IFLA_IFNAME, unix.IFLA_OPERSTATE, unix.IFLA_MTU, unix.IFLA_LINKINFO, unix.IFLA_LINK_NETNSID, unix.IFLA_PROP_LIST)
 	body(unix.SizeofIfAddrmsg, unix.IFA_LOCAL, unix.IFA_ADDRESS, unix.IFA_FLAGS)
 	body(unix.SizeofRtMsg, unix.RTA_DST, unix.RTA_GATEWAY, unix.RTA_OIF, unix.RTA_MULTIPATH, unix.RTA_METRICS, unix.FRA_SRC)
-	body(sizeofTcMsg, TCAKind, TCAOptions)
+	body(codec.SizeofTcMsg, TCAKind, TCAOptions)
 	refusal := binary.NativeEndian.AppendUint32(nil, uint32(0xffff_ffed)) // -ENODEV
 	for _, size := range []uint32{0, 16, 0x7fff_ffff, 0xffff_ffff} {
 		m := NewMessage("", unix.NLMSG_ERROR, 0, append(refusal, make([]byte, unix.SizeofNlMsghdr)...)...)

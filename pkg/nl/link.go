@@ -1,11 +1,11 @@
 package nl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,11 +48,9 @@ func LinkMessage(what string, typ, flags uint16, index int) *Message {
 func Ifinfomsg(index int) []byte { return ifinfomsg(index, 0, 0) }
 
 func ifinfomsg(index int, flags, change uint32) []byte {
-	b := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(b[4:], uint32(index))
-	binary.NativeEndian.PutUint32(b[8:], flags)
-	binary.NativeEndian.PutUint32(b[12:], change)
-	return b
+	h := codec.NewIfInfomsg(unix.AF_UNSPEC)
+	h.Index, h.Flags, h.Change = int32(index), flags, change
+	return h.Serialize()
 }
 
 // IsName reports whether a link can have exactly that name. The kernel makes another
@@ -192,10 +190,8 @@ func ParseLink(b []byte) (*Link, error) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return nil, errors.New("link message cut short")
 	}
-	l := &Link{
-		Index: int(int32(binary.NativeEndian.Uint32(b[4:]))), Flags: binary.NativeEndian.Uint32(b[8:]),
-		ParentNetns: -1,
-	}
+	h := codec.DeserializeIfInfomsg(b)
+	l := &Link{Index: int(h.Index), Flags: h.Flags, ParentNetns: -1}
 	Attrs(b[unix.SizeofIfInfomsg:], l.attr)
 	return l, nil
 }

@@ -1,7 +1,6 @@
 package nl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,14 +11,13 @@ import (
 // RouteTo returns the entry of the routing tables by which the namespace sends
 // to addr. None satisfies NoRoute.
 func (c *Conn) RouteTo(addr netip.Addr) (Route, error) {
-	return c.routeFor(addr, func(*Message) {})
+	return c.routeFor(addr, 0, func(*Message) {})
 }
 
 // RouteFrom is RouteTo for what comes from src: over the link of index in, or
 // for 0 from the namespace itself.
 func (c *Conn) RouteFrom(src, addr netip.Addr, in int) (Route, error) {
-	return c.routeFor(addr, func(m *Message) {
-		m.body[2] = uint8(src.BitLen())
+	return c.routeFor(addr, uint8(src.BitLen()), func(m *Message) {
 		m.IP(unix.RTA_SRC, src)
 		if in != 0 {
 			m.Uint32(unix.RTA_IIF, uint32(in))
@@ -27,15 +25,12 @@ func (c *Conn) RouteFrom(src, addr netip.Addr, in int) (Route, error) {
 	})
 }
 
-func (c *Conn) routeFor(addr netip.Addr, ask func(*Message)) (Route, error) {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[1] = family(addr), uint8(addr.BitLen())
-	flags := uint32(unix.RTM_F_FIB_MATCH)
+func (c *Conn) routeFor(addr netip.Addr, srcLen uint8, ask func(*Message)) (Route, error) {
+	h := unix.RtMsg{Family: uint8(family(addr)), Dst_len: uint8(addr.BitLen()), Src_len: srcLen, Flags: unix.RTM_F_FIB_MATCH}
 	if addr.Is4() { // IPv6 always names the table, and refuses the flag once dumps are strict
-		flags |= unix.RTM_F_LOOKUP_TABLE
+		h.Flags |= unix.RTM_F_LOOKUP_TABLE
 	}
-	binary.NativeEndian.PutUint32(h[8:], flags)
-	m := NewMessage(fmt.Sprintf("route to %s", addr), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, addr)
+	m := NewMessage(fmt.Sprintf("route to %s", addr), unix.RTM_GETROUTE, 0, rtmsg(h)...).IP(unix.RTA_DST, addr)
 	ask(m)
 	var found []Route
 	m.Reply = func(b []byte) (err error) {

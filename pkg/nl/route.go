@@ -2,12 +2,13 @@ package nl
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,17 +30,8 @@ type Route struct {
 }
 
 func (r Route) message(what string, typ, flags uint16) *Message {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[1] = family(r.Dst.Addr()), uint8(r.Dst.Bits())
-	table := cmp.Or(r.Table, unix.RT_TABLE_MAIN)
-	if table < 256 {
-		h[4] = uint8(table)
-	}
-	h[5], h[6], h[7] = cmp.Or(r.Protocol, unix.RTPROT_BOOT), r.Scope, cmp.Or(r.Type, unix.RTN_UNICAST)
-	if r.OnLink {
-		binary.NativeEndian.PutUint32(h[8:], unix.RTNH_F_ONLINK)
-	}
-	m := NewMessage(what+" "+r.String(), typ, flags, h...)
+	h := r.header(typ)
+	m := NewMessage(what+" "+r.String(), typ, flags, h.Serialize()...)
 	if r.Dst.Bits() > 0 {
 		m.IP(unix.RTA_DST, r.Dst.Masked().Addr())
 	}
@@ -55,14 +47,38 @@ func (r Route) message(what string, typ, flags uint16) *Message {
 	if r.Priority != 0 {
 		m.Uint32(unix.RTA_PRIORITY, r.Priority)
 	}
-	if table >= 256 {
-		m.Uint32(unix.RTA_TABLE, table)
+	if r.Table > math.MaxUint8 {
+		m.Uint32(unix.RTA_TABLE, r.Table)
 	}
 	if r.MTU != 0 || r.AdvMSS != 0 {
 		r.metrics(m)
 	}
 	return m
 }
+
+// header is the message's fixed part. What r leaves out is the kernel's default in
+// a new route, and means any in one that is to be deleted.
+func (r Route) header(typ uint16) *codec.RtMsg {
+	h := codec.NewRtMsg()
+	if typ == unix.RTM_DELROUTE {
+		h = codec.NewRtDelMsg()
+	}
+	h.Family, h.Dst_len = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits())
+	switch {
+	case r.Table > math.MaxUint8: // in an attribute
+		h.Table = unix.RT_TABLE_UNSPEC
+	case r.Table != 0:
+		h.Table = uint8(r.Table)
+	}
+	h.Protocol, h.Scope, h.Type = cmp.Or(r.Protocol, h.Protocol), cmp.Or(r.Scope, h.Scope), cmp.Or(r.Type, h.Type)
+	if r.OnLink {
+		h.Flags = unix.RTNH_F_ONLINK
+	}
+	return h
+}
+
+// rtmsg is the header of a query for routes or rules.
+func rtmsg(h unix.RtMsg) []byte { return (&codec.RtMsg{RtMsg: h}).Serialize() }
 
 func (r Route) metrics(m *Message) {
 	m.Begin(unix.RTA_METRICS)
@@ -146,15 +162,6 @@ func SortOnLinkFirst(routes []Route) {
 // DelRoute removes a route; one that is gone is success.
 func DelRoute(r Route) *Message {
 	m := r.message("delete route", unix.RTM_DELROUTE, 0)
-	if r.Scope == 0 {
-		m.body[6] = unix.RT_SCOPE_NOWHERE // any
-	}
-	if r.Type == 0 {
-		m.body[7] = 0 // any
-	}
-	if r.Protocol == 0 {
-		m.body[5] = 0 // any
-	}
 	m.Forgive = []unix.Errno{unix.ESRCH, unix.ENODEV}
 	return m
 }
@@ -165,9 +172,7 @@ func (c *Conn) Routes(table uint32) ([]Route, error) {
 	var all []Route
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		var some []Route
-		h := make([]byte, unix.SizeofRtMsg)
-		h[0] = fam
-		m := NewMessage("list routes", unix.RTM_GETROUTE, 0, h...)
+		m := NewMessage("list routes", unix.RTM_GETROUTE, 0, rtmsg(unix.RtMsg{Family: fam})...)
 		m.Reply = func(b []byte) error {
 			rs, err := ParseRoute(b)
 			for _, r := range rs {
@@ -190,12 +195,11 @@ func (c *Conn) Routes(table uint32) ([]Route, error) {
 // For an IPv6 address that does not hold as soon as it is added: a worker of the
 // kernel puts it into the local table.
 func (c *Conn) IsLocal(a netip.Addr) (local bool, err error) {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[1] = family(a), uint8(a.BitLen())
+	h := rtmsg(unix.RtMsg{Family: uint8(family(a)), Dst_len: uint8(a.BitLen())})
 	m := NewMessage("route to "+a.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, a)
 	m.Forgive = []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EACCES, unix.EINVAL}
 	m.Reply = func(b []byte) error {
-		local = len(b) >= unix.SizeofRtMsg && b[7] == unix.RTN_LOCAL
+		local = len(b) >= unix.SizeofRtMsg && codec.DeserializeRtMsg(b).Type == unix.RTN_LOCAL
 		return nil
 	}
 	return local, c.Do(m)
@@ -207,13 +211,14 @@ func ParseRoute(b []byte) ([]Route, error) {
 	if len(b) < unix.SizeofRtMsg {
 		return nil, errors.New("route message cut short")
 	}
-	if binary.NativeEndian.Uint32(b[8:])&unix.RTM_F_CLONED != 0 {
+	h := codec.DeserializeRtMsg(b)
+	if h.Flags&unix.RTM_F_CLONED != 0 {
 		return nil, nil
 	}
-	r := Route{Table: uint32(b[4]), Protocol: b[5], Scope: b[6], Type: b[7]}
-	r.OnLink = binary.NativeEndian.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0
+	r := Route{Table: uint32(h.Table), Protocol: h.Protocol, Scope: h.Scope, Type: h.Type}
+	r.OnLink = h.Flags&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
-	if b[0] == unix.AF_INET6 {
+	if h.Family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
 	var hops []byte
@@ -227,7 +232,7 @@ func ParseRoute(b []byte) ([]Route, error) {
 			r.attr(typ, d)
 		}
 	})
-	r.Dst = netip.PrefixFrom(dst, int(b[1]))
+	r.Dst = netip.PrefixFrom(dst, int(h.Dst_len))
 	if hops == nil {
 		return []Route{r}, nil
 	}
@@ -261,13 +266,13 @@ func (r *Route) attr(typ uint16, d []byte) {
 func (r Route) multipath(hops []byte) []Route {
 	var all []Route
 	for len(hops) >= unix.SizeofRtNexthop {
-		l := int(binary.NativeEndian.Uint16(hops))
+		hop := codec.DeserializeRtNexthop(hops)
+		l := int(hop.RtNexthop.Len)
 		if l < unix.SizeofRtNexthop || l > len(hops) {
 			break
 		}
 		h := r
-		h.Index = int(binary.NativeEndian.Uint32(hops[4:]))
-		h.OnLink = hops[2]&unix.RTNH_F_ONLINK != 0
+		h.Index, h.OnLink = int(hop.Ifindex), hop.Flags&unix.RTNH_F_ONLINK != 0
 		Attrs(hops[unix.SizeofRtNexthop:l], h.attr)
 		all = append(all, h)
 		hops = hops[min((l+3)&^3, len(hops)):]

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,22 +38,18 @@ func (r Rule) String() string {
 	return fmt.Sprintf("from %s lookup %d", src, r.Table)
 }
 
-// frToTable is the action of a rule that looks up a table (FR_ACT_TO_TBL).
-const frToTable = 1
-
 func (r Rule) message(what string, typ, flags uint16) *Message {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[7] = unix.AF_INET, frToTable
+	h := unix.RtMsg{Family: unix.AF_INET, Type: codec.FR_ACT_TO_TBL}
 	if r.IPv6 {
-		h[0] = unix.AF_INET6
+		h.Family = unix.AF_INET6
 	}
 	if r.Src.IsValid() {
-		h[2] = uint8(r.Src.Bits())
+		h.Src_len = uint8(r.Src.Bits())
 	}
-	if r.Table < 256 {
-		h[4] = uint8(r.Table)
+	if r.Table <= math.MaxUint8 {
+		h.Table = uint8(r.Table)
 	}
-	m := NewMessage(what+" "+r.String(), typ, flags, h...)
+	m := NewMessage(what+" "+r.String(), typ, flags, rtmsg(h)...)
 	if r.Src.IsValid() {
 		m.IP(unix.FRA_SRC, r.Src.Addr())
 	}
@@ -80,9 +78,7 @@ func (c *Conn) Rules() ([]Rule, error) {
 	var all []Rule
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		var some []Rule
-		h := make([]byte, unix.SizeofRtMsg)
-		h[0] = fam
-		m := NewMessage("list rules", unix.RTM_GETRULE, 0, h...)
+		m := NewMessage("list rules", unix.RTM_GETRULE, 0, rtmsg(unix.RtMsg{Family: fam})...)
 		m.Reply = func(b []byte) error {
 			r, err := parseRule(b)
 			if err == nil && r.IPv6 == (fam == unix.AF_INET6) {
@@ -107,15 +103,16 @@ func parseRule(b []byte) (Rule, error) {
 	if len(b) < unix.SizeofRtMsg {
 		return Rule{}, errors.New("rule message cut short")
 	}
-	r := Rule{Table: uint32(b[4]), IPv6: b[0] == unix.AF_INET6}
+	h := codec.DeserializeRtMsg(b)
+	r := Rule{Table: uint32(h.Table), IPv6: h.Family == unix.AF_INET6}
 	Attrs(b[unix.SizeofRtMsg:], func(typ uint16, d []byte) {
 		switch typ {
 		case unix.FRA_SRC:
 			a, _ := netip.AddrFromSlice(d)
-			r.Src = netip.PrefixFrom(a, int(b[2]))
+			r.Src = netip.PrefixFrom(a, int(h.Src_len))
 		case unix.FRA_DST:
 			a, _ := netip.AddrFromSlice(d)
-			r.Dst = netip.PrefixFrom(a, int(b[1]))
+			r.Dst = netip.PrefixFrom(a, int(h.Dst_len))
 		case unix.FRA_TABLE:
 			r.Table = cmp.Or(Uint32(d), r.Table)
 		case unix.FRA_PRIORITY:

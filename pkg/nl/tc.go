@@ -1,10 +1,10 @@
 package nl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +25,6 @@ const (
 )
 
 const (
-	sizeofTcMsg  = 20
 	tcPrioShift  = 16
 	rtmNewClass  = 40 // RTM_NEWTCLASS
 	rtmNewFilter = 44 // RTM_NEWTFILTER
@@ -49,12 +48,8 @@ func FilterInfo(priority, protocol uint16) uint32 {
 }
 
 func (t TC) message(what string, typ, flags uint16) *Message {
-	h := make([]byte, sizeofTcMsg)
-	binary.NativeEndian.PutUint32(h[4:], uint32(t.Index))
-	binary.NativeEndian.PutUint32(h[8:], uint32(t.Handle))
-	binary.NativeEndian.PutUint32(h[12:], uint32(t.Parent))
-	binary.NativeEndian.PutUint32(h[16:], t.Info)
-	m := NewMessage(what, typ, flags, h...)
+	h := codec.TcMsg{Ifindex: int32(t.Index), Handle: uint32(t.Handle), Parent: uint32(t.Parent), Info: t.Info}
+	m := NewMessage(what, typ, flags, h.Serialize()...)
 	if t.Kind != "" {
 		m.String(TCAKind, t.Kind)
 	}
@@ -130,14 +125,12 @@ func (c *Conn) Filters(index int, parent TCHandle) ([]*TC, error) {
 
 // ParseTC reads the body of a traffic control message.
 func ParseTC(b []byte) (*TC, error) {
-	if len(b) < sizeofTcMsg {
+	if len(b) < codec.SizeofTcMsg {
 		return nil, errors.New("traffic control message cut short")
 	}
-	t := &TC{
-		Index: int(int32(binary.NativeEndian.Uint32(b[4:]))), Handle: TCHandle(binary.NativeEndian.Uint32(b[8:])),
-		Parent: TCHandle(binary.NativeEndian.Uint32(b[12:])), Info: binary.NativeEndian.Uint32(b[16:]),
-	}
-	Attrs(b[sizeofTcMsg:], func(typ uint16, d []byte) {
+	h := codec.DeserializeTcMsg(b)
+	t := &TC{Index: int(h.Ifindex), Handle: TCHandle(h.Handle), Parent: TCHandle(h.Parent), Info: h.Info}
+	Attrs(b[codec.SizeofTcMsg:], func(typ uint16, d []byte) {
 		switch typ {
 		case TCAKind:
 			t.Kind = cstring(d)

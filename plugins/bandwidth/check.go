@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math"
 
+	codec "github.com/vishvananda/netlink/nl"
+
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
@@ -100,40 +102,25 @@ func (s shaper) check(host *nl.Conn, l *nl.Link) error {
 	return s.checkTBF(l, q)
 }
 
-// Places in the kernel's structs tc_tbf_qopt, tc_htb_opt and tc_htb_glob.
-const (
-	rateAt        = 8
-	tbfLimitAt    = 24
-	tbfBufferAt   = 28
-	tbfLen        = 36
-	htbBufferAt   = 24
-	htbLen        = 44
-	htbDefaultAt  = 8
-	htbGlobLen    = 20
-	mirredIndexAt = 24
-	mirredLen     = 28
-)
-
 func (s shaper) checkTBF(l *nl.Link, q *nl.TC) error {
-	const parms, rate64 = 1, 4 // TCA_TBF_*
-	p := attr(q.Options, parms)
-	if len(p) < tbfLen {
+	p := attr(q.Options, codec.TCA_TBF_PARMS)
+	if len(p) < codec.SizeofTcTbfQopt {
 		return cnierr.Check("%s: tbf without parameters", l.Name)
 	}
+	opt := codec.DeserializeTcTbfQopt(p)
 	switch ticks, exact := s.Limit.ticks(); {
-	case rateOf(p, attr(q.Options, rate64)) != s.Limit.Rate:
+	case rateOf(opt.Rate, attr(q.Options, codec.TCA_TBF_RATE64)) != s.Limit.Rate:
 		return cnierr.Check("%s: Rate doesn't match", l.Name)
-	case u32(p, tbfLimitAt) != s.Limit.queue():
+	case opt.Limit != s.Limit.queue():
 		return cnierr.Check("%s: Limit doesn't match", l.Name)
-	case exact && u32(p, tbfBufferAt) != ticks:
+	case exact && opt.Buffer != ticks:
 		return cnierr.Check("%s: Buffer doesn't match", l.Name)
 	}
 	return nil
 }
 
 func (s shaper) checkHTB(host *nl.Conn, l *nl.Link, q *nl.TC) error {
-	const parms, init, rate64 = 1, 2, 6 // TCA_HTB_*
-	if g := attr(q.Options, init); len(g) < htbGlobLen || u32(g, htbDefaultAt) != s.defaultMinor() {
+	if g := attr(q.Options, codec.TCA_HTB_INIT); len(g) < codec.SizeofTcHtbGlob || codec.DeserializeTcHtbGlob(g).Defcls != s.defaultMinor() {
 		return cnierr.Check("%s: Default class does not match", l.Name)
 	}
 	class, err := host.ClassOf(l.Index, shapedClass)
@@ -143,11 +130,15 @@ func (s shaper) checkHTB(host *nl.Conn, l *nl.Link, q *nl.TC) error {
 	if err != nil {
 		return err
 	}
-	p := attr(class.Options, parms)
-	if len(p) < htbLen || rateOf(p, attr(class.Options, rate64)) != s.Limit.Rate {
+	p := attr(class.Options, codec.TCA_HTB_PARMS)
+	if len(p) < codec.SizeofTcHtbCopt {
+		return cnierr.Check("%s: class without parameters", l.Name)
+	}
+	opt := codec.DeserializeTcHtbCopt(p)
+	if rateOf(opt.Rate, attr(class.Options, codec.TCA_HTB_RATE64)) != s.Limit.Rate {
 		return cnierr.Check("%s: Rate does not match for the default class", l.Name)
 	}
-	if diff := int64(u32(p, htbBufferAt)) - int64(s.classTicks()); diff < -1 || diff > 1 {
+	if diff := int64(opt.Buffer) - int64(s.classTicks()); diff < -1 || diff > 1 {
 		return cnierr.Check("%s: Burst buffer size does not match", l.Name)
 	}
 	filters, err := host.Filters(l.Index, rootHandle)
@@ -165,9 +156,8 @@ func (s shaper) checkHTB(host *nl.Conn, l *nl.Link, q *nl.TC) error {
 // anySelects reports whether a filter compares what the selector want does. The
 // kernel fills in fields of its own before the keys.
 func anySelects(filters []*nl.TC, want []byte) bool {
-	const keysAt = 16
 	for _, f := range filters {
-		if have := attr(f.Options, u32Selector); len(have) == len(want) && bytes.Equal(nl.After(have, keysAt), nl.After(want, keysAt)) {
+		if have := attr(f.Options, codec.TCA_U32_SEL); len(have) == len(want) && bytes.Equal(nl.After(have, codec.SizeofTcU32Sel), nl.After(want, codec.SizeofTcU32Sel)) {
 			return true
 		}
 	}
@@ -190,23 +180,21 @@ func redirected(host *nl.Conn, l, ifb *nl.Link) error {
 }
 
 func mirrors(f *nl.TC, index int) (yes bool) {
-	const actOptions, mirredParms = 2, 2
-	nl.Attrs(attr(f.Options, u32Actions), func(_ uint16, action []byte) {
-		p := attr(attr(action, actOptions), mirredParms)
-		yes = yes || len(p) >= mirredLen && u32(p, mirredIndexAt) == uint32(index)
+	const indexAt = 24 // in struct tc_mirred, of which the library has another idea
+	nl.Attrs(attr(f.Options, codec.TCA_U32_ACT), func(_ uint16, action []byte) {
+		p := attr(attr(action, codec.TCA_ACT_OPTIONS), codec.TCA_MIRRED_PARMS)
+		yes = yes || nl.Uint32(nl.After(p, indexAt)) == uint32(index)
 	})
 	return yes
 }
 
 // rateOf reads a rate; one that does not fit its field is in rate64.
-func rateOf(parms, rate64 []byte) uint64 {
-	if r := u32(parms, rateAt); r != math.MaxUint32 || len(rate64) < 8 {
-		return uint64(r)
+func rateOf(r codec.TcRateSpec, rate64 []byte) uint64 {
+	if r.Rate != math.MaxUint32 || len(rate64) < 8 {
+		return uint64(r.Rate)
 	}
 	return nl.Uint64(rate64)
 }
-
-func u32(b []byte, at int) uint32 { return nl.Uint32(nl.After(b, at)) }
 
 // attr returns the first attribute of that type, or nil.
 func attr(b []byte, typ uint16) (found []byte) {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 
+	codec "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -30,7 +31,6 @@ const (
 	v6Prio, v4Prio                  = 15, 16          // of the filters for subnets: a priority has one protocol
 	latency                         = 25              // ms that a packet may wait in the queue
 	directPackets                   = 1000            // queued of what is not limited
-	ethernet                        = 1               // TC_LINKLAYER_ETHERNET
 	maxTBFBuffer                    = math.MaxUint32  // ns: the kernel cuts a token bucket given in ticks there
 	tick                            = 64              // ns
 	ticksPerMicrosecond             = 1000.0 / 64     // as the reference computes with them
@@ -54,12 +54,10 @@ func (l limit) ticks() (t uint32, ok bool) {
 	return uint32(float64(uint32(us)) * ticksPerMicrosecond), true
 }
 
-// rateSpec is the kernel's struct tc_ratespec.
-func (l limit) rateSpec() []byte {
-	b := make([]byte, 12)
-	b[1] = ethernet
-	binary.NativeEndian.PutUint32(b[8:], uint32(min(l.Rate, math.MaxUint32)))
-	return b
+// rateSpec is the rate as far as 32 bits hold it; what exceeds them is in an attribute
+// of its own.
+func (l limit) rateSpec() codec.TcRateSpec {
+	return codec.TcRateSpec{Linklayer: codec.LINKLAYER_ETHERNET, Rate: uint32(min(l.Rate, math.MaxUint32))}
 }
 
 // add returns the requests that shape what leaves the link.
@@ -76,19 +74,15 @@ func (s shaper) add(link string, index int) []*nl.Message {
 
 // tbf is a token bucket for everything.
 func (s shaper) tbf(link string, index int) *nl.Message {
-	const parms, rate64, burst = 1, 4, 6 // TCA_TBF_*
 	ticks, ok := s.Limit.ticks()
-	b := append(s.Limit.rateSpec(), make([]byte, 12)...) // no peak rate
-	b = binary.NativeEndian.AppendUint32(b, s.Limit.queue())
-	b = binary.NativeEndian.AppendUint32(b, ticks)
-	b = binary.NativeEndian.AppendUint32(b, 0)
+	opt := codec.TcTbfQopt{Rate: s.Limit.rateSpec(), Limit: s.Limit.queue(), Buffer: ticks} // no peak rate
 	m := nl.NewQdisc("add tbf to "+link, nl.TC{Index: index, Handle: rootHandle, Parent: nl.TCRoot, Kind: "tbf"})
-	m.Begin(nl.TCAOptions).Attr(parms, b)
+	m.Begin(nl.TCAOptions).Attr(codec.TCA_TBF_PARMS, opt.Serialize())
 	if s.Limit.Rate >= math.MaxUint32 {
-		m.Attr(rate64, binary.NativeEndian.AppendUint64(nil, s.Limit.Rate))
+		m.Attr(codec.TCA_TBF_RATE64, binary.NativeEndian.AppendUint64(nil, s.Limit.Rate))
 	}
 	if !ok {
-		m.Uint32(burst, s.Limit.Burst)
+		m.Uint32(codec.TCA_TBF_BURST, s.Limit.Burst)
 	}
 	return m.End()
 }
@@ -96,13 +90,10 @@ func (s shaper) tbf(link string, index int) *nl.Message {
 // htb is the qdisc that tells limited traffic from other. What is not limited
 // has no class: it goes straight out.
 func (s shaper) htb(link string, index int) *nl.Message {
-	const init, directQlen = 2, 5 // TCA_HTB_*
-	b := binary.NativeEndian.AppendUint32(nil, 3)
-	b = binary.NativeEndian.AppendUint32(b, 10) // rate to quantum, of no use where each class has its own
-	b = binary.NativeEndian.AppendUint32(b, s.defaultMinor())
-	b = append(b, make([]byte, 8)...)
+	const version, rate2Quantum = 3, 10 // the latter is of no use where each class has its own quantum
+	glob := codec.TcHtbGlob{Version: version, Rate2Quantum: rate2Quantum, Defcls: s.defaultMinor()}
 	m := nl.NewQdisc("add htb to "+link, nl.TC{Index: index, Handle: rootHandle, Parent: nl.TCRoot, Kind: "htb"})
-	return m.Begin(nl.TCAOptions).Attr(init, b).Uint32(directQlen, directPackets).End()
+	return m.Begin(nl.TCAOptions).Attr(codec.TCA_HTB_INIT, glob.Serialize()).Uint32(codec.TCA_HTB_DIRECT_QLEN, directPackets).End()
 }
 
 // defaultMinor is the class of what no filter matches; 0 is straight out.
@@ -115,17 +106,13 @@ func (s shaper) defaultMinor() uint32 {
 
 // class is the token bucket for what is limited.
 func (s shaper) class(link string, index int) *nl.Message {
-	const parms, rate64, ceil64 = 1, 6, 7 // TCA_HTB_*
-	ticks := s.classTicks()
-	b := append(s.Limit.rateSpec(), s.Limit.rateSpec()...)
-	for _, v := range []uint32{ticks, ticks, s.quantum(), 0, 0} {
-		b = binary.NativeEndian.AppendUint32(b, v)
-	}
+	rate, ticks := s.Limit.rateSpec(), s.classTicks()
+	opt := codec.TcHtbCopt{Rate: rate, Ceil: rate, Buffer: ticks, Cbuffer: ticks, Quantum: s.quantum()}
 	m := nl.NewClass("add class to "+link, nl.TC{Index: index, Handle: shapedClass, Parent: rootHandle, Kind: "htb"})
-	m.Begin(nl.TCAOptions).Attr(parms, b)
+	m.Begin(nl.TCAOptions).Attr(codec.TCA_HTB_PARMS, opt.Serialize())
 	if s.Limit.Rate >= math.MaxUint32 {
-		rate := binary.NativeEndian.AppendUint64(nil, s.Limit.Rate)
-		m.Attr(rate64, rate).Attr(ceil64, rate)
+		rate64 := binary.NativeEndian.AppendUint64(nil, s.Limit.Rate)
+		m.Attr(codec.TCA_HTB_RATE64, rate64).Attr(codec.TCA_HTB_CEIL64, rate64)
 	}
 	return m.End()
 }
@@ -158,21 +145,12 @@ func (s shaper) filter(link string, index int, p netip.Prefix) *nl.Message {
 		info = nl.FilterInfo(v6Prio, unix.ETH_P_IPV6)
 	}
 	m := nl.NewFilter(fmt.Sprintf("add filter for %s to %s", p, link), nl.TC{Index: index, Parent: rootHandle, Info: info, Kind: "u32"})
-	return m.Begin(nl.TCAOptions).Uint32(u32Class, class).Attr(u32Selector, selector(s.keys(p))).End()
-}
-
-// Attributes of a u32 filter (TCA_U32_*).
-const u32Class, u32Selector, u32Actions = 1, 5, 7
-
-// key is what a u32 filter compares: the kernel's struct tc_u32_key.
-type key struct {
-	mask, value [4]byte
-	offset      uint32
+	return m.Begin(nl.TCAOptions).Uint32(codec.TCA_U32_CLASSID, class).Attr(codec.TCA_U32_SEL, selector(s.keys(p))).End()
 }
 
 // keys match the peer's address against the subnet, word by word.
-func (s shaper) keys(p netip.Prefix) []key {
-	at := uint32(16) // of the destination in an IPv4 header
+func (s shaper) keys(p netip.Prefix) []codec.TcU32Key {
+	at := 16 // of the destination in an IPv4 header
 	switch {
 	case p.Addr().Is4() && s.Source:
 		at = 12
@@ -182,49 +160,38 @@ func (s shaper) keys(p netip.Prefix) []key {
 		at = 24
 	}
 	addr := p.Addr().AsSlice()
-	all := make([]key, 0, 4)
+	all := make([]codec.TcU32Key, 0, 4)
 	for i := 0; i < len(addr) && i*8 < p.Bits(); i += 4 {
-		k := key{offset: at + uint32(i)}
-		binary.BigEndian.PutUint32(k.mask[:], ^uint32(0)<<max(0, 32-(p.Bits()-i*8)))
-		copy(k.value[:], addr[i:])
-		all = append(all, k)
+		mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<max(0, 32-(p.Bits()-i*8)))
+		all = append(all, codec.TcU32Key{Mask: nl.Uint32(mask), Val: nl.Uint32(addr[i:]), Off: int32(at + i)})
 	}
 	return all
 }
 
-// selector is the kernel's struct tc_u32_sel. Without a key it matches all.
-func selector(keys []key) []byte {
+// selector is what a u32 filter compares. Without a key it matches all.
+func selector(keys []codec.TcU32Key) []byte {
 	if len(keys) == 0 {
-		keys = []key{{}}
+		keys = []codec.TcU32Key{{}}
 	}
-	const terminal = 1 // TC_U32_TERMINAL
-	b := make([]byte, 16)
-	b[0], b[2] = terminal, byte(len(keys))
-	for _, k := range keys {
-		b = append(append(b, k.mask[:]...), k.value[:]...)
-		b = binary.NativeEndian.AppendUint32(b, k.offset)
-		b = binary.NativeEndian.AppendUint32(b, 0)
-	}
-	return b
+	return (&codec.TcU32Sel{Flags: codec.TC_U32_TERMINAL, Nkeys: uint8(len(keys)), Keys: keys}).Serialize()
 }
 
 // redirect returns the requests that send what arrives at the link out through
 // the ifb.
 func redirect(link string, index, ifb int) []*nl.Message {
 	const (
-		actKind, actOptions = 1, 2 // TCA_ACT_*
-		mirredParms         = 2    // TCA_MIRRED_PARMS
-		stolen              = 4    // TC_ACT_STOLEN
-		egressRedir         = 1    // TCA_EGRESS_REDIR
+		stolen      = 4 // TC_ACT_STOLEN
+		egressRedir = 1 // TCA_EGRESS_REDIR
 	)
 	qdisc := nl.NewQdisc("add ingress qdisc to "+link, nl.TC{Index: index, Handle: ingressHandle, Parent: nl.TCIngress, Kind: "ingress"})
-	var parms []byte
+	var parms []byte // struct tc_mirred: the library takes its size to be 30, not 28
 	for _, v := range []uint32{0, 0, stolen, 0, 0, egressRedir, uint32(ifb)} {
 		parms = binary.NativeEndian.AppendUint32(parms, v)
 	}
 	filter := nl.NewFilter("redirect "+link, nl.TC{Index: index, Parent: ingressHandle, Info: nl.FilterInfo(redirectPrio, unix.ETH_P_ALL), Kind: "u32"})
-	filter.Begin(nl.TCAOptions).Uint32(u32Class, uint32(rootHandle)|1).Attr(u32Selector, selector(nil))
-	filter.Begin(u32Actions).Begin(1).String(actKind, "mirred").Begin(actOptions).Attr(mirredParms, parms)
+	filter.Begin(nl.TCAOptions).Uint32(codec.TCA_U32_CLASSID, uint32(rootHandle)|1).Attr(codec.TCA_U32_SEL, selector(nil))
+	filter.Begin(codec.TCA_U32_ACT).Begin(1).String(codec.TCA_ACT_KIND, "mirred")
+	filter.Begin(codec.TCA_ACT_OPTIONS).Attr(codec.TCA_MIRRED_PARMS, parms)
 	filter.End().End().End().End()
 	return []*nl.Message{qdisc, filter}
 }
