@@ -45,6 +45,11 @@ release: ## A release for all platforms, in build/release: docs/release.md
 demo: build ## Attach two containers, show what that makes, detach them (root)
 	$(GO) run ./test/demo
 
+.PHONY: demo-cluster
+demo-cluster: build ## Three hosts that share one range of addresses, and an etcd that loses a member (root; installs etcd-server)
+	@scripts/test-deps iproute2 iputils-ping etcd-server
+	$(GO) run ./test/cluster/demo
+
 .PHONY: clean
 clean: ## Remove what the build and the tests made here
 	rm -rf bin build
@@ -111,13 +116,20 @@ test-release: install-deps ## A release: all platforms twice, packages in a Debi
 	RELEASE=all $(GO) test -count=1 -v -timeout 2h ./test/release
 
 .PHONY: test-faults
-test-faults: install-deps ## Every kill, every refusal, the long storm, and the reference beside it (root)
+test-faults: install-deps ## Every kill, every refusal, the long storm, the reference next to it, and an hour of failing etcd (root)
 	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
+	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./cmd/netcleat/clusterd
 
 .PHONY: bench
 bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only (root)
 	$(GO) run ./test/bench $(if $(BENCH),-bench '$(BENCH)')
-	$(if $(BENCH),,@$(MAKE) -s bench-clients)
+	$(if $(BENCH),,@$(MAKE) -s bench-cluster bench-clients)
+
+.PHONY: bench-cluster
+bench-cluster: ## cluster-local next to host-local, new blocks, 16 hosts at once, and what 1,000 hosts cost (root)
+	$(GO) test -run '^$$' -bench 'Steady|NewBlock' -benchtime 1x ./test/cluster
+	$(GO) test -run '^$$' -bench 'Claims' -benchtime 20x ./cmd/netcleat/clusterd
+	$(GO) test -run '^$$' -bench 'Hosts' -benchtime 1x ./cmd/netcleat/clusterd
 
 .PHONY: bench-clients
 bench-clients: build ## What users of runtimes wait for, ours and the reference in turns: nerdctl run, a pod by CRI, thirty by kubelet (root)

@@ -16,7 +16,7 @@ import (
 func clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Share ranges of addresses among hosts", Args: cobra.NoArgs}
 	settings := c.PersistentFlags().String("config", clusterd.DefaultSettings, "the `file` with etcd's endpoints and this host's name")
-	c.AddCommand(clusterDaemonCommand(settings), clusterStatusCommand(settings), clusterReleaseCommand(settings))
+	c.AddCommand(clusterDaemonCommand(settings), clusterStatusCommand(settings), clusterReleaseCommand(settings), clusterResetCommand(settings), clusterResumeCommand(settings))
 	return c
 }
 
@@ -91,20 +91,74 @@ containers keep their addresses, and others get the same: nothing can prevent th
 	return c
 }
 
+func clusterResetCommand(settings *string) *cobra.Command {
+	force := false
+	c := &cobra.Command{
+		Use: "reset", Short: "Have all hosts say again which blocks they use, after etcd was restored", Args: cobra.NoArgs,
+		Long: `Have all hosts say again which blocks they use. It is the way out when etcd was restored from a
+backup and has forgotten who owns what: the daemons refuse such an etcd, and hosts use what they have.
+
+It removes all owners in etcd. Each daemon that reaches etcd adopts what its host uses; containers do
+not notice. No other block changes hands until netcleat cluster resume. A host that is not there by
+then, and whose containers run, gets duplicates: wait for all.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := clusterd.ReadSettings(*settings)
+			if err != nil {
+				return err
+			}
+			if !force {
+				const what = "All owners of blocks are removed from etcd; each host's daemon writes its own again."
+				if err := confirm(c.InOrStdin(), c.OutOrStdout(), what, "reset"); err != nil {
+					return err
+				}
+			}
+			hosts, err := clusterd.Reset(c.Context(), s)
+			if err != nil {
+				return fmt.Errorf("reset: %w (run the command again)", err)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "hosts to adopt their blocks: %s\nwatch netcleat cluster status, and then: netcleat cluster resume\n", strings.Join(hosts, ", "))
+			return err
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "do not ask")
+	return c
+}
+
+func clusterResumeCommand(settings *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "resume", Short: "Let blocks change hands again, after reset", Args: cobra.NoArgs,
+		Long: `Let blocks change hands again, after netcleat cluster reset or the key stop. It fails while a
+host has not adopted its blocks.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := clusterd.ReadSettings(*settings)
+			if err != nil {
+				return err
+			}
+			return clusterd.Resume(c.Context(), s)
+		},
+	}
+}
+
 // confirmHost has the user type the host's name again.
 func confirmHost(in io.Reader, out io.Writer, host string) error {
+	what := fmt.Sprintf("Other hosts will hand out all addresses of host %s.\nIf %s is running, containers of both will have the same addresses.", host, host)
+	return confirm(in, out, what, host)
+}
+
+// confirm has the user type a word.
+func confirm(in io.Reader, out io.Writer, what, word string) error {
 	if f, ok := in.(*os.File); ok {
 		if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
 			return fmt.Errorf("stdin is not a terminal; use --force to skip the confirmation")
 		}
 	}
-	fmt.Fprintf(out, "Other hosts will hand out all addresses of host %s.\nIf %s is running, containers of both will have the same addresses.\nType the host's name to go on: ", host, host)
+	fmt.Fprintf(out, "%s\nType %q to go on: ", what, word)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(line) != host {
-		return fmt.Errorf("%q is not %q: nothing was released", strings.TrimSpace(line), host)
+	if strings.TrimSpace(line) != word {
+		return fmt.Errorf("%q is not %q: nothing was changed", strings.TrimSpace(line), word)
 	}
 	return nil
 }

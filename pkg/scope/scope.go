@@ -13,6 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/fields"
 	"github.com/netcleat/netcleat/pkg/ipmath"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/lease"
 )
 
 // Scope is the addresses that a network hands out. The zero Scope has none.
@@ -43,7 +44,7 @@ func Of(conf json.RawMessage) (s Scope) {
 		} `json:"runtimeConfig"`
 	}
 	o, err := fields.Parse(conf)
-	if err != nil || o.Into(&c) != nil || c.IPAM.Type != "host-local" {
+	if err != nil || o.Into(&c) != nil || !lease.KeptBy(c.IPAM.Type) {
 		return s
 	}
 	s.add(c.IPAM.rangeConf)

@@ -16,7 +16,10 @@ import (
 )
 
 // maxBits bounds the logarithms of the number of slots, and of the addresses in one.
-const maxBits = 62
+const (
+	maxBits  = 62
+	maxSlots = 1 << maxBits
+)
 
 // Layout says how the subnets of a network are cut.
 type Layout struct {
@@ -36,19 +39,19 @@ func New(sets [][]netip.Prefix, blockSize int) (Layout, error) {
 	if err := disjoint(sets); err != nil {
 		return l, err
 	}
-	smallest, largest := 128, 0
+	smallest := 128
 	families := map[bool]bool{}
 	for _, set := range sets {
 		for _, p := range set {
 			host := p.Addr().BitLen() - p.Bits()
-			smallest, largest = min(smallest, host), max(largest, host)
+			smallest = min(smallest, host)
 			families[p.Addr().Is4()] = true
 		}
 	}
 	if len(families) == 0 {
 		return l, errors.New("no ranges")
 	}
-	size := max(min(smallest-4, usualBits), 0, min(largest, smallest)-maxBits)
+	size := max(min(smallest-4, usualBits), 0)
 	switch {
 	case blockSize == 0:
 	case blockSize < 0 || blockSize > 128:
@@ -67,7 +70,8 @@ func New(sets [][]netip.Prefix, blockSize int) (Layout, error) {
 		return l, fmt.Errorf("blockSize %d: a block has more than 2^%d addresses", blockSize, maxBits)
 	}
 	l.bits = uint8(size)
-	return l, l.count()
+	l.count()
+	return l, nil
 }
 
 // disjoint refuses subnets that overlap: an address has one slot.
@@ -87,21 +91,20 @@ func disjoint(sets [][]netip.Prefix) error {
 }
 
 // count finds the number of slots: those of the smallest set.
-func (l *Layout) count() error {
-	for i, set := range l.sets {
+func (l *Layout) count() {
+	l.slots = maxSlots
+	for _, set := range l.sets {
 		var n uint64
 		for _, p := range set {
-			b := p.Addr().BitLen() - p.Bits() - int(l.bits)
-			if b > maxBits {
-				return fmt.Errorf("%s: has more than 2^%d blocks of this size: choose a larger block", p, maxBits)
-			}
-			n += 1 << b
+			n = min(n+l.slotsIn(p), maxSlots)
 		}
-		if i == 0 || n < l.slots {
-			l.slots = n
-		}
+		l.slots = min(l.slots, n)
 	}
-	return nil
+}
+
+// slotsIn returns the number of slots of a subnet. No more than maxSlots are used.
+func (l *Layout) slotsIn(p netip.Prefix) uint64 {
+	return 1 << min(p.Addr().BitLen()-p.Bits()-int(l.bits), maxBits)
 }
 
 // String is the layout as the cluster records it. Hosts whose layouts have the same
@@ -164,14 +167,14 @@ func (l Layout) Whole(n uint64) Part { return Part{Slot: n, Bits: l.bits} }
 func (l Layout) Find(set int, a netip.Addr) (Part, bool) {
 	var before uint64
 	for _, p := range l.sets[set] {
-		slots := uint64(1) << (p.Addr().BitLen() - p.Bits() - int(l.bits))
 		if !p.Contains(a) {
-			before += slots
+			before = min(before+l.slotsIn(p), maxSlots)
 			continue
 		}
 		hi, lo := distance(a, p.Addr())
-		part := Part{Slot: before + shifted(hi, lo, l.bits), Off: lo & (1<<l.bits - 1)}
-		return part, part.Slot < l.slots
+		n := shifted(hi, lo, l.bits)
+		part := Part{Slot: before + n, Off: lo & (1<<l.bits - 1)}
+		return part, hi>>l.bits == 0 && n < l.slotsIn(p) && part.Slot < l.slots
 	}
 	return Part{}, false
 }
@@ -180,8 +183,7 @@ func (l Layout) Find(set int, a netip.Addr) (Part, bool) {
 func (l Layout) Prefix(set int, at Part) netip.Prefix {
 	n := at.Slot
 	for _, p := range l.sets[set] {
-		slots := uint64(1) << (p.Addr().BitLen() - p.Bits() - int(l.bits))
-		if n >= slots {
+		if slots := l.slotsIn(p); n >= slots {
 			n -= slots
 			continue
 		}

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 func prefixes(all ...string) (set []netip.Prefix) {
@@ -26,7 +28,10 @@ func TestLayout(t *testing.T) {
 		{[][]netip.Prefix{prefixes("10.0.0.0/12")}, 0, 1 << 14, 6, "10.15.255.192/26"},
 		{[][]netip.Prefix{prefixes("10.0.0.0/24", "10.2.0.0/24")}, 26, 8, 6, "10.2.0.192/26"},
 		{[][]netip.Prefix{prefixes("fd00::/126")}, 0, 4, 0, "fd00::3/128"},
-		{[][]netip.Prefix{prefixes("fd00::/48")}, 0, 1 << 62, 18, "fd00::ffff:ffff:ffff:fffc:0/110"},
+		{[][]netip.Prefix{prefixes("fd00::/48")}, 0, 1 << 62, 6, "fd00::f:ffff:ffff:ffff:ffc0/122"},
+		{[][]netip.Prefix{prefixes("fd00::/48")}, 128, 1 << 62, 0, "fd00::3fff:ffff:ffff:ffff/128"},
+		{[][]netip.Prefix{prefixes("10.0.0.0/24"), prefixes("fd00::/64")}, 32, 256, 0, "10.0.0.255/32"},
+		{[][]netip.Prefix{prefixes("fd00::/48", "fd01::/48")}, 66, 1 << 19, 62, "fd01:0:0:ffff:c000::/66"},
 		{[][]netip.Prefix{prefixes("10.0.0.0/24"), prefixes("fd00::/64")}, 28, 16, 4, "10.0.0.240/28"},
 	} {
 		l, err := New(c.sets, c.block)
@@ -60,8 +65,56 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%v: an address has two slots", sets)
 		}
 	}
-	if _, err := New([][]netip.Prefix{prefixes("fd00::/48")}, 128); err == nil {
-		t.Error("2^80 blocks were accepted")
+	if _, err := New([][]netip.Prefix{prefixes("fd00::/48")}, 65); err == nil {
+		t.Error("a block of 2^63 addresses was accepted")
+	}
+}
+
+// TestPairs cuts ranges of both families from the smallest to the largest with blocks
+// from one address to the whole range: an address has one place, at which its
+// counterpart has the same.
+func TestPairs(t *testing.T) {
+	for _, bits4 := range []int{30, 29, 24, 16, 12} {
+		for _, bits6 := range []int{126, 125, 120, 112, 64, 48} {
+			sets := [][]netip.Prefix{{netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), bits4)}, {netip.PrefixFrom(netip.MustParseAddr("fd00::"), bits6)}}
+			for block := max(bits4, bits6-96); block <= 32; block++ {
+				l, err := New(sets, block)
+				if err != nil {
+					t.Fatalf("%v, blockSize %d: %v", sets, block, err)
+				}
+				checkPairs(t, l, sets)
+				if back, err := ParseLayout(l.String()); err != nil || back.Slots() != l.Slots() || back.Bits() != l.Bits() {
+					t.Fatalf("%s: %s, %v", l, back, err)
+				}
+			}
+		}
+	}
+}
+
+func checkPairs(t *testing.T, l Layout, sets [][]netip.Prefix) {
+	t.Helper()
+	size := uint64(1) << l.Bits()
+	for _, slot := range []uint64{0, l.Slots() / 2, l.Slots() - 1} {
+		for _, off := range []uint64{0, size / 2, size - 1} {
+			p := Part{Slot: slot, Off: off}
+			for i, set := range sets {
+				x := l.Prefix(i, p)
+				if got, ok := l.Find(i, x.Addr()); !ok || got != p || !x.IsSingleIP() || !set[0].Contains(x.Addr()) {
+					t.Fatalf("%s: %+v is %s, and that is %+v", l, p, x, got)
+				}
+			}
+			// As many addresses from the first one, in both ranges.
+			a, b := l.Prefix(0, p).Addr().As4(), l.Prefix(1, p).Addr().As16()
+			if a[1] != b[13] || a[2] != b[14] || a[3] != b[15] {
+				t.Fatalf("%s: %+v pairs %v and %v", l, p, l.Prefix(0, p), l.Prefix(1, p))
+			}
+		}
+	}
+	// What has no counterpart has no place.
+	if last := ipmath.Last(sets[1][0]); l.Slots()<<l.Bits() < 1<<62 && netip.PrefixFrom(last, 128) != l.Prefix(1, Part{Slot: l.Slots() - 1, Off: size - 1}) {
+		if p, ok := l.Find(1, last); ok {
+			t.Fatalf("%s: %s is at %+v", l, last, p)
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ type memory struct {
 	Sessions []string // which the host's key may have
 	Revision int64    // that was seen
 	Cluster  uint64   // the ID of the etcd cluster
+	Resets   []string // that were seen
+	Adopting bool     // what the host uses is still to be written: see adopt
+	Entered  int64    // the revision of the host's key, as last written
 }
 
 // daemon is the core. Its methods are called by one goroutine.
@@ -69,6 +72,9 @@ type daemon struct {
 	lastErrAt int
 	count     int // of requests, for tokens
 	dirty     map[string]bool
+	restored  bool // refused because etcd has forgotten something
+	observers []Observer
+	moved     map[string]bool // networks that the observers are to be told of
 }
 
 type state int
@@ -92,10 +98,11 @@ type request struct {
 // identity says which start of which host's daemon it is.
 type identity struct{ host, session string }
 
-func newDaemon(id identity, s store, l local, logger *log.Logger) *daemon {
+func newDaemon(id identity, s store, l local, logger *log.Logger, observers ...Observer) *daemon {
 	return &daemon{
-		host: id.host, session: id.session, store: s, local: l, log: logger, fence: true,
-		nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{},
+		observers: observers,
+		host:      id.host, session: id.session, store: s, local: l, log: logger, fence: true,
+		nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{}, moved: map[string]bool{},
 	}
 }
 
@@ -184,7 +191,10 @@ func (d *daemon) work() {
 // session is the host's, and the cluster is not stopped.
 func (d *daemon) send(t txn, done func(answer)) {
 	if d.fence {
-		t.guards = append(t.guards, compare{hostKeys + d.host, d.rev}, compare{stopKey, 0})
+		t.guards = append(t.guards, compare{hostKeys + d.host, d.rev})
+		if !d.memory.Adopting { // which hands out nothing
+			t.guards = append(t.guards, compare{stopKey, 0})
+		}
 	}
 	known, session := d.memory.Revision, d.rev
 	d.store.txn(t, func(a answer) {
@@ -208,8 +218,9 @@ func (d *daemon) send(t txn, done func(answer)) {
 // newer checks an answer against what was known when it was asked for. An etcd that
 // was restored from a backup has forgotten changes that hosts rely on.
 func (d *daemon) newer(known, rev int64, cluster uint64) bool {
+	known = min(known, d.memory.Revision) // which a reset has lowered
 	if rev < known || d.memory.Cluster != 0 && cluster != d.memory.Cluster {
-		d.refuse(fmt.Errorf("etcd was restored from an older state: it is at revision %d of cluster %x, and has been at %d of cluster %x. No block changes hands until an operator has looked: see docs/cluster.md", rev, cluster, known, d.memory.Cluster))
+		d.forgotten(fmt.Sprintf("it is at revision %d of cluster %x, and has been at %d of cluster %x", rev, cluster, known, d.memory.Cluster))
 		return false
 	}
 	d.memory.Cluster = cluster
@@ -217,6 +228,12 @@ func (d *daemon) newer(known, rev int64, cluster uint64) bool {
 		d.memory.Revision = rev
 	}
 	return true
+}
+
+// forgotten refuses an etcd that has lost what hosts rely on.
+func (d *daemon) forgotten(what string) {
+	d.restored = true
+	d.refuse(fmt.Errorf("etcd was restored from an older state: %s. No block changes hands, and hosts use what they have, until `netcleat cluster reset`: see docs/cluster.md", what))
 }
 
 // stillGuarded looks at the keys that a refused change depended on.
@@ -264,7 +281,12 @@ func (d *daemon) lostSession(k kv) {
 	case k.rev != 0 && err == nil && !s.released && s.id == d.session:
 		d.rev = k.rev // our own change, the answer to which was lost
 		return
-	case k.rev == 0 || err == nil && (s.released || s.removed):
+	case k.rev < d.rev: // the key is never deleted, and its revision grows
+		d.forgotten(fmt.Sprintf("this host's key has been at revision %d, and is at %d", d.rev, k.rev))
+	case err == nil && s.reset:
+		d.log.Printf("host %s: an operator has reset the cluster: what this host uses stays its own", d.host)
+		d.state = starting
+	case err == nil && (s.released || s.removed):
 		d.abandon(fmt.Errorf("host %s: an operator has released its blocks; its containers keep their addresses, which others may get: restart them", d.host))
 		d.state = released
 	default:
@@ -316,7 +338,7 @@ func (d *daemon) list(done func(listing)) {
 		if l.err != nil {
 			d.lastErr, d.lastErrAt = l.err, d.ticks
 		}
-		if l.err != nil || d.newer(known, l.rev, l.cluster) {
+		if l.err != nil || d.sawReset(l) || d.newer(known, l.rev, l.cluster) {
 			done(l)
 		}
 	})
@@ -335,8 +357,29 @@ func (d *daemon) enter(l listing) {
 	}
 	s, err := parseSession(now.value)
 	switch {
-	case now.rev == 0 || err == nil && s.removed:
+	case now.rev == 0 && d.uses() && !d.memory.Adopting:
+		d.forgotten("it does not know this host, which uses blocks")
+		return
+	case now.rev < d.memory.Entered && now.rev != 0:
+		d.forgotten(fmt.Sprintf("this host's key has been at revision %d, and is at %d", d.memory.Entered, now.rev))
+		return
+	case now.rev == 0:
 		d.state = starting
+	case err == nil && s.removed:
+		d.state = starting
+		if d.uses() {
+			d.abandon(fmt.Errorf("host %s: an operator has released its blocks; its containers keep their addresses, which others may get: restart them", d.host))
+		}
+		if d.uses() {
+			return // the next tick tries again
+		}
+		d.memory.Adopting = false
+	case err == nil && s.reset:
+		d.state = starting
+		if !d.memory.Adopting {
+			d.why = fmt.Errorf("host %s: `netcleat cluster reset` has not finished: run it again", d.host)
+			return
+		}
 	case err != nil:
 		d.refuse(fmt.Errorf("etcd key %s: %w", now.key, err))
 		return
@@ -383,6 +426,7 @@ func (d *daemon) entered(rev int64) {
 		return
 	}
 	d.rev, d.state = rev, listing2
+	d.memory.Entered = rev // which is saved with the revision
 	d.list(d.run)
 }
 
@@ -396,6 +440,7 @@ func (d *daemon) run(l listing) {
 		n.reset()
 	}
 	d.relist(l)
+	d.adopted()
 }
 
 // reset forgets what was asked for in a session that has ended: none of it can take
@@ -415,6 +460,12 @@ func (d *daemon) retry() error {
 		return d.begin()
 	case listing2:
 		d.list(d.run)
+	case refused:
+		if d.restored {
+			d.list(d.enter) // until an operator has reset it
+		}
+	case running:
+		d.adopted()
 	}
 	return nil
 }
@@ -434,6 +485,7 @@ func (d *daemon) relist(l listing) {
 	for name := range d.nets {
 		d.dirty[name] = true
 	}
+	d.tell()
 	d.work()
 }
 
@@ -465,12 +517,21 @@ func (d *daemon) keys() (all []string) {
 	return all
 }
 
-// changed is called for each change of the store, in its order.
-func (d *daemon) changed(k kv, at int64) {
-	if at > d.memory.Revision {
-		d.memory.Revision = at
+// change is the state of a key as of a revision.
+type change struct {
+	kv
+	at int64
+}
+
+// changed is called with changes of the store, in its order.
+func (d *daemon) changed(all ...change) {
+	for _, c := range all {
+		if c.at > d.memory.Revision {
+			d.memory.Revision = c.at
+		}
+		d.learn(c.key, c.kv, c.at)
 	}
-	d.learn(k.key, k, at)
+	d.tell()
 	d.work()
 }
 
@@ -493,10 +554,42 @@ func (d *daemon) learn(key string, k kv, at int64) {
 		}
 	case isStatus && slot.IsHost(from):
 		keep(d.status, from, k, at)
+	case isNet && d.wentBack(ofNet, k, at):
+		d.forgotten(fmt.Sprintf("the key %s is at revision %d, and has been later", key, k.rev))
 	case isNet:
-		d.network(ofNet.net).learn(ofNet.part, ofNet.rest, k, at)
-		d.dirty[ofNet.net] = true
+		n := d.network(ofNet.net)
+		matters := n.matters(ofNet, d.host)
+		n.learn(ofNet.part, ofNet.rest, k, at)
+		if matters || n.matters(ofNet, d.host) {
+			d.dirty[ofNet.net] = true
+		}
+		d.moved[ofNet.net] = d.moved[ofNet.net] || ofNet.part == layoutPart || ofNet.part == slotPart
+	default:
+		for _, o := range d.observers {
+			o.Key(key, k.value)
+		}
 	}
+}
+
+// wentBack reports whether a slot's key has an older revision than it had before.
+func (d *daemon) wentBack(of keyOfNet, k kv, at int64) bool {
+	i, ok := slotNumber(of.rest)
+	if of.part != slotPart || !ok || k.rev == 0 {
+		return false
+	}
+	s := d.network(of.net).slots[i]
+	return s != nil && at >= s.seen && k.rev < s.rev
+}
+
+// matters reports whether a change of a key is worth a look at the network at once.
+// What others own is not, unless a plugin waits: the next tick is soon enough.
+func (n *network) matters(of keyOfNet, host string) bool {
+	i, isSlot := slotNumber(of.rest)
+	if of.part != slotPart || !isSlot || len(n.waiting) > 0 {
+		return true
+	}
+	s := n.slots[i]
+	return s != nil && (s.busy || len(s.owners[host]) > 0)
 }
 
 func (n *network) learn(part, rest string, k kv, at int64) {
@@ -526,7 +619,15 @@ func (n *network) learnSlot(i uint64, k kv, at int64) {
 		}
 		return
 	}
+	n.read(s, at, k, i)
+}
+
+// read reads a slot. One that the network does not have belongs to no one.
+func (n *network) read(s *slotState, at int64, k kv, i uint64) {
 	s.learn(at, k, n.layout.Bits(), i)
+	if i >= n.layout.Slots() && s.bad == nil {
+		s.owners, s.bad = nil, fmt.Errorf("slot %d: not in the network", i)
+	}
 }
 
 // reread reads the slots that were seen before the layout was known.
@@ -535,7 +636,7 @@ func (n *network) reread() {
 		if s.unread != nil {
 			k := *s.unread
 			s.unread = nil
-			s.learn(s.seen, k, n.layout.Bits(), i)
+			n.read(s, s.seen, k, i)
 		}
 	}
 }

@@ -135,14 +135,16 @@ func (e *etcd) follow(d *daemon, from int64) {
 		if r.Err() != nil {
 			return
 		}
+		all := make([]change, 0, len(r.Events))
 		for _, ev := range r.Events {
 			k := kv{strings.TrimPrefix(string(ev.Kv.Key), e.prefix), string(ev.Kv.Value), ev.Kv.ModRevision}
 			at := k.rev
 			if ev.Type == clientv3.EventTypeDelete {
 				k.value, k.rev = "", 0
 			}
-			e.post(func() { d.changed(k, at) })
+			all = append(all, change{k, at})
 		}
+		e.post(func() { d.changed(all...) })
 	}
 }
 

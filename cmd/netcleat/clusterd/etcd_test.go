@@ -38,7 +38,7 @@ type member struct {
 	client, peers string
 }
 
-func (m *member) start(t *testing.T) {
+func (m *member) start(t testing.TB) {
 	t.Helper()
 	m.cmd = exec.Command("etcd", m.args...)
 	m.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH="+os.Getenv("GOARCH"))
@@ -54,15 +54,22 @@ func (m *member) kill() {
 }
 
 // startEtcd starts a cluster of three on the loopback interface.
-func startEtcd(t *testing.T) []*member {
+func startEtcd(t testing.TB) []*member {
+	t.Helper()
+	return startMembers(t, 3, "http://")
+}
+
+// startMembers starts a cluster of etcd with more arguments, the clients of which use
+// a scheme.
+func startMembers(t testing.TB, n int, scheme string, args ...string) []*member {
 	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("no etcd here: scripts/test-deps installs it")
 	}
 	var all []*member
 	var initial []string
-	for i := range 3 {
-		m := &member{client: "http://" + freePort(t), peers: "http://" + freePort(t)}
+	for i := range n {
+		m := &member{client: scheme + freePort(t), peers: "http://" + freePort(t)}
 		all = append(all, m)
 		initial = append(initial, fmt.Sprintf("m%d=%s", i, m.peers))
 	}
@@ -76,13 +83,14 @@ func startEtcd(t *testing.T) []*member {
 		if version, err := exec.Command("etcd", "--version").Output(); err != nil || strings.Contains(string(version), "3.4.") {
 			m.args = m.args[:len(m.args)-1] // which 3.4 does not know
 		}
+		m.args = append(m.args, args...)
 		m.start(t)
 		t.Cleanup(m.kill)
 	}
 	return all
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -236,7 +244,7 @@ func (h *realHost) update(p *clusterlocal.Pool, _ slot.Parts, change func(view) 
 }
 
 // start starts a daemon.
-func (h *realHost) start(t *testing.T, endpoints []string, out io.Writer) {
+func (h *realHost) start(t testing.TB, endpoints []string, out io.Writer) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	client, err := dial(ctx, &Settings{Endpoints: endpoints})
@@ -247,8 +255,10 @@ func (h *realHost) start(t *testing.T, endpoints []string, out io.Writer) {
 	r := &runner{life: ctx, calls: make(chan func())}
 	store := &etcd{client: client, prefix: "/t/", life: ctx, post: r.post}
 	r.d = newDaemon(identity{h.name, fmt.Sprintf("%s-%d", h.name, h.starts)}, store, h, log.New(out, h.name+": ", log.Lmicroseconds))
-	if err := r.d.use(h.pool); err != nil {
-		t.Fatal(err)
+	if h.pool != nil {
+		if err := r.d.use(h.pool); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := r.d.begin(); err != nil {
 		t.Fatal(err)
@@ -274,6 +284,15 @@ type truth struct {
 	who  map[netip.Addr]string
 	dups []string
 	adds int
+	// Of the ADDs, those that asked for an address; boots, and releases by an operator.
+	asked, boots, releases int
+}
+
+// count counts something.
+func (o *truth) count(what *int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*what++
 }
 
 func (o *truth) take(a netip.Addr, id string) {
@@ -296,15 +315,19 @@ func (o *truth) give(a netip.Addr, id string) {
 
 var errNone = errors.New("no address")
 
-// add is an ADD.
-func (h *realHost) add(o *truth, id string, patience time.Duration) error {
+// add is an ADD, which asks for an address where want is valid.
+func (h *realHost) add(o *truth, id string, want netip.Addr, patience time.Duration) error {
 	until := time.Now().Add(patience)
 	for time.Now().Before(until) {
-		if h.try(o, id) {
+		if h.try(o, id, want) {
 			return nil
 		}
 		answered := make(chan error, 1)
-		req := &request{any: true, done: func(err error) { answered <- err }}
+		req := &request{any: !want.IsValid(), done: func(err error) { answered <- err }}
+		if want.IsValid() {
+			p, _ := h.pool.Find(want)
+			req.want = []slot.Part{p}
+		}
 		r := h.r
 		r.post(func() { r.d.ask(h.pool.Name, req) })
 		select {
@@ -321,14 +344,17 @@ func (h *realHost) add(o *truth, id string, patience time.Duration) error {
 	return errNone
 }
 
-func (h *realHost) try(o *truth, id string) bool {
+func (h *realHost) try(o *truth, id string, want netip.Addr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, r := range h.pool.Usable(0, h.parts).Ranges() {
 		for a := r.First; !r.Last.Less(a); a = a.Next() {
-			if a != r.Gateway && h.leases[a] == "" {
+			if a != r.Gateway && h.leases[a] == "" && (!want.IsValid() || a == want) {
 				h.leases[a] = id
 				o.take(a, id)
+				if want.IsValid() {
+					o.count(&o.asked)
+				}
 				return true
 			}
 		}
@@ -350,10 +376,13 @@ func (h *realHost) del(o *truth, all bool) {
 
 // chaosTime is how long the test with a real etcd disturbs it.
 func chaosTime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("FAULTS")); err == nil {
+		return d
+	}
 	if os.Getenv("FAULTS") == "all" {
 		return time.Hour
 	}
-	return 40 * time.Second
+	return time.Minute
 }
 
 // TestRealEtcd lets six daemons share a small network over three members of etcd,
@@ -374,11 +403,7 @@ func TestRealEtcd(t *testing.T) {
 	o := &truth{who: map[netip.Addr]string{}}
 	var hosts []*realHost
 	for i := range 6 {
-		pool, err := clusterlocal.ReadPool([]byte(`{"cniVersion":"1.0.0","name":"lan","type":"macvlan","ipam":{"type":"cluster-local","subnet":"10.0.0.0/26"}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &realHost{name: fmt.Sprint("h", i), pool: pool, leases: map[netip.Addr]string{}}
+		h := &realHost{name: fmt.Sprint("h", i), pool: poolNamed(t, "lan", `"subnet":"10.0.0.0/26"`), leases: map[netip.Addr]string{}}
 		hosts = append(hosts, h)
 		h.start(t, endpoints, out)
 		t.Cleanup(func() { h.crash() })
@@ -399,19 +424,20 @@ func TestRealEtcd(t *testing.T) {
 	for _, d := range o.dups {
 		t.Error(d)
 	}
-	t.Logf("%d ADDs; %d requests took effect after their time", o.adds, late)
-	if o.adds < 100 || late < 10 {
+	t.Logf("%d ADDs, %d of them asked for an address; %d duplicates; %d boots, %d releases; %d requests took effect after their time", o.adds, o.asked, len(o.dups), o.boots, o.releases, late)
+	if o.adds < 100 || late < 10 || o.asked == 0 || o.boots == 0 || o.releases == 0 {
 		t.Error("too little has happened")
 	}
 	for _, h := range hosts {
 		h.del(o, true)
 	}
 	// All addresses can be had from one host: none is lost.
-	for i := range 61 {
-		if err := hosts[0].add(o, fmt.Sprint("last ", i), time.Minute); err != nil {
+	for i := range 61 { // but network, broadcast and gateway
+		if err := hosts[0].add(o, fmt.Sprint("last ", i), netip.Addr{}, time.Minute); err != nil {
 			t.Fatalf("address %d of 61: %v", i, err)
 		}
 	}
+	t.Logf("all 61 addresses could be had from one host: none is lost")
 	for _, d := range o.dups {
 		t.Error(d)
 	}
@@ -426,14 +452,45 @@ func (h *realHost) live(ctx context.Context, t *testing.T, o *truth, endpoints [
 			h.crash()
 			h.start(t, endpoints, out)
 		case n == 1:
+			h.boot(o)
+			h.start(t, endpoints, out)
+		case n == 2 && i%4 == 0:
+			h.boot(o)
+			h.releaseBy(ctx, o, endpoints)
+			h.start(t, endpoints, out)
+		case n == 3:
 			hold := time.Duration(rand.IntN(6000)) * time.Millisecond
 			h.r.post(func() { _ = socket.Pause(ctx, hold) })
+		case n < 7:
+			want := netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + rand.IntN(60))})
+			_ = h.add(o, fmt.Sprintf("%s/%d", h.name, i), want, 3*time.Second) // or not
 		case n < 22 && len(h.leases) < 9:
-			_ = h.add(o, fmt.Sprintf("%s/%d", h.name, i), 3*time.Second) // or not
+			_ = h.add(o, fmt.Sprintf("%s/%d", h.name, i), netip.Addr{}, 3*time.Second) // or not
 		default:
 			h.del(o, false)
 		}
 		_ = socket.Pause(ctx, time.Duration(rand.IntN(60))*time.Millisecond) // the loop ends
+	}
+}
+
+// boot crashes the host: its containers and what is in /run no longer exist.
+func (h *realHost) boot(o *truth) {
+	h.crash()
+	h.del(o, true)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parts = nil
+	o.count(&o.boots)
+}
+
+// releaseBy has an operator release the host, which is off. He repeats the command
+// until it succeeds.
+func (h *realHost) releaseBy(ctx context.Context, o *truth, endpoints []string) {
+	for ctx.Err() == nil {
+		if _, err := ReleaseHost(ctx, &Settings{Endpoints: endpoints, Prefix: "/t/"}, h.name); err == nil {
+			o.count(&o.releases)
+			return
+		}
 	}
 }
 

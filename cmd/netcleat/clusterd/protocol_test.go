@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+
+	"github.com/netcleat/netcleat/pkg/slot"
 )
 
 // Networks of the simulation: scarce and ample, with small blocks and large.
@@ -90,6 +92,57 @@ func TestTheTestHasTeeth(t *testing.T) {
 		})
 	}
 }
+
+// TestRestored restores the store from a backup while six hosts use it. None hands out
+// more than it has, all keep what they have, and after a reset all goes on.
+func TestRestored(t *testing.T) {
+	for seed := range uint64(seeds()) {
+		s := newSim(t, seed, 6, simNets[seed%4])
+		s.chaos(20_000, 9)
+		keys, rev := s.backup()
+		s.chaos(int(seed+1)*2000, 9)
+		s.settle(60_000)
+		had := s.inUse()
+		s.restore(keys, rev)
+		s.calm, s.keep = false, true
+		s.chaos(60_000, 9)
+		s.settle(60_000)
+		for _, h := range s.hosts {
+			if !containAll(had[h.name], h.files[h.pool.Name]) {
+				t.Errorf("seed %d: %s uses %v, and had %v", seed, h.name, h.files[h.pool.Name], had[h.name])
+			}
+		}
+		s.reset()
+		s.settle(60_000)
+		for _, h := range s.hosts {
+			if h.d.state != running || h.disk.Adopting {
+				t.Errorf("seed %d: %s has not adopted its blocks: %v", seed, h.name, h.d.why)
+			}
+		}
+		s.put(stopKey, "")
+		s.calm, s.keep = false, false
+		s.chaos(30_000, 9)
+		s.settle(60_000)
+		for _, x := range append(s.dups, s.wrong()...) {
+			t.Errorf("seed %d: %s", seed, x)
+		}
+		s.checkLiveness(t, seed)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// inUse is what each host may hand out.
+func (s *sim) inUse() map[string]slot.Parts {
+	all := map[string]slot.Parts{}
+	for _, h := range s.hosts {
+		all[h.name] = h.files[h.pool.Name]
+	}
+	return all
+}
+
+func containAll(ps, qs slot.Parts) bool { return len(qs.Minus(ps)) == 0 }
 
 // seeds is how many runs there are.
 func seeds() int {

@@ -16,7 +16,13 @@ func (d *daemon) settle(n *network) {
 	if n.conf == nil || !d.laidOut(n) {
 		return
 	}
-	d.publish(n)
+	if d.memory.Adopting {
+		d.adopt(n)
+		return
+	}
+	if !d.publish(n) {
+		return
+	}
 	d.touch(n)
 	d.serve(n)
 	d.take(n)
@@ -63,21 +69,24 @@ func (a answer) key() kv {
 	return a.now[0]
 }
 
-// publish makes what is the host's what the plugin uses.
-func (d *daemon) publish(n *network) {
+// publish makes what is the host's what the plugin uses. Others cannot take a part
+// from a host while it has its session: an etcd that has it so has forgotten something.
+func (d *daemon) publish(n *network) bool {
 	target := n.usable(d.host, d.fence)
 	if slices.Equal(target, n.using) {
-		return
+		return true
 	}
 	mine := n.mine(d.host)
 	for _, p := range n.using {
 		if lost := (slot.Parts{p}).Minus(mine); len(lost) > 0 && !d.retired(n, lost) {
-			d.log.Printf("network %s: %d addresses are not this host's any more: an operator has released them", n.name, lost.Size())
+			d.forgotten(fmt.Sprintf("%d addresses of network %s that this host uses are not its own", lost.Size(), n.name))
+			return false
 		}
 	}
 	if err := d.replace(n, target); err != nil {
 		d.log.Print(err) // the next tick tries again
 	}
+	return true
 }
 
 // retired reports whether the parts are being given away.

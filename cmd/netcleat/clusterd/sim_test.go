@@ -22,22 +22,25 @@ import (
 // sim is a cluster in one goroutine: time is a queue of events, and all chance comes
 // from one seed.
 type sim struct {
-	rnd    *rand.Rand
-	now    int
-	queue  events
-	seq    int
-	hosts  []*simHost
-	keys   map[string]kv
-	rev    int64
-	owner  map[netip.Addr]string // the oracle: who has an address
-	dups   []string
-	adds   int // that succeeded
-	failed int
-	late   int // requests that took effect after their answer was given up
-	calm   bool
-	mode   mode
-	log    *log.Logger
-	ended  int // the time at which faults end
+	rnd               *rand.Rand
+	now               int
+	queue             events
+	seq               int
+	hosts             []*simHost
+	keys              map[string]kv
+	rev               int64
+	owner             map[netip.Addr]string // the oracle: who has an address
+	dups              []string
+	adds              int // that succeeded
+	failed            int
+	requests, changes int // of the store
+
+	late  int // requests that took effect after their answer was given up
+	calm  bool
+	keep  bool // operators release no host
+	mode  mode
+	log   *log.Logger
+	ended int // the time at which faults end
 }
 
 // mode is what is left out of the protocol, to see that the test notices.
@@ -170,6 +173,7 @@ func (c *simStore) request(apply func() func(), lost func()) {
 var errTime = errors.New("no answer in time")
 
 func (c *simStore) txn(t txn, done func(answer)) {
+	c.h.s.requests++
 	c.request(func() func() {
 		a := c.h.s.apply(t)
 		return func() { done(a) }
@@ -206,6 +210,7 @@ func (s *sim) apply(t txn) answer {
 		return a
 	}
 	s.put(t.key, t.value)
+	s.changes++
 	return answer{ok: true, rev: s.rev}
 }
 
@@ -238,7 +243,7 @@ func (s *sim) watch(h *simHost, k kv, at int64) {
 		delay = s.rnd.IntN(simLate)
 	}
 	w := watches[d]
-	w.pending = append(w.pending, func() { d.changed(k, at) })
+	w.pending = append(w.pending, func() { d.changed(change{k, at}) })
 	s.after(delay, func() {
 		if len(w.pending) > 0 && (s.calm || !h.cut) {
 			all := w.pending
@@ -427,7 +432,7 @@ func (h *simHost) del() {
 }
 
 // newSim makes hosts that share a network.
-func newSim(t *testing.T, seed uint64, hosts int, ipam string) *sim {
+func newSim(t testing.TB, seed uint64, hosts int, ipam string) *sim {
 	t.Helper()
 	out := io.Discard
 	if os.Getenv("SIM_LOG") != "" {
@@ -435,11 +440,7 @@ func newSim(t *testing.T, seed uint64, hosts int, ipam string) *sim {
 	}
 	s := &sim{rnd: rand.New(rand.NewPCG(seed, 1)), keys: map[string]kv{}, rev: 1, owner: map[netip.Addr]string{}, log: log.New(out, "", 0)}
 	for i := range hosts {
-		pool, err := clusterlocal.ReadPool([]byte(`{"cniVersion":"1.0.0","name":"lan","type":"macvlan","ipam":{"type":"cluster-local",` + ipam + `}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &simHost{s: s, name: fmt.Sprintf("h%d", i), files: map[string]slot.Parts{}, leases: map[netip.Addr]string{}, pool: pool}
+		h := &simHost{s: s, name: fmt.Sprintf("h%d", i), files: map[string]slot.Parts{}, leases: map[netip.Addr]string{}, pool: poolNamed(t, "lan", ipam)}
 		s.hosts = append(s.hosts, h)
 		h.start()
 	}
@@ -539,7 +540,7 @@ func (s *sim) trouble() {
 	case n < 8:
 		h.shutDown()
 		s.after(s.rnd.IntN(5000), func() { h.off = false; s.revive(h) })
-	case n < 9:
+	case n < 9 && !s.keep:
 		h.shutDown()
 		s.releaseHost(h, func() { h.off = false; s.revive(h) })
 	}
@@ -611,4 +612,27 @@ func (s *sim) wrong() (all []string) {
 		}
 	}
 	return all
+}
+
+// backup is what the store has, to restore it from.
+func (s *sim) backup() (map[string]kv, int64) { return maps.Clone(s.keys), s.rev }
+
+// restore has the store forget what came after a backup. A shared etcd may be at any
+// revision soon after.
+func (s *sim) restore(keys map[string]kv, rev int64) { s.keys, s.rev = maps.Clone(keys), rev }
+
+// reset is an operator at a store that was restored: see Reset.
+func (s *sim) reset() {
+	s.put(stopKey, "reset")
+	for _, h := range s.hosts {
+		if _, known := s.keys[hostKeys+h.name]; known {
+			s.put(hostKeys+h.name, resetSession)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.keys)) {
+		if _, ok := netKey(key); ok {
+			s.put(key, "")
+		}
+	}
+	s.put(resetKey, fmt.Sprint("r", s.rev))
 }

@@ -26,7 +26,7 @@ type Report struct {
 type HostReport struct {
 	Name    string `json:"name"`
 	Session string `json:"session"` // "" of a host that owns blocks and has no key
-	State   string `json:"state"`   // registered, releasing, removed or unknown
+	State   string `json:"state"`   // registered, releasing, removed, unknown, or reset
 }
 
 // NetworkReport is a network.
@@ -86,7 +86,7 @@ func ReleaseHost(ctx context.Context, s *Settings, host string) (freed uint64, e
 }
 
 func report(l listing) *Report {
-	d := &daemon{nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{}}
+	d := &daemon{nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{}, moved: map[string]bool{}}
 	r := &Report{Revision: l.rev}
 	for _, k := range l.keys {
 		d.learn(k.key, k, l.rev)
@@ -102,6 +102,8 @@ func report(l listing) *Report {
 		switch k.value {
 		case releasedSession:
 			state = "releasing"
+		case resetSession:
+			state = "reset: has not adopted its blocks yet"
 		case removedSession:
 			if !known[h] {
 				continue

@@ -61,11 +61,13 @@ type listing struct {
 //	net/NAME/need/HOST   the host is short
 //	net/NAME/deny/HOST   why it does not get the address that it wants
 //	stop                 why the cluster hands out no more blocks
+//	reset                the name of the last reset, in which hosts say anew what they use
 const (
 	hostKeys   = "host/"
 	statusKeys = "status/"
 	netKeys    = "net/"
 	stopKey    = "stop"
+	resetKey   = "reset"
 
 	layoutPart = "layout"
 	slotPart   = "slot"
@@ -116,6 +118,7 @@ type session struct {
 	id       string // of the daemon's start
 	released bool   // release-host is at work
 	removed  bool   // it has finished
+	reset    bool   // reset is at work, or has finished
 }
 
 // The values of a host's key that name no session. The key is never deleted: a
@@ -124,6 +127,7 @@ type session struct {
 const (
 	releasedSession = "released"
 	removedSession  = "removed"
+	resetSession    = "reset"
 )
 
 func parseSession(s string) (session, error) {
@@ -132,6 +136,8 @@ func parseSession(s string) (session, error) {
 		return session{released: true}, nil
 	case removedSession:
 		return session{removed: true}, nil
+	case resetSession:
+		return session{reset: true}, nil
 	}
 	if !slot.IsHost(s) {
 		return session{}, fmt.Errorf("session %.80q", s)

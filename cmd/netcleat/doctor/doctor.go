@@ -98,6 +98,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.attachments()
 	e.rules(ctx)
 	e.leases(ctx)
+	e.cluster(ctx)
 	e.ports()
 	e.shapers()
 	e.marks(ctx)

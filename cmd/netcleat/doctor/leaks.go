@@ -21,6 +21,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/veth"
@@ -307,7 +308,7 @@ func (e *exam) gather(ctx context.Context, network string) (err error) {
 	}
 	for _, n := range e.networks {
 		e.rows = append(e.rows, n.Containers...)
-		if n.IPAM.Driver == "host-local" {
+		if lease.KeptBy(n.IPAM.Driver) {
 			if err := e.leasesOf(ctx, n); err != nil {
 				return err
 			}

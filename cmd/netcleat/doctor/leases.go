@@ -20,10 +20,10 @@ import (
 // lockWait bounds how long the leases of a network are waited for.
 const lockWait = 5 * time.Second
 
-// leases looks for addresses of host-local that no attachment holds.
+// leases looks for addresses that no attachment holds.
 func (e *exam) leases(ctx context.Context) {
 	for _, n := range e.networks {
-		if n.IPAM.Driver == "host-local" {
+		if lease.KeptBy(n.IPAM.Driver) {
 			if err := e.leasesOf(ctx, n); err != nil {
 				e.broken(err)
 			}
@@ -94,6 +94,6 @@ func leases(r show.Row, dataDir string) bool {
 		var conf struct {
 			IPAM struct{ Type, DataDir string }
 		}
-		return json.Unmarshal(rec.Config, &conf) == nil && conf.IPAM.Type == "host-local" && cmp.Or(conf.IPAM.DataDir, "/var/lib/cni/networks") == dataDir
+		return json.Unmarshal(rec.Config, &conf) == nil && lease.KeptBy(conf.IPAM.Type) && cmp.Or(conf.IPAM.DataDir, "/var/lib/cni/networks") == dataDir
 	})
 }

@@ -10,12 +10,13 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/lease"
 )
 
-// lease looks whether host-local holds the addresses for this container: who else
+// lease looks whether the IPAM plugin holds the addresses for this container: who else
 // would be given them?
 func (x *exam) lease() error {
-	if x.ipam() != "host-local" {
+	if !lease.KeptBy(x.ipam()) {
 		return nil
 	}
 	dir := filepath.Join(cmp.Or(x.confs[0].IPAM.DataDir, "/var/lib/cni/networks"), x.row.Network)
@@ -41,7 +42,7 @@ func (x *exam) lease() error {
 		if id != "" && id != x.row.Container {
 			m = finding.Do("detach one of the two with its runtime")
 		}
-		x.judge("host-local", "a lease of "+a.String(), have, m)
+		x.judge(x.ipam(), "a lease of "+a.String(), have, m)
 	}
 	return nil
 }

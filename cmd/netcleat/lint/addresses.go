@@ -3,10 +3,11 @@ package lint
 import (
 	"net/netip"
 
+	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/ranges"
 )
 
-// pool is a range of addresses that host-local hands out.
+// pool is a range of addresses that host-local or cluster-local hands out.
 type pool struct {
 	*document
 	ranges.Range
@@ -26,10 +27,10 @@ func (p pool) String() string { return p.First.String() + "-" + p.Last.String() 
 // addresses checks a list's subnets, ranges and gateways.
 func (l *linter) addresses(n *list) {
 	for _, e := range n.plugins {
-		switch e.ipamType {
-		case "host-local":
+		switch {
+		case lease.KeptBy(e.ipamType):
 			n.pools = append(n.pools, poolsOf(e)...)
-		case "static":
+		case e.ipamType == "static":
 			l.static(e)
 		}
 	}
@@ -49,7 +50,7 @@ func (l *linter) addresses(n *list) {
 	}
 }
 
-// poolsOf returns the pools of a host-local section, as far as they are right:
+// poolsOf returns the pools of a section of host-local or cluster-local, as far as they are right:
 // of the others the plugin's parser has spoken.
 func poolsOf(e *entry) (pools []pool) {
 	add := func(v *value) {
@@ -129,7 +130,7 @@ func (l *linter) static(e *entry) {
 // which subnets the container is in.
 func (l *linter) routes(e *entry, pools []pool) {
 	caps, routes := e.conf.get("capabilities"), e.ipam.get("routes")
-	if e.ipamType != "host-local" || routes == nil || len(pools) == 0 || caps.isTrue("ipRanges") {
+	if !lease.KeptBy(e.ipamType) || routes == nil || len(pools) == 0 || caps.isTrue("ipRanges") {
 		return
 	}
 	for _, r := range routes.items {

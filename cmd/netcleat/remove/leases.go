@@ -26,7 +26,7 @@ type leases struct {
 }
 
 func (o Options) leases(ctx context.Context, n show.Network) (l leases, err error) {
-	if n.IPAM.Driver != "host-local" {
+	if !lease.KeptBy(n.IPAM.Driver) {
 		return l, nil
 	}
 	soon, cancel := context.WithTimeout(ctx, lockWait)

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
+	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/ranges"
 )
@@ -170,7 +171,7 @@ func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
 		n.Plugins = append(n.Plugins, m.Type)
 		if i == 0 {
 			n.Driver, n.Link, n.Masquerade, n.IPAM.Driver = m.Type, cmp.Or(m.Bridge, m.Master), m.IPMasq, m.IPAM.Type
-			if m.IPAM.Type == "host-local" || m.IPAM.Type == "cluster-local" {
+			if lease.KeptBy(m.IPAM.Type) {
 				n.IPAM.DataDir = cmp.Or(m.IPAM.DataDir, "/var/lib/cni/networks")
 				n.IPAM.Pools = m.pools(ctx, p, l, raw)
 			}
