@@ -227,6 +227,29 @@ func TestRangesOfOneSubnet(t *testing.T) {
 	}
 }
 
+// TestLimits hands out of the smallest ranges and the largest, with blocks of one
+// address and of all. Two addresses of an attachment are at one offset of their ranges.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		ipam string
+		part slot.Part
+		want string
+	}{
+		{`"ranges":[[{"subnet":"10.0.0.0/30"}],[{"subnet":"fd00::/126"}]],"blockSize":32`, slot.Part{Slot: 2}, "10.0.0.2/30 fd00::2/126"},
+		{`"ranges":[[{"subnet":"10.0.0.0/30"}],[{"subnet":"fd00::/126"}]],"blockSize":30`, slot.Part{Bits: 2}, "10.0.0.2/30 fd00::2/126"},
+		{`"ranges":[[{"subnet":"10.0.0.0/12"}],[{"subnet":"fd00::/48"}]],"blockSize":32`, slot.Part{Slot: 1<<20 - 2}, "10.15.255.254/12 fd00::f:fffe/48"},
+		{`"ranges":[[{"subnet":"10.0.0.0/12"}],[{"subnet":"fd00::/48"}]],"blockSize":12`, slot.Part{Bits: 20}, "10.0.0.2/12 fd00::2/48"},
+		{`"ranges":[[{"subnet":"10.0.0.0/12"}],[{"subnet":"fd00::/112"}]]`, slot.Part{Slot: 1<<10 - 1, Bits: 6}, "10.0.255.192/12 fd00::ffc0/112"},
+		{`"subnet":"fd00::/48","blockSize":128`, slot.Part{Slot: 1<<62 - 1}, "fd00::3fff:ffff:ffff:ffff/48"},
+		{`"subnet":"fd00::/126","blockSize":126`, slot.Part{Bits: 2}, "fd00::2/126"},
+	} {
+		bed := nltest.New(t)
+		p := pool(t, bed, c.ipam)
+		own(t, bed, p, c.part)
+		want(t, addrs(bed, call(bed, "a", c.ipam)), c.want)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"name":"net","ipam":{` + ranges + `}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

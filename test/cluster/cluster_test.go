@@ -183,7 +183,7 @@ func TestMacvlan(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStory(t, list)
 			for _, h := range s.Hosts {
-				for i := range 3 {
+				for i := range 2 {
 					must(t, s.add(h, fmt.Sprint("c", i)).Check(s.ctx))
 				}
 			}

@@ -172,7 +172,19 @@ func (d *daemon) tick() {
 		}
 		d.saved = d.memory.Revision
 	}
+	if d.ticks%probeTicks == 0 && d.state == running {
+		d.probe()
+	}
 	d.work()
+}
+
+// probeTicks is how often an idle daemon looks whether etcd is what it was.
+const probeTicks = 15
+
+// probe asks for a change that cannot be: the answer has the store's revision and the
+// host's key.
+func (d *daemon) probe() {
+	d.send(txn{compare: compare{hostKeys + d.host, -1}, value: d.session}, func(answer) {})
 }
 
 // saveTicks is how often the revision is saved.

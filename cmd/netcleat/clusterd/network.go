@@ -107,8 +107,9 @@ func (n *network) usable(host string, fence bool) (all slot.Parts) {
 	return all
 }
 
-// someFree bounds the free parts among which a host chooses.
-func (n *network) someFree() int { return 8 + 2*len(n.needs) }
+// someFree bounds the free parts among which a host chooses, which may be one of many
+// that choose at the same time.
+func (d *daemon) someFree() int { return 8 + 2*len(d.hosts) }
 
 // maxScan bounds the slots that are looked at for free ones.
 const maxScan = 1 << 20
@@ -145,8 +146,8 @@ func (n *network) withRoom(parts ...slot.Part) []slot.Part {
 }
 
 // pick chooses a free part: hosts that choose at the same time choose different ones.
-func (n *network) pick(host string, try int) (p slot.Part, ok bool) {
-	some := n.free(n.someFree())
+func (n *network) pick(host string, most int) (p slot.Part, ok bool) {
+	some := n.free(most)
 	if len(some) == 0 {
 		return p, false
 	}
@@ -156,7 +157,7 @@ func (n *network) pick(host string, try int) (p slot.Part, ok bool) {
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(host)) // never fails
-	return some[(int(h.Sum32()>>1)+try)%same], true
+	return some[(int(h.Sum32()>>1)+n.tries)%same], true
 }
 
 // others are the hosts that are short, in order, without this one.

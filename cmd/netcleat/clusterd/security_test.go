@@ -24,6 +24,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/slot"
 )
 
 // authority signs certificates.
@@ -315,7 +316,7 @@ func TestClone(t *testing.T) {
 
 	newcomer := s.hosts[1]
 	newcomer.crash()
-	newcomer.name, newcomer.disk = first.name, memory{}
+	newcomer.name, newcomer.disk, newcomer.files = first.name, memory{}, map[string]slot.Parts{}
 	newcomer.start()
 	s.run(s.now + 20_000)
 	if d := newcomer.d; d.state != refused || !strings.Contains(d.why.Error(), "is not this installation") || len(newcomer.files["lan"]) > 0 {

@@ -204,7 +204,7 @@ func (d *daemon) take(n *network) {
 	for _, r := range n.waiting {
 		p, ok := n.missing(r)
 		if r.any {
-			p, ok = n.pick(d.host, n.tries)
+			p, ok = n.pick(d.host, d.someFree())
 		}
 		if ok && d.claim(n, p) {
 			return
@@ -216,7 +216,7 @@ func (d *daemon) take(n *network) {
 	n.looked = d.ticks
 	var free uint64
 	if d.look(n, func(v view) { free = v.free(n.using) }) && free < n.spare() {
-		if p, ok := n.pick(d.host, n.tries); ok {
+		if p, ok := n.pick(d.host, d.someFree()); ok {
 			d.claim(n, p)
 		}
 	}
