@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -27,6 +28,7 @@ type Exec struct {
 // ExecPlugin executes one plugin.
 func (e *Exec) ExecPlugin(_ context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	cmd := e.Command(append(append([]string{"env", "-i"}, relevant(environ)...), path)...)
+	cmd.WaitDelay = time.Minute // a plugin that leaves a process with its output behind blocks runtimes for ever
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()

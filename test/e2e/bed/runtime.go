@@ -1,71 +1,30 @@
 package bed
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/netcleat/netcleat/test/cluster/lab"
 )
 
 // Runtime is the library that runtimes call plugins with, on the host. Its cache
 // is where theirs is, in /var/lib/cni.
 func (h *Host) Runtime() *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir([]string{h.Plugins}, h.cache, &onHost{&invoke.DefaultExec{}, h})
+	return libcni.NewCNIConfigWithCacheDir([]string{h.Plugins}, h.cache, h.exec())
 }
 
-// onHost executes plugins on the host.
-type onHost struct {
-	*invoke.DefaultExec
-	h *Host
-}
-
-// ExecPlugin executes one plugin.
-func (e *onHost) ExecPlugin(_ context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	cmd := e.h.Cmd(append(append([]string{"env", "-i"}, relevant(environ)...), path)...)
-	cmd.WaitDelay = time.Minute // a plugin that leaves a process with its output behind blocks runtimes for ever
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
-	err := cmd.Run()
-	if err == nil {
-		return stdout.Bytes(), nil
-	}
-	var said types.Error
-	if json.Unmarshal(stdout.Bytes(), &said) == nil && said.Msg != "" {
-		return nil, &said
-	}
-	return nil, fmt.Errorf("%s: %w: %s%s", path, err, &stdout, &stderr)
-}
-
-// Decode is the library's.
-func (e *onHost) Decode(b []byte) (version.PluginInfo, error) {
-	return (&version.PluginDecoder{}).Decode(b)
-}
-
-// relevant are the variables of an environment that a daemon gives to plugins.
-func relevant(environ []string) []string {
-	var all []string
-	for _, v := range environ {
-		if strings.HasPrefix(v, "CNI_") || strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "XDG_") {
-			all = append(all, v)
-		}
-	}
-	return all
-}
+// exec executes plugins on the host.
+func (h *Host) exec() *lab.Exec { return &lab.Exec{Command: h.Cmd} }
 
 // Plugin executes one plugin as a runtime without the library does.
 func (h *Host) Plugin(name, conf string, env ...string) (string, error) {
 	env = append(env, "CNI_PATH="+h.Plugins, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
-	out, err := (&onHost{h: h}).ExecPlugin(h.ctx, h.Plugins+"/"+name, []byte(conf), env)
+	out, err := h.exec().ExecPlugin(h.ctx, h.Plugins+"/"+name, []byte(conf), env)
 	return string(out), err
 }
 
