@@ -73,8 +73,6 @@ type daemon struct {
 	count     int // of requests, for tokens
 	dirty     map[string]bool
 	restored  bool // refused because etcd has forgotten something
-	observers []Observer
-	moved     map[string]bool // networks that the observers are to be told of
 }
 
 type state int
@@ -98,11 +96,10 @@ type request struct {
 // identity says which start of which host's daemon it is.
 type identity struct{ host, session string }
 
-func newDaemon(id identity, s store, l local, logger *log.Logger, observers ...Observer) *daemon {
+func newDaemon(id identity, s store, l local, logger *log.Logger) *daemon {
 	return &daemon{
-		observers: observers,
-		host:      id.host, session: id.session, store: s, local: l, log: logger, fence: true,
-		nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{}, moved: map[string]bool{},
+		host: id.host, session: id.session, store: s, local: l, log: logger, fence: true,
+		nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{},
 	}
 }
 
@@ -497,7 +494,6 @@ func (d *daemon) relist(l listing) {
 	for name := range d.nets {
 		d.dirty[name] = true
 	}
-	d.tell()
 	d.work()
 }
 
@@ -543,7 +539,6 @@ func (d *daemon) changed(all ...change) {
 		}
 		d.learn(c.key, c.kv, c.at)
 	}
-	d.tell()
 	d.work()
 }
 
@@ -575,11 +570,6 @@ func (d *daemon) learn(key string, k kv, at int64) {
 		if matters || n.matters(ofNet, d.host) {
 			d.dirty[ofNet.net] = true
 		}
-		d.moved[ofNet.net] = d.moved[ofNet.net] || ofNet.part == layoutPart || ofNet.part == slotPart
-	default:
-		for _, o := range d.observers {
-			o.Key(key, k.value)
-		}
 	}
 }
 
@@ -597,7 +587,7 @@ func (d *daemon) wentBack(of keyOfNet, k kv, at int64) bool {
 // What others own is not, unless a plugin waits: the next tick is soon enough.
 func (n *network) matters(of keyOfNet, host string) bool {
 	i, isSlot := slotNumber(of.rest)
-	if of.part != slotPart || !isSlot || len(n.waiting) > 0 {
+	if of.part != slotPart || !isSlot || n.eager || len(n.waiting) > 0 {
 		return true
 	}
 	s := n.slots[i]

@@ -22,6 +22,7 @@ type network struct {
 	conf     *clusterlocal.Pool // nil: this host does not use the network
 	using    slot.Parts
 	waiting  []*request
+	eager    bool // other hosts' blocks matter at once, not with the next tick
 	claiming bool
 	tries    int
 	pausedTo int  // the tick before which nothing is claimed

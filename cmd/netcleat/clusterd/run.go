@@ -34,15 +34,15 @@ func (r *runner) post(fn func()) {
 }
 
 // Run is the daemon, until ctx ends or SIGTERM or SIGINT comes. It logs to standard
-// error. The observers are told of what the cluster says.
-func Run(ctx context.Context, s *Settings, records journal.Dir, observers ...Observer) error {
+// error.
+func Run(ctx context.Context, s *Settings, records journal.Dir) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
 	defer stop()
-	return serve(ctx, s, records, log.New(os.Stderr, "", log.LstdFlags), observers)
+	return serve(ctx, s, records, log.New(os.Stderr, "", log.LstdFlags))
 }
 
 // serve is the daemon until ctx ends.
-func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Logger, observers []Observer) (err error) {
+func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Logger) (err error) {
 	f := &files{dir: s.StateDir, journal: records, note: logger.Printf}
 	unlock, err := f.lock()
 	if err != nil {
@@ -56,7 +56,7 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	defer func() { err = errors.Join(err, ignoreCancel(client.Close())) }()
 	r := &runner{files: f, life: ctx, calls: make(chan func())}
 	store := &etcd{client: client, prefix: s.Prefix, life: ctx, post: r.post}
-	r.d = newDaemon(identity{s.Host, newSession()}, store, f, logger, observers...)
+	r.d = newDaemon(identity{s.Host, newSession()}, store, f, logger)
 	for _, p := range f.registered() {
 		if err := r.d.use(p); err != nil {
 			logger.Print(err)

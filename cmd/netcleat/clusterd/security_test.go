@@ -206,7 +206,7 @@ func runDaemon(t *testing.T, s *Settings) *said {
 	out := &said{}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, s, journal.Dir(t.TempDir()), log.New(out, "", 0), nil) }()
+	go func() { done <- serve(ctx, s, journal.Dir(t.TempDir()), log.New(out, "", 0)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -86,7 +86,7 @@ func ReleaseHost(ctx context.Context, s *Settings, host string) (freed uint64, e
 }
 
 func report(l listing) *Report {
-	d := &daemon{nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{}, moved: map[string]bool{}}
+	d := &daemon{nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{}}
 	r := &Report{Revision: l.rev}
 	for _, k := range l.keys {
 		d.learn(k.key, k, l.rev)
