@@ -15,8 +15,6 @@ VULNCHECK := build/tools/govulncheck-$(GOVULNCHECK)
 # Static, and the same bytes wherever and whenever it is built.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
 FUZZTIME ?= 30s
-FAULTS ?= 6
-FAULT_PARTS := $(addprefix TestKilled/,nft ipt macvlan ptp) $(addprefix TestRefused/,nft ipt macvlan ptp) TestStorm TestAtOnce TestHostile TestComparison/netcleat TestComparison/reference
 # A module of its own: it needs much that the project does not.
 RELEASE := $(GO) run -C scripts/release .
 
@@ -118,22 +116,26 @@ test-release: install-deps ## A release: all platforms twice, packages in a Debi
 	RELEASE=all $(GO) test -count=1 -v -timeout 2h ./test/release
 
 .PHONY: test-faults
-test-faults: install-deps ## Kills, refusals, a storm, the reference next to it, and failing etcd: one case in FAULTS (6: an hour on two cores, 1: five hours); PART=REGEXP: these tests only (root)
-	@failed=; for part in $(or $(foreach p,$(PART),'$(p)'),$(FAULT_PARTS)); do \
-		FAULTS=$(FAULTS) $(GO) test -count=1 -v -timeout 3h -run "$$part" ./test/fault || failed="$$failed $$part"; \
-	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
-	$(if $(PART),,FAULTS=$(if $(filter 1,$(FAULTS)),all,$$((60 / $(FAULTS)))m) $(GO) test -count=1 -v -timeout 3h ./cmd/netcleat/clusterd)
+test-faults: install-deps ## Every kill, every refusal, the long storm, the reference next to it, and an hour of failing etcd (root)
+	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
+	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./cmd/netcleat/clusterd
 
 .PHONY: bench
 bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only (root)
 	$(GO) run ./test/bench $(if $(BENCH),-bench '$(BENCH)')
-	$(if $(BENCH),,@$(MAKE) -s bench-cluster bench-clients)
+	$(if $(BENCH),,@$(MAKE) -s bench-cluster bench-clients bench-names)
 
 .PHONY: bench-cluster
 bench-cluster: ## cluster-local next to host-local, new blocks, 16 hosts at once, and what 1,000 hosts cost (root)
 	$(GO) test -run '^$$' -bench 'Steady|NewBlock' -benchtime 1x ./test/cluster
 	$(GO) test -run '^$$' -bench 'Claims' -benchtime 20x ./cmd/netcleat/clusterd
 	$(GO) test -run '^$$' -bench 'Hosts' -benchtime 1x ./cmd/netcleat/clusterd
+
+.PHONY: bench-names
+bench-names: build ## Names: our server and plugin next to dnsmasq and containers/dnsname (root)
+	NETCLEAT=$(CURDIR)/bin/netcleat $(GO) test -run '^$$' -bench 'Query|Alias|Rate' -benchtime 30000x -timeout 10m ./cmd/netcleat/dnsd
+	NETCLEAT=$(CURDIR)/bin/netcleat $(GO) test -run '^$$' -bench ADD -benchtime 100x -timeout 10m ./cmd/netcleat/dnsd
+	NETCLEAT=$(CURDIR)/bin/netcleat $(GO) test -run '^$$' -bench 'Burst|Memory' -benchtime 1x -timeout 10m ./cmd/netcleat/dnsd
 
 .PHONY: bench-clients
 bench-clients: build ## What users of runtimes wait for, ours and the reference in turns: nerdctl run, a pod by CRI, thirty by kubelet (root)

@@ -45,7 +45,13 @@ func dnsStartCommand() *cobra.Command {
 		Long: `Start the server of the dnsname plugin if it does not run, as the plugin does: after the server
 was killed on a host without systemd's units, names are back at once.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return dnsname.Start(c.Context(), journal.Default) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := dnsname.Start(c.Context(), journal.Default); err != nil {
+				return err
+			}
+			_, err := dnsname.Ask(c.Context(), journal.Default, "reload") // it answers when names are answered
+			return err
+		},
 	}
 }
 

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -40,26 +43,33 @@ func (w *which) args(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// open opens the container's network namespace.
-func (w *which) open(c *cobra.Command, p show.Places, args []string) (*connect.Sandbox, error) {
+// open opens the container's network namespace, and returns what people call the
+// container, where that is known.
+func (w *which) open(c *cobra.Command, p show.Places, args []string) (s *connect.Sandbox, name string, err error) {
 	switch {
 	case w.netns != "":
-		return connect.At(w.netns)
+		if slices.Contains([]string{"/run/netns", "/var/run/netns"}, filepath.Dir(w.netns)) { // those of ip netns
+			name = filepath.Base(w.netns)
+		}
+		s, err = connect.At(w.netns)
+		return s, name, err
 	case len(args) < 2:
-		return connect.Of(w.pid)
+		s, err = connect.Of(w.pid)
+		return s, "", err
 	}
 	rows, err := show.Rows(p)
 	found, ferr := show.FindContainer(rows, args[1])
 	if ferr != nil {
-		return nil, errors.Join(fmt.Errorf("%w; --pid and --netns name containers that no network is attached to", ferr), err)
+		return nil, "", errors.Join(fmt.Errorf("%w; --pid and --netns name containers that no network is attached to", ferr), err)
 	}
 	if err != nil {
 		warner(c)("not everything could be read: %v", err)
 	}
 	if found[0].Netns == "" {
-		return nil, fmt.Errorf("container %s: its network namespace is not known: use --pid or --netns", args[1])
+		return nil, "", fmt.Errorf("container %s: its network namespace is not known: use --pid or --netns", args[1])
 	}
-	return connect.At(found[0].Netns)
+	s, err = connect.At(found[0].Netns)
+	return s, cmp.Or(found[0].Name, found[0].Pod), err
 }
 
 func networkConnectCommand() *cobra.Command {
@@ -82,15 +92,16 @@ netcleat ls shows the container by a name derived from its network namespace. It
 not know about the connection: after the container has exited, netcleat gc removes the
 leftovers.`,
 		Example: `  netcleat network connect db web
-  netcleat network connect db --pid $(docker inspect -f '{{.State.Pid}}' api) --ip 10.5.0.200
+  netcleat network connect db --pid $(docker inspect -f '{{.State.Pid}}' api) --ip 10.5.0.200 --alias api
   netcleat network connect dual --netns /run/netns/web --ifname back0 --publish 5432:5432`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			r.Network = args[0]
-			s, err := w.open(c, o.Places, args)
+			s, name, err := w.open(c, o.Places, args)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
+			r.Name = name
 			o.Warn = warner(c)
 			got, err := connect.Connect(c.Context(), o, s, r)
 			if err != nil {
@@ -124,7 +135,7 @@ configuration of that time. Attachments of its runtime must be removed by the ru
 		Example: `  netcleat network disconnect db web
   netcleat network disconnect db --pid $(docker inspect -f '{{.State.Pid}}' api)`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			s, err := w.open(c, o.Places, args)
+			s, _, err := w.open(c, o.Places, args)
 			if err != nil {
 				return err
 			}

@@ -7,10 +7,12 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/create"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/command"
 )
 
 func networkCreateCommand() *cobra.Command {
-	o, f, dryRun := create.Options{Places: show.Defaults()}, create.Flags{}, false
+	o, f, dryRun := create.Options{Places: show.Defaults(), Command: command.Usual()}, create.Flags{}, false
+	var names namesFlags
 	c := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a network, like docker network create",
@@ -22,13 +24,17 @@ routes, or with another network in the directory, is rejected. With --parent the
 own LAN is allowed, and the host's addresses on it are not assigned to containers. A
 configuration that the plugins would reject is not written.
 
---internal omits the gateway, masquerading, the default route and published ports: containers
-reach each other, but not the host or external hosts by IPv4 or the network's IPv6
-addresses. They only lack a route; no firewall rule enforces it. A container that may change
-its own routes (NET_ADMIN) can get out on a host that forwards, and an interface with IPv6
-can reach the bridge's link-local address. With macvlan, ipvlan and vlan, the LAN and its
-IPv6 routers stay reachable. With Docker the host reaches such containers; here it does with
--o isGateway=true.
+Containers of a bridge network find each other by name and by alias (netcleat network connect
+--alias), as on Docker's networks: the plugin dnsname answers at the gateway's address.
+--no-dns leaves it out.
+
+--internal omits masquerading, the default route and published ports: containers reach each
+other and the host, but not external hosts by IPv4 or the network's IPv6 addresses. With
+--no-dns the bridge has no address either, and they do not reach the host. They only lack a
+route; no firewall rule enforces it. A container that may change its own routes (NET_ADMIN)
+can get out on a host that forwards, and an interface with IPv6 can reach the bridge's
+link-local address. With macvlan, ipvlan and vlan, the LAN and its IPv6 routers stay
+reachable.
 
 -o accepts Docker's options com.docker.network.bridge.name, .bridge.enable_ip_masquerade,
 .bridge.enable_icc, .bridge.host_binding_ipv4 and .driver.mtu, its macvlan_mode,
@@ -44,6 +50,7 @@ at that address, even if they are published at another one, and not by IPv6.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			f.Name = args[0]
+			f.Names = names.value(c)
 			o.Warn = warner(c)
 			if dryRun {
 				text, err := create.Preview(c.Context(), o, f)
@@ -60,9 +67,29 @@ at that address, even if they are published at another one, and not by IPv6.`,
 		},
 	}
 	createFlags(c, &f)
+	names.flags(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the conflist without writing it")
 	confDir(c, &o.Places)
 	return c
+}
+
+// namesFlags say whether the network has names, either way.
+type namesFlags struct{ on, off bool }
+
+func (n *namesFlags) flags(c *cobra.Command) {
+	c.Flags().BoolVar(&n.on, "dns", true, "containers find each other by name; off by default with -d ptp, impossible with other drivers")
+	c.Flags().BoolVar(&n.off, "no-dns", false, "like --dns=false")
+	c.MarkFlagsMutuallyExclusive("dns", "no-dns")
+}
+
+func (n *namesFlags) value(c *cobra.Command) create.Names {
+	switch {
+	case n.off || !n.on:
+		return create.Without
+	case c.Flags().Changed("dns"):
+		return create.With
+	}
+	return create.Usual
 }
 
 // createFlags are the flags that say what the network is to be.

@@ -35,7 +35,7 @@ func parse(c *plugin.Call) (conf config, err error) {
 		return conf, err
 	}
 	conf.Aliases = append(doc.RuntimeConfig.Aliases[c.Conf.Name], list(doc.RuntimeConfig.Annotations[aliasKey])...)
-	domain, ok := canonical(doc.DomainName)
+	domain, ok := Canonical(doc.DomainName)
 	if doc.DomainName != "" && !ok {
 		return conf, cnierr.Config("domainName %q: not a domain's name", doc.DomainName)
 	}
@@ -77,9 +77,9 @@ const (
 	maxLabel = 63
 )
 
-// canonical returns a name in lower case and without its trailing dot; ok says
+// Canonical returns a name in lower case and without its trailing dot; ok says
 // whether it is one: letters, digits, dashes and underscores between dots.
-func canonical(text string) (name string, ok bool) {
+func Canonical(text string) (name string, ok bool) {
 	name = strings.ToLower(strings.TrimSuffix(text, "."))
 	if len(name) > maxName {
 		return "", false

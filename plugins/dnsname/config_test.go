@@ -48,7 +48,7 @@ func TestCanonical(t *testing.T) {
 		"Web": "web", "web.": "web", "a.b-c_d": "a.b-c_d", long: long,
 		"": "", ".": "", "a..b": "", "a b": "", "a;b": "", "ä": "", long + "a": "", strings.Repeat("a.", 127) + "a": "",
 	} {
-		if got, ok := canonical(text); got != want || ok != (want != "") {
+		if got, ok := Canonical(text); got != want || ok != (want != "") {
 			t.Errorf("%q: want %q, got %q, %v", text, want, got, ok)
 		}
 	}

@@ -72,6 +72,11 @@ func add(ctx context.Context, c *plugin.Call, conf config) (_ *current.Result, e
 	}
 	var steps undo.Stack
 	defer steps.OnError(&err)
+	again, err := succeed(c)
+	if err != nil {
+		return nil, cnierr.With(cnierr.TryAgain, err)
+	}
+	steps.Push("start dnsmasq again", again)
 	steps.Push("withdraw names", func() error { return withdraw(context.WithoutCancel(ctx), c, st) })
 	if err := opening(c, st).make(ctx); err != nil {
 		return nil, err
@@ -123,7 +128,7 @@ func (st State) result(prev *current.Result) *current.Result {
 
 func del(ctx context.Context, c *plugin.Call, _ config) error {
 	if c.Entry == nil || c.Entry.Found == journal.Nothing && !c.Entry.Damaged {
-		return nil // attached by the plugin of podman, or never
+		return withdrawFormer(ctx, c)
 	}
 	st := State{}
 	if err := c.Entry.GetState(&st); err != nil {

@@ -21,7 +21,7 @@ const shortID = 12
 func names(c *plugin.Call, conf config) (own, aliases []string) {
 	add := func(list *[]string, words ...string) {
 		for _, w := range words {
-			name, ok := canonical(w)
+			name, ok := Canonical(w)
 			switch {
 			case w == "":
 			case !ok:

@@ -53,7 +53,7 @@ func (d *doorway) make(ctx context.Context) error {
 			return err
 		}
 		for _, t := range oldTools() {
-			if err := t.Change(ctx, d.gate, "filter", func(lines []iptables.Line) []string { return d.script(lines, t.V6) }); err != nil {
+			if err := d.makeOld(ctx, t); err != nil {
 				return err
 			}
 		}
@@ -228,17 +228,44 @@ func hasEither(have []nft.RuleInfo, e entry) bool {
 	return slices.ContainsFunc(have, func(r nft.RuleInfo) bool { return r.Is(e.rule(xtPort)) || r.Is(e.rule(port)) })
 }
 
-// script adds what an old table lacks.
-func (d *doorway) script(lines []iptables.Line, v6 bool) (script []string) {
+// oldRules are the network's in an old table, in the words in which iptables prints
+// them.
+func (d *doorway) oldRules(v6 bool) (rules []iptables.Rule) {
 	for _, e := range d.wanted(nft.Chain{Table: nft.Table{Family: familyOf(v6)}}) {
-		if slices.ContainsFunc(lines, func(l iptables.Line) bool { return l.Rule && l.Value("--comment") == e.comment }) {
+		name := e.comment[strings.LastIndexByte(e.comment, ' ')+1:]
+		to := netip.PrefixFrom(e.gateway, e.gateway.BitLen())
+		rules = append(rules, iptables.Rule{Chain: "INPUT", First: true, Spec: fmt.Sprintf("-d %s -i %s -p %s -m %[3]s --dport %d -m comment --comment %s -j ACCEPT",
+			to, iptables.Quote(e.link), name, dnsPort, iptables.Quote(e.comment))})
+	}
+	return rules
+}
+
+// makeOld inserts what an old table lacks, and replaces what was changed in it.
+func (d *doorway) makeOld(ctx context.Context, t iptables.Tool) error {
+	rules := d.oldRules(t.V6)
+	old := func(l iptables.Line) bool {
+		comment := l.Value("--comment")
+		return slices.ContainsFunc(rules, func(r iptables.Rule) bool { return strings.Contains(r.Spec, iptables.Quote(comment)) }) && IsOpening(comment)
+	}
+	script, err := t.Restored(ctx, "filter", rules, old)
+	if err != nil || len(script) == 0 {
+		return err
+	}
+	return t.Restore(ctx, d.gate, "let network "+d.key.Network+" ask for names", iptables.Script("filter", script))
+}
+
+// missingOld says what an old table lacks; "" is nothing.
+func (d *doorway) missingOld(ctx context.Context) (missing string, err error) {
+	for _, t := range oldTools() {
+		rules := d.oldRules(t.V6)
+		if len(rules) == 0 {
 			continue
 		}
-		name := e.comment[strings.LastIndexByte(e.comment, ' ')+1:]
-		script = append(script, fmt.Sprintf("-I INPUT 1 -i %s -d %s -p %s --dport %d -m comment --comment %s -j ACCEPT",
-			iptables.Quote(e.link), e.gateway, name, dnsPort, iptables.Quote(e.comment)))
+		if held, err := t.Holds(ctx, iptables.Script("filter", iptables.Checks(rules))); err != nil || !held {
+			return "iptables: " + strings.Join(iptables.Adds(rules), "; "), err
+		}
 	}
-	return script
+	return "", nil
 }
 
 func familyOf(v6 bool) nft.Family {
@@ -268,13 +295,9 @@ func (d *doorway) check(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, t := range oldTools() {
-		saved, err := t.Save(ctx, "filter")
-		if err != nil {
+	if missing == "" {
+		if missing, err = d.missingOld(ctx); err != nil {
 			return err
-		}
-		for _, line := range d.script(iptables.Parse(saved), t.V6) {
-			missing = "iptables: " + line
 		}
 	}
 	if missing != "" {

@@ -133,7 +133,7 @@ func launch(dir journal.Dir) (err error) {
 
 // environment is the daemon's: nothing of the call's.
 func environment() []string {
-	return []string{"PATH=" + os.Getenv("PATH")}
+	return []string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + os.Getenv("XDG_RUNTIME_DIR")} // where containers/dnsname has its names
 }
 
 // LogOf returns the file that a daemon writes to which the plugin has started.

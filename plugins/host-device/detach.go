@@ -103,7 +103,7 @@ func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err 
 	if conn == nil {
 		conn = p.Host
 	}
-	l, err := conn.LinkNamed(c.IfName)
+	l, err := conn.LinkByName(c.IfName)
 	if nl.NotFound(err) {
 		return d, nil
 	}
@@ -126,7 +126,7 @@ func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err 
 		}
 		return d, nil
 	}
-	if other, err := link.IsOthers(p, c, l); other || err != nil {
+	if other, err := c.AttachedBy(p.NS.ID); other || err != nil || !c.Reported(l.MAC) {
 		return device{}, err
 	}
 	return d, nil

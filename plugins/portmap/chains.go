@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -513,10 +512,7 @@ func (j *job) recordedConflict(ctx context.Context, c *nft.Conn) error {
 			}
 		}
 	}
-	if err := j.unrecordedConflict(ctx, c, known); err != nil {
-		return err
-	}
-	return j.nativeConflict(c)
+	return j.unrecordedConflict(ctx, c, known)
 }
 
 // anyChains reports whether there may be iptables' rules for published ports.
@@ -568,10 +564,7 @@ func (j *job) conflict(m mapping, o owner) error {
 		network, id = own.Network, own.ContainerID
 	}
 	at := fmt.Sprintf("interface %s, network %q", o.ifName, network)
-	switch {
-	case o.network == "":
-		at, network = "by a rule of containernetworking/plugins in table "+layoutOf(false).table.Name, cmp.Or(network, "NETWORK")
-	case o.ifName == "": // known by its chain alone
+	if o.ifName == "" { // known by its chain alone
 		at = fmt.Sprintf("network %q", network)
 	}
 	taken := cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (%s)", m, id, at)

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/journal"
-	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -30,7 +29,7 @@ func detach(_ context.Context, c *plugin.Call, p *nl.Pair, conf config) (err err
 	if err := p.Sandbox.Do(st.takeRules()...); err != nil {
 		return err
 	}
-	l, err := p.Sandbox.LinkNamed(c.IfName)
+	l, err := p.Sandbox.LinkByName(c.IfName)
 	if nl.NotFound(err) || err == nil && l.Index != st.Index {
 		return nil // and with it the routes
 	}
@@ -62,7 +61,7 @@ func detachReference(p *nl.Pair, c *plugin.Call, conf config) error {
 	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
 		return err
 	}
-	mine, err := known(p, c)
+	mine, err := known(p.Sandbox, c)
 	if err != nil || len(mine) == 0 {
 		return err
 	}
@@ -81,25 +80,22 @@ func detachReference(p *nl.Pair, c *plugin.Call, conf config) error {
 }
 
 // known returns the interface's addresses: what it has, and what prevResult says
-// that it had; none where the interface is another container's.
-func known(p *nl.Pair, c *plugin.Call) ([]netip.Addr, error) {
+// that it had.
+func known(sandbox *nl.Conn, c *plugin.Call) ([]netip.Addr, error) {
 	var mine []netip.Addr
 	if addrs, err := addresses(c); err == nil {
 		for _, a := range addrs {
 			mine = append(mine, a.Prefix.Addr())
 		}
 	}
-	l, err := p.Sandbox.LinkNamed(c.IfName)
-	if nl.NotFound(err) {
+	l, err := sandbox.LinkByName(c.IfName)
+	if nl.NotFound(err) || err == nil && !c.Reported(l.MAC) { // another's: the path leads to a later sandbox
 		return mine, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if other, err := link.IsOthers(p, c, l); other || err != nil {
-		return nil, err
-	}
-	addrs, err := p.Sandbox.Addrs(l.Index)
+	addrs, err := sandbox.Addrs(l.Index)
 	for _, a := range addrs {
 		mine = append(mine, a.Prefix.Addr())
 	}

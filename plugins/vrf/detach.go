@@ -9,7 +9,6 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
-	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -63,7 +62,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 // part takes the interface out of the VRF. Where no record says what it had
 // before, that is all, as in the reference.
 func part(p *nl.Pair, c *plugin.Call, st state, d device) error {
-	l, err := p.Sandbox.LinkNamed(c.IfName)
+	l, err := p.Sandbox.LinkByName(c.IfName)
 	if nl.NotFound(err) || err == nil && l.Master != d.Index {
 		return nil
 	}
@@ -71,9 +70,6 @@ func part(p *nl.Pair, c *plugin.Call, st state, d device) error {
 		return err
 	}
 	if st.Index == 0 {
-		if other, err := link.IsOthers(p, c, l); other || err != nil {
-			return err
-		}
 		return p.Sandbox.Do(leave(l.Name, l.Index))
 	}
 	if l.Index != st.Index {

@@ -179,7 +179,7 @@ func state(ts *testscript.TestScript) string {
 	out, err := inHost(ts, nil, nil, "sh", "-ec", `
 		ip -o link | awk -F '[ :@]+' '{print "link " $2}'
 		nft list ruleset
-		find /run/netcleat -type f ! -name '.leases-*' 2>/dev/null || true
+		find /run/netcleat -type f ! -name '.leases-*' ! -name '.dns.*' 2>/dev/null || true
 		find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*'`)
 	judge(ts, false, out, err)
 	return string(out)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -145,6 +146,7 @@ func (s *suite) setup(e *testscript.Env) error {
 		return err
 	}
 	e.Defer(func() {
+		endNames(cmd.Process.Pid)
 		_ = stdin.Close()
 		cancel()
 		_ = cmd.Wait()
@@ -157,6 +159,22 @@ func (s *suite) setup(e *testscript.Env) error {
 	e.Setenv("CNI_PATH", s.bin)
 	e.Setenv("REFERENCE", s.reference)
 	e.Setenv("NETCLEAT", s.netcleat)
-	e.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	// The operator's command is on PATH, where dnsname finds its daemon.
+	e.Setenv("PATH", filepath.Dir(s.netcleat)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	return os.MkdirAll(e.Getenv("NETCONFPATH"), 0o755)
+}
+
+// endNames ends the dns daemon of the host that a process holds, if dnsname has started
+// one: it stays for a while after the last container.
+func endNames(host int) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/run/netcleat/.dns.lock", host))
+	pid, perr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || perr != nil {
+		return
+	}
+	mine, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", host))
+	its, ierr := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if p, perr := os.FindProcess(pid); err == nil && ierr == nil && perr == nil && mine == its {
+		_ = p.Kill()
+	}
 }

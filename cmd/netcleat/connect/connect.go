@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +43,7 @@ type Request struct {
 	IPs     []string // that it asks for, with or without a prefix length
 	Publish []string // ports, as docker run --publish has them
 	Aliases []string // more names of the container on the network
+	Name    string   // what people call the container, where that is known: on a network with names it is found by it
 }
 
 // Attached is what a container has got.
@@ -115,8 +118,12 @@ func (o Options) network(ctx context.Context, name string) (show.Network, error)
 	return n, nil
 }
 
-// library is the one that runtimes call plugins with.
+// library is the one that runtimes call plugins with. The plugins find this program, which
+// is also the daemon that answers names, wherever it is.
 func (o Options) library() *libcni.CNIConfig {
+	if self, err := os.Executable(); err == nil {
+		_ = os.Setenv("PATH", os.Getenv("PATH")+string(filepath.ListSeparator)+filepath.Dir(self)) // it takes any text without a zero byte
+	}
 	return libcni.NewCNIConfigWithCacheDir(filepath.SplitList(o.Path), filepath.Dir(o.Cache), nil)
 }
 
@@ -163,11 +170,11 @@ func (r Request) ask(doc *document, args map[string]any) error {
 		doc.offer("ips") // IPAM plugins take it, whether the list says so or not
 		args["ips"] = r.IPs
 	}
-	if len(r.Aliases) > 0 {
-		if !doc.offers("aliases") {
-			return errors.New("has no names: no plugin of it has the capability aliases (dnsname has)")
-		}
-		args["aliases"] = map[string][]string{r.Network: r.Aliases}
+	switch aliases := r.aliases(); {
+	case len(r.Aliases) > 0 && !doc.offers("aliases"):
+		return errors.New("has no names: no plugin of it has the capability aliases (dnsname has)")
+	case len(aliases) > 0 && doc.offers("aliases"):
+		args["aliases"] = map[string][]string{r.Network: aliases}
 	}
 	if len(r.Publish) == 0 {
 		return nil
@@ -178,6 +185,15 @@ func (r Request) ask(doc *document, args map[string]any) error {
 	ports, err := mappings(r.Publish)
 	args["portMappings"] = ports
 	return err
+}
+
+// aliases are the container's names on the network: its own, without a pod's namespace,
+// and those that are asked for.
+func (r Request) aliases() []string {
+	if r.Name == "" {
+		return r.Aliases
+	}
+	return append([]string{path.Base(r.Name)}, r.Aliases...)
 }
 
 // parseIP reads an address with or without a prefix length.

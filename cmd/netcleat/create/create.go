@@ -22,11 +22,15 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/lint"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/command"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // Options say where to create networks.
 type Options struct {
 	show.Places
+	// Command is where this program is installed for runtimes to find; "" is nowhere.
+	Command string
 	// Warn is told what is no reason to stop.
 	Warn func(format string, args ...any)
 }
@@ -47,6 +51,9 @@ func Run(ctx context.Context, o Options, f Flags) (path string, err error) {
 		return "", err
 	}
 	o.warnIfFirst(path)
+	if strings.Contains(string(text), `"`+dnsname.Name+`"`) && o.Command == "" {
+		o.Warn("%s is neither in /usr/local/bin nor in /usr/bin: unless a runtime finds it on its PATH or next to the plugins, containers of the network do not start (--no-dns creates it without names)", command.Name)
+	}
 	return path, nil
 }
 

@@ -54,6 +54,10 @@ func flags(t *testing.T, line string) Flags {
 		switch w := words[i]; {
 		case w == "--internal":
 			f.Internal = true
+		case w == "--dns":
+			f.Names = With
+		case w == "--no-dns":
+			f.Names = Without
 		case w == "--ipv6":
 			f.IPv6 = true
 		case w == "--ipv4=false":
@@ -99,6 +103,12 @@ var lines = []string{
 	"ranges --subnet 10.5.0.0/24 --subnet fd00:5::/64 --ip-range fd00:5::1:0/112 --gateway fd00:5::1 --ip-range 10.5.0.0/25",
 	"aux --subnet 10.5.0.0/28 --aux-address router=10.5.0.5 --aux-address 10.5.0.14",
 	"internal --internal",
+	"nameless --no-dns",
+	"nameless-internal --internal --no-dns",
+	"Named.Net -o dnsname.domainName=Example.Org -o dnsname.nameservers=192.0.2.53,[2001:db8::53]:5353",
+	"no..domain",
+	"named-routed --driver ptp --dns",
+	"no-gateway --no-dns -o isGateway=false",
 	"reachable --internal -o isGateway=true",
 	"apart -o com.docker.network.bridge.enable_icc=false",
 	"internal-apart --internal -o com.docker.network.bridge.enable_icc=false",
@@ -214,6 +224,13 @@ func TestRefusals(t *testing.T) {
 		{"web --driver ptp --ipam-driver cluster-local", "ipam-driver cluster-local: driver ptp works without it"},
 		{"web --driver macvlan --parent eth0 --ipam-driver dhcp --subnet 10.5.0.0/24", "ipam-driver dhcp: takes no --subnet"},
 		{"web --driver macvlan --parent eth0 --ipam-driver dhcp --internal", "internal: the DHCP server says"},
+		{"web --driver macvlan --parent eth0 --dns", "dns: the host has no address on a network of driver macvlan at which names could be answered: use bridge or ptp"},
+		{"web --driver dummy --dns", "dns: the host has no address on a network of driver dummy"},
+		{"web --ipam-driver none --dns", "dns: containers without addresses of the network have no names"},
+		{"web -o isGateway=false", "names are not answered: add --no-dns"},
+		{"web --no-dns -o dnsname.domainName=x", "option dnsname.domainName: a network of driver bridge has no plugin dnsname with --no-dns"},
+		{"web --driver ptp -o dnsname.domainName=x", "has no plugin dnsname: add --dns"},
+		{"web --driver ptp --internal -o com.docker.network.bridge.enable_icc=false", "internal: driver ptp reaches even its own network"},
 		{"web --driver ptp --internal", "internal: driver ptp reaches even its own network"},
 		{"web --internal -o ipMasq=true", "internal: contradicts ipMasq"},
 		{"web --internal -o portmap.snat=false", "option portmap.snat: a network of driver bridge has no plugin portmap when --internal"},
@@ -336,6 +353,7 @@ func randomLine(r *rand.Rand) string {
 		fmt.Sprintf("--subnet 10.6.%d.0/%d --aux-address a=10.6.%d.%d", n, 24+r.IntN(7), n, 1+r.IntN(3)), "--subnet 192.0.2.0/24 --gateway 192.0.2.1")
 	pick("", "--ipv6", fmt.Sprintf("--subnet fd00:%x::/%d", n, 64+r.IntN(62)))
 	pick("", "", "", "--internal")
+	pick("", "", "--dns", "--no-dns")
 	options := map[string][]string{
 		"bridge": {
 			"-o mtu=1400", "-o vlan=9", "-o macspoofchk=true", "-o com.docker.network.bridge.enable_icc=false", "-o ipMasq=false",
@@ -357,8 +375,9 @@ func here(t *testing.T) (Options, *[]string) {
 	t.Helper()
 	dir, warned := t.TempDir(), new([]string)
 	return Options{
-		Places: show.Places{Journal: journal.Dir(filepath.Join(dir, "run")), Cache: filepath.Join(dir, "cache"), NetConf: filepath.Join(dir, "net.d")},
-		Warn:   func(format string, args ...any) { *warned = append(*warned, fmt.Sprintf(format, args...)) },
+		Places:  show.Places{Journal: journal.Dir(filepath.Join(dir, "run")), Cache: filepath.Join(dir, "cache"), NetConf: filepath.Join(dir, "net.d")},
+		Command: "/usr/bin/netcleat",
+		Warn:    func(format string, args ...any) { *warned = append(*warned, fmt.Sprintf(format, args...)) },
 	}, warned
 }
 
@@ -404,7 +423,8 @@ func TestFiles(t *testing.T) {
 		"x --subnet 198.51.100.0/24":  "overlaps with subnet 198.51.100.0/24 of network zz",
 		"a":                           `bridge "br-a": is that of network zz`,
 		"x -o mtu=-1":                 "bridge: mtu -1: negative",
-		"x -o promiscMode=true":       "bridge: cannot set hairpin mode and promiscuous mode",
+		"x -o dnsname.nameservers=ns.example.org":       "dnsname: nameservers: ",
+		"x -o promiscMode=true":                         "bridge: cannot set hairpin mode and promiscuous mode",
 		"x -o com.docker.network.bridge.name=has:colon": "the plugins refuse it",
 	} {
 		if _, err := Run(t.Context(), o, flags(t, line)); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,6 +1,7 @@
 package create
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -20,6 +21,7 @@ type Flags struct {
 	Gateways []string
 	Aux      []string // addresses to leave out, each "NAME=ADDR" or "ADDR"
 	Internal bool
+	Names    Names
 	IPv4     bool
 	IPv6     bool
 	Parent   string
@@ -27,6 +29,16 @@ type Flags struct {
 	Options  []string // KEY=VALUE
 	Labels   []string // KEY=VALUE, or KEY
 }
+
+// Names say whether containers of the network find each other by name.
+type Names int
+
+// The values of Names.
+const (
+	Usual Names = iota // with driver bridge, where the host has an address on it
+	With
+	Without
+)
 
 // Drivers are the main plugins that networks are made of.
 var Drivers = []string{"bridge", "macvlan", "ipvlan", "ptp", "vlan", "dummy"}
@@ -37,6 +49,7 @@ type request struct {
 	Name, Driver string
 	Subnets      []*subnet
 	Internal     bool
+	Names        Names
 	IPv4, IPv6   bool
 	Parent       string
 	IPAM         string
@@ -69,7 +82,7 @@ const maxName = 200
 var modes = []string{"host", "none", "container", "default"}
 
 func (f Flags) parse() (r request, err error) {
-	r = request{Name: f.Name, Driver: f.Driver, Internal: f.Internal, IPv4: f.IPv4, IPv6: f.IPv6, Parent: f.Parent, IPAM: f.IPAM}
+	r = request{Name: f.Name, Driver: f.Driver, Internal: f.Internal, Names: f.Names, IPv4: f.IPv4, IPv6: f.IPv6, Parent: f.Parent, IPAM: f.IPAM}
 	switch {
 	case !nameForm.MatchString(f.Name):
 		return r, fmt.Errorf("network %q: a name begins with a letter or digit and goes on with these, '_', '.' and '-'", f.Name)
@@ -102,7 +115,24 @@ func (f Flags) parse() (r request, err error) {
 	if err := r.readSubnets(f); err != nil {
 		return r, err
 	}
-	return r, r.checkIPAM()
+	if err := r.checkIPAM(); err != nil {
+		return r, err
+	}
+	return r, r.checkNames()
+}
+
+// checkNames settles whether the network has names.
+func (r *request) checkNames() error {
+	routed := r.Driver == "bridge" || r.Driver == "ptp"
+	switch {
+	case r.Names == Usual && r.Driver == "bridge" && r.IPAM != noIPAM:
+		r.Names = With
+	case r.Names == With && !routed:
+		return fmt.Errorf("dns: the host has no address on a network of driver %s at which names could be answered: use bridge or ptp", r.Driver)
+	case r.Names == With && r.IPAM == noIPAM:
+		return errors.New("dns: containers without addresses of the network have no names: leave out --ipam-driver none")
+	}
+	return nil
 }
 
 // readSubnets reads the subnets, and finds each of the other addresses its own.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // aliases are what Docker, podman and nerdctl call keys of the main plugin.
@@ -32,6 +34,7 @@ const (
 	text kind = iota
 	yesNo
 	number
+	words // between commas
 )
 
 // keys are those of a plugin that an option may set.
@@ -46,6 +49,7 @@ var keys = map[string]map[string]kind{
 	"vlan":     {"vlanId": number, "mtu": number, "enabledad": yesNo, "acceptRA": yesNo},
 	"ptp":      {"ipMasq": yesNo, "ipMasqBackend": text, "mtu": number, "enabledad": yesNo, "acceptRA": yesNo},
 	"portmap":  {"backend": text, "snat": yesNo, "masqAll": yesNo, "markMasqBit": number, "externalSetMarkChain": text, "hostPortConflict": text},
+	"dnsname":  {"domainName": text, "nameservers": words},
 	"firewall": {"backend": text, "ingressPolicy": text, "iptablesAdminChainName": text, "firewalldZone": text},
 }
 
@@ -68,7 +72,7 @@ func (p *draft) set(key, value string) error {
 	}
 	conf := p.plugin(plugin)
 	if conf == nil {
-		return fmt.Errorf("option %s: a network of driver %s has no plugin %s%s", key, p.Driver, plugin, p.because())
+		return fmt.Errorf("option %s: a network of driver %s has no plugin %s%s", key, p.Driver, plugin, p.because(plugin))
 	}
 	kind, known := keys[plugin][name]
 	if !known {
@@ -82,8 +86,13 @@ func (p *draft) set(key, value string) error {
 	return nil
 }
 
-func (p *draft) because() string {
-	if p.Internal {
+func (p *draft) because(plugin string) string {
+	switch {
+	case plugin == dnsname.Name && p.Driver == "ptp":
+		return ": add --dns"
+	case plugin == dnsname.Name:
+		return " with --no-dns"
+	case p.Internal:
 		return " when --internal"
 	}
 	return ""
@@ -103,6 +112,8 @@ func (k kind) parse(s string) (any, error) {
 			return nil, fmt.Errorf("%q: want a number", s)
 		}
 		return n, nil
+	case words:
+		return strings.Split(s, ","), nil
 	default:
 		return s, nil
 	}
@@ -164,7 +175,7 @@ func (p *draft) setICC(value string) error {
 		firewall.set("ingressPolicy", "same-bridge") // each container's link counts as a bridge
 	case firewall != nil:
 		firewall.set("ingressPolicy", "isolated")
-	default:
+	case p.Driver == "bridge":
 		p.plugin("bridge").set("portIsolation", true)
 	}
 	return nil
@@ -175,7 +186,7 @@ func (p *draft) setICC(value string) error {
 func (p *draft) setHostBinding(value string) error {
 	conf := p.plugin("portmap")
 	if conf == nil {
-		return fmt.Errorf("option %s: a network of driver %s publishes no ports%s", optHostBinding, p.Driver, p.because())
+		return fmt.Errorf("option %s: a network of driver %s publishes no ports%s", optHostBinding, p.Driver, p.because("portmap"))
 	}
 	a, err := netip.ParseAddr(value)
 	switch {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // host is what there is on the host already.
@@ -81,8 +83,10 @@ func (p *draft) assemble() {
 	switch p.Driver {
 	case "bridge":
 		main.set("bridge", p.bridgeName())
-		if routed {
+		if routed || p.Names == With {
 			main.set("isGateway", true)
+		}
+		if routed {
 			main.set("ipMasq", true)
 		}
 		main.set("hairpinMode", true)
@@ -103,6 +107,20 @@ func (p *draft) assemble() {
 		p.plugins = append(p.plugins, &object{{"type", "portmap"}, {"capabilities", object{{"portMappings", true}}}}, &firewall)
 	}
 	p.plugins = append(p.plugins, &object{{"type", "tuning"}})
+	if p.Names == With {
+		p.plugins = append(p.plugins, p.names())
+	}
+}
+
+// names is the plugin that gives containers names. They have a domain, too, as those of
+// podman have, unless the network's name cannot be a part of one.
+func (p *draft) names() *object {
+	conf := object{{"type", dnsname.Name}}
+	if domain, ok := dnsname.Canonical("dns." + p.Name); ok {
+		conf.set("domainName", domain)
+	}
+	conf.set("capabilities", object{{"aliases", true}})
+	return &conf
 }
 
 // plugin returns the plugin's configuration, or nil.
@@ -193,6 +211,8 @@ func (p *draft) fits() error {
 		return fmt.Errorf("internal: driver ptp reaches even its own network by the host's routes: use driver bridge")
 	case p.Internal && main.get("ipMasq") == true:
 		return fmt.Errorf("internal: contradicts ipMasq, which is for what leaves the network")
+	case p.Names == With && p.Driver == "bridge" && main.get("isGateway") != true:
+		return fmt.Errorf("option isGateway: without it the host has no address on the network, and names are not answered: add --no-dns")
 	case p.bindsHost() && p.plugin("portmap").get("backend") != "nftables":
 		return fmt.Errorf("option %s: is a condition of portmap's nftables backend: leave portmap.backend out", optHostBinding)
 	case p.Driver == "vlan" && main.get("vlanId") == nil:

@@ -14,44 +14,66 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
-// crowdSize is how many containers share the alias that the benchmarks ask for,
-// each with a name of its own.
-const crowdSize = 200
+// The network that the benchmarks ask about: so many containers with a name each, so
+// many of which share the alias "app".
+const (
+	crowdSize = 5000
+	shared    = 3000
+)
 
-// servers are what answers at port 53 of 10.1.0.1.
+// The container that asks.
+var asking = named("asking", 2)
+
+// inCrowd is a container that has no interface: nothing asks it.
+func inCrowd(i int) on {
+	c := on{network: 1, host: 10 + i, id: fmt.Sprintf("c%dx0123456789abcdef", i), args: fmt.Sprint("K8S_POD_NAME=c", i)}
+	if i < shared {
+		c.aliases = `["app"]`
+	}
+	return c
+}
+
+func addrOfCrowd(i int) string { return fmt.Sprintf("10.1.%d.%d", (10+i)>>8, (10+i)&0xff) }
+
+// contestants are what answers at port 53 of 10.1.0.1.
 var contestants = []struct {
 	name  string
 	start func(testing.TB, *town)
 }{
 	{"netcleat", func(_ testing.TB, w *town) {
+		w.add(asking)
 		for i := range crowdSize {
-			w.add(named(fmt.Sprint("c", i), 2+i))
+			w.Must(plugin.Add, w.callOf(inCrowd(i), w.PathOf(w.Sandbox)))
 		}
 	}},
 	{"dnsmasq", dnsmasq},
 }
 
-// dnsmasq is the plugin of podman's server, with a file of hosts as it writes it.
+// dnsmasq is the server of podman's plugin, with a file of hosts as that writes it.
 func dnsmasq(t testing.TB, w *town) {
 	t.Helper()
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
 		t.Skip("dnsmasq is missing")
 	}
+	w.call(asking)
 	var hosts strings.Builder
 	for i := range crowdSize {
-		c := named(fmt.Sprint("c", i), 2+i)
-		w.call(c)
-		fmt.Fprintf(&hosts, "10.1.0.%d c%d c%d.dns.test\n", 2+i, i, i)
+		alias := ""
+		if i < shared {
+			alias = " app"
+		}
+		fmt.Fprintf(&hosts, "%s\tc%d%s\n", addrOfCrowd(i), i, alias)
 	}
 	file := filepath.Join(w.Dir, "hosts")
 	must(t, os.WriteFile(file, []byte(hosts.String()), 0o644))
 	cmd := exec.Command("dnsmasq", "--keep-in-foreground", "--user=root", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file=", "--bind-interfaces", "--listen-address=10.1.0.1", "--addn-hosts="+file)
-	must(t, cmd.Start())
+	must(t, w.Host.Do(cmd.Start))
 	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
-	for w.answer(asks{id: named("c0", 2).id, name: "c1", patience: time.Second}) != "10.1.0.3" {
+	for w.answer(asks{id: asking.id, name: "c1", patience: time.Second}) != addrOfCrowd(1) {
 		<-time.After(10 * time.Millisecond)
 	}
 }
@@ -62,24 +84,41 @@ func BenchmarkQuery(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			w := newTown(b)
 			c.start(b, w)
-			conn := w.socket(named("c0", 2).id)
-			defer func() { _ = conn.Close() }()
-			times := make([]time.Duration, 0, b.N)
-			b.ResetTimer()
-			for i := range b.N {
-				start := time.Now()
-				if got := quick(conn, fmt.Sprintf("c%d.", i%crowdSize)); got == "silence" {
-					b.Fatal("no answer")
-				}
-				times = append(times, time.Since(start))
-			}
-			slices.Sort(times)
-			b.ReportMetric(float64(times[len(times)/2].Nanoseconds())/1e3, "µs-median")
+			w.median(b, func(i int) string { return fmt.Sprintf("c%d.", i%crowdSize) })
 		})
 	}
 }
 
-// BenchmarkRate asks from eight sockets at once.
+// BenchmarkAlias asks for the alias, of whose addresses as many are answered as fit.
+func BenchmarkAlias(b *testing.B) {
+	for _, c := range contestants {
+		b.Run(c.name, func(b *testing.B) {
+			w := newTown(b)
+			c.start(b, w)
+			w.median(b, func(int) string { return "app." })
+		})
+	}
+}
+
+// median asks, and reports the median of the answers' times.
+func (w *town) median(b *testing.B, question func(int) string) {
+	b.Helper()
+	conn := w.socket(asking.id)
+	defer func() { _ = conn.Close() }()
+	times := make([]time.Duration, 0, b.N)
+	b.ResetTimer()
+	for i := range b.N {
+		start := time.Now()
+		if got := quick(conn, question(i)); got == "silence" {
+			b.Fatal("no answer")
+		}
+		times = append(times, time.Since(start))
+	}
+	slices.Sort(times)
+	b.ReportMetric(float64(times[len(times)/2].Nanoseconds())/1e3, "µs-median")
+}
+
+// BenchmarkRate asks from eight sockets at once. The asker spends most of the time.
 func BenchmarkRate(b *testing.B) {
 	for _, c := range contestants {
 		b.Run(c.name, func(b *testing.B) {
@@ -87,18 +126,16 @@ func BenchmarkRate(b *testing.B) {
 			c.start(b, w)
 			const sockets = 8
 			var all []net.Conn
-			for i := range sockets {
-				all = append(all, w.socket(named(fmt.Sprint("c", i), 2+i).id))
+			for range sockets {
+				all = append(all, w.socket(asking.id))
 			}
+			q, err := new(dns.Msg).SetQuestion("c7.", dns.TypeA).Pack()
+			must(b, err)
 			b.ResetTimer()
 			start := time.Now()
 			var wg sync.WaitGroup
 			for _, conn := range all {
-				wg.Go(func() {
-					for i := range (b.N + sockets - 1) / sockets {
-						quick(conn, fmt.Sprintf("c%d.", i%crowdSize))
-					}
-				})
+				wg.Go(func() { pump(b, conn, q, (b.N+sockets-1)/sockets) })
 			}
 			wg.Wait()
 			b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "queries/s")
@@ -109,18 +146,123 @@ func BenchmarkRate(b *testing.B) {
 	}
 }
 
-// BenchmarkADD attaches and detaches a container of a network that has others, by
-// processes.
-func BenchmarkADD(b *testing.B) {
-	w := newTown(b)
-	w.add(named("first", 2))
-	second := w.call(named("second", 3))
-	for b.Loop() {
-		must(b, w.process(plugin.Add, second))
-		b.StopTimer()
-		must(b, w.process(plugin.Del, second))
-		b.StartTimer()
+// pump sends the same query n times, and waits for each answer.
+func pump(b *testing.B, conn net.Conn, q []byte, n int) {
+	answer := make([]byte, 512)
+	for range n {
+		if _, err := conn.Write(q); err != nil {
+			b.Error(err)
+			return
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := conn.Read(answer); err != nil {
+			b.Error(err)
+			return
+		}
 	}
+}
+
+// BenchmarkADD attaches and detaches a container of a network that has others, by
+// processes: the plugin, and containers/dnsname.
+func BenchmarkADD(b *testing.B) {
+	first, second := named("first", 2), named("second", 3)
+	b.Run("netcleat", func(b *testing.B) {
+		w := newTown(b)
+		w.add(first)
+		c := w.call(second)
+		for b.Loop() {
+			must(b, w.process(plugin.Add, c))
+			b.StopTimer()
+			must(b, w.process(plugin.Del, c))
+			b.StartTimer()
+		}
+	})
+	b.Run("dnsname", func(b *testing.B) {
+		w := formerTown(b, first)
+		c := w.call(second)
+		for b.Loop() {
+			w.former(plugin.Add, c)
+			b.StopTimer()
+			w.former(plugin.Del, c)
+			b.StartTimer()
+		}
+	})
+}
+
+// BenchmarkBurst adds 500 containers to a network, and reports the longest time in
+// which another one's question had no answer.
+func BenchmarkBurst(b *testing.B) {
+	const burst = 500
+	add := map[string]func(*town, nltest.Call){
+		"netcleat": func(w *town, c nltest.Call) { must(b, w.process(plugin.Add, c)) },
+		"dnsname":  func(w *town, c nltest.Call) { w.former(plugin.Add, c) },
+	}
+	for _, name := range []string{"netcleat", "dnsname"} {
+		b.Run(name, func(b *testing.B) {
+			var w *town
+			if name == "dnsname" {
+				w = formerTown(b, asking)
+				w.becomes(asks{id: asking.id, name: "asking"}, "10.1.0.2")
+			} else {
+				w = newTown(b)
+				w.add(asking)
+			}
+			for range b.N {
+				stop, longest := make(chan struct{}), make(chan time.Duration)
+				go w.watch(w.socket(asking.id), stop, longest)
+				for i := range burst {
+					add[name](w, w.callOf(inCrowd(i), w.PathOf(w.Sandbox)))
+				}
+				close(stop)
+				b.ReportMetric(float64((<-longest).Microseconds())/1e3, "ms-silence")
+			}
+		})
+	}
+}
+
+// watch asks without a pause, and tells the longest time between two answers.
+func (w *town) watch(conn net.Conn, stop chan struct{}, longest chan time.Duration) {
+	defer func() { _ = conn.Close() }()
+	worst, last := time.Duration(0), time.Now()
+	for {
+		select {
+		case <-stop:
+			longest <- worst
+			return
+		default:
+		}
+		if quick(conn, "asking.") == "10.1.0.2" {
+			worst, last = max(worst, time.Since(last)), time.Now()
+		}
+	}
+}
+
+// BenchmarkMemory reports the resident memory of what answers on 300 networks, with a
+// container on each.
+func BenchmarkMemory(b *testing.B) {
+	const networks = 300
+	for range b.N {
+		w := newTown(b)
+		for i := range networks {
+			link, net := fmt.Sprint("m", i), fmt.Sprintf("10.%d.%d", 100+i/250, i%250)
+			w.Bridge(link, net+".1/24")
+			w.Must(plugin.Add, nltest.Call{Table: plugin.Table{"dnsname": w.call(asking).Table["dnsname"]}, Plugin: "dnsname", ContainerID: link, Netns: w.PathOf(w.Sandbox), Conf: fmt.Sprintf(
+				`{"cniVersion":"1.0.0","name":"%[1]s","type":"dnsname","domainName":"dns.%[1]s","prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"%[1]s"},{"name":"eth0","sandbox":"x"}],
+				 "ips":[{"interface":1,"address":"%[2]s.2/24","gateway":"%[2]s.1"}],"routes":[{"dst":"0.0.0.0/0"}]}}`, link, net)})
+		}
+		b.ReportMetric(float64(resident(b, w.pid()))/1e3, "MB")
+	}
+}
+
+// resident is a process's resident memory in kB.
+func resident(t testing.TB, pid int) (kb int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	_, err = fmt.Sscan(rest, &kb)
+	must(t, err)
+	return kb
 }
 
 // socket is a container's, connected to the server.
@@ -137,7 +279,7 @@ func (w *town) socket(id string) (conn net.Conn) {
 // BenchmarkLargeAnswer writes the answer of an alias of three thousand containers,
 // as much as fits.
 func BenchmarkLargeAnswer(b *testing.B) {
-	s := crowd(b, 3000)
+	s := crowd(b, shared)
 	q, err := new(dns.Msg).SetQuestion("app.", dns.TypeA).SetEdns0(1232, false).Pack()
 	must(b, err)
 	for b.Loop() {

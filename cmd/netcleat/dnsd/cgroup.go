@@ -21,18 +21,22 @@ func leaveCgroup(mountinfo string) error {
 	if err != nil {
 		return err
 	}
+	return leaveCgroups(os.Getpid(), mounts)
+}
+
+func leaveCgroups(pid int, mounts []string) error {
 	var errs []error
 	for _, m := range mounts {
-		errs = append(errs, join(m))
+		errs = append(errs, join(pid, m))
 	}
 	return errors.Join(errs...)
 }
 
-// join moves this process. What has no resources of its own to set, such as
+// join moves a process. What has no resources of its own to set, such as
 // cpuset before its processors are chosen, takes none: the root does.
-func join(mount string) error {
+func join(id int, mount string) error {
 	dir := filepath.Join(mount, ownCgroup)
-	pid := []byte(strconv.Itoa(os.Getpid()))
+	pid := []byte(strconv.Itoa(id))
 	err := os.Mkdir(dir, 0o755)
 	if err == nil || os.IsExist(err) {
 		if err = os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0o644); err == nil {

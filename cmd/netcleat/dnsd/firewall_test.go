@@ -1,6 +1,8 @@
 package dnsd
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -117,4 +119,37 @@ func TestReconcile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestChangedRule: a rule of the old tables that was changed, and kept its comment, is
+// missing, and is made good.
+func TestChangedRule(t *testing.T) {
+	w := newTown(t)
+	web, db := named("web", 2), named("db", 3)
+	cw, cd := w.call(web), w.call(db)
+	closed["iptables-legacy"](w)
+	w.Must(plugin.Add, cw)
+	w.Must(plugin.Add, cd)
+	before := w.Run("iptables-legacy-save")
+	for _, change := range [][2]string{{"--dport 53 ", "--dport 54 "}, {"-d 10.1.0.1/32 ", "-d 10.1.0.9/32 "}, {"-j ACCEPT", "-j DROP"}} {
+		w.restore(strings.ReplaceAll(before, change[0], change[1]))
+		if got := w.Fails(plugin.Check, cw, 102); !strings.Contains(got, "netcleat reconcile restores it") {
+			t.Errorf("%s: CHECK: %s", change[1], got)
+		}
+		r, err := w.Journal().Read(w.keyOf(web))
+		must(t, err)
+		must(t, dnsname.Reconcile(t.Context(), nil, w.Journal(), r))
+		if got, want := rulesOf(w.Run("iptables-legacy-save")), rulesOf(before); got != want {
+			t.Errorf("%s: restored to\n%s\nwant\n%s", change[1], got, want)
+		}
+		w.want(asks{id: web.id, name: "db"}, "10.1.0.3")
+	}
+}
+
+// restore loads what iptables-legacy-save has printed.
+func (w *town) restore(text string) {
+	w.t.Helper()
+	file := filepath.Join(w.Dir, "rules")
+	must(w.t, os.WriteFile(file, []byte(text), 0o600))
+	w.Run("sh", "-c", "iptables-legacy-restore <"+file)
 }

@@ -119,3 +119,59 @@ func TestServersOfHost(t *testing.T) {
 		t.Errorf("after a failure: %s", got)
 	}
 }
+
+// FuzzUpstream: whatever a server answers, the asker gets an answer to its own question,
+// with its own ID, no longer than it takes, or none.
+func FuzzUpstream(f *testing.F) {
+	q := new(dns.Msg).SetQuestion("www.example.com.", dns.TypeA).SetEdns0(1232, false)
+	query := question(q)
+	query.Id = 7
+	for _, change := range []func(*dns.Msg){
+		func(*dns.Msg) {}, func(m *dns.Msg) { m.Truncated = true }, func(m *dns.Msg) { m.Question = nil },
+		func(m *dns.Msg) { m.SetEdns0(65535, true) }, func(m *dns.Msg) { m.Rcode = dns.RcodeBadVers },
+		func(m *dns.Msg) {
+			for len(m.Answer) < 200 {
+				m.Answer = append(m.Answer, m.Answer[0])
+			}
+		},
+	} {
+		m := fixed("192.0.2.80")(query, "udp")
+		change(m)
+		b, err := m.Pack()
+		must(f, err)
+		f.Add(b)
+	}
+	f.Add([]byte("garbage"))
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		m := new(dns.Msg)
+		if m.Unpack(packet) != nil || !answers(m, query) {
+			return
+		}
+		for _, v := range []via{{}, {tcp: true}} {
+			b := pack(q, received(m.Copy(), q), v)
+			got := new(dns.Msg)
+			if err := got.Unpack(b); err != nil {
+				t.Fatalf("not an answer: %v", err)
+			}
+			if !got.Response || got.Id != q.Id || !v.tcp && len(b) > udpSize || len(got.Question) != 1 || got.Question[0] != q.Question[0] {
+				t.Fatalf("%d bytes: %v", len(b), got)
+			}
+		}
+	})
+}
+
+// FuzzServers: no resolv.conf harms the daemon.
+func FuzzServers(f *testing.F) {
+	for _, text := range []string{"nameserver 192.0.2.1\nnameserver fe80::1%eth0\n", "nameserver\n", "\x00nameserver [::1]:53"} {
+		f.Add([]byte(text))
+	}
+	file := filepath.Join(f.TempDir(), "resolv.conf")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		must(t, os.WriteFile(file, text, 0o600))
+		for _, s := range servers(file) {
+			if !s.IsValid() {
+				t.Errorf("%q: %v", text, s)
+			}
+		}
+	})
+}

@@ -38,9 +38,10 @@ type server struct {
 	stats     stats
 	started   time.Time
 
-	mu     sync.Mutex // one record is read at a time, so that what was read last counts
-	empty  time.Time  // since when there is no attachment; zero is not
-	ending bool       // nothing is answered any more: the next daemon is to be asked
+	mu     sync.Mutex               // one record is read at a time, so that what was read last counts
+	empty  time.Time                // since when there is no attachment; zero is not
+	ending bool                     // nothing is answered any more: the next daemon is to be asked
+	left   map[string][]journal.Key // what containers/dnsname has left, by network
 }
 
 // errEnding has the plugin ask again, and so start the next daemon.
@@ -58,7 +59,7 @@ func newServer(dir journal.Dir, logger *log.Logger) (*server, error) {
 	}
 	s := &server{
 		dir: dir, log: logger, host: host, book: newBook(), links: &links{names: map[int]string{}}, limits: newLimits(),
-		upstreams: newUpstreams(), started: time.Now(), empty: time.Now(),
+		upstreams: newUpstreams(), started: time.Now(), empty: time.Now(), left: map[string][]journal.Key{},
 	}
 	s.doors = &doors{s: s, at: map[netip.Addr]*door{}}
 	return s, nil
@@ -95,11 +96,11 @@ func (s *server) load() error {
 		errs = append(errs, s.open(e))
 	}
 	for _, k := range s.keys() {
-		if !known[k] {
+		if !known[k] && k.Plugin == dnsname.Name {
 			s.forget(k)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.formers())...)
 }
 
 func (s *server) keys() (all []journal.Key) {
@@ -118,6 +119,11 @@ func (s *server) sync(k journal.Key) error {
 	if s.ending {
 		return errEnding
 	}
+	// First the names that were there, at addresses that may be others' by now.
+	return errors.Join(s.former(k.Network), s.syncRecord(k))
+}
+
+func (s *server) syncRecord(k journal.Key) error {
 	if s.dir.Leaving(k) {
 		s.forget(k)
 		return nil
@@ -151,16 +157,25 @@ func (s *server) take(r journal.Record) (*entry, error) {
 	if err != nil || len(e.Gateways) == 0 {
 		return nil, err // not written yet
 	}
+	if !s.enter(e) {
+		return nil, nil
+	}
+	return e, nil
+}
+
+// enter puts an attachment into the book, and reports false where its address belongs
+// to a later one.
+func (s *server) enter(e *entry) bool {
 	s.links.forget()
 	for _, old := range s.book.put(e) {
 		s.doors.leave(old)
 	}
 	if s.book.get(e.Key) != e {
-		return nil, nil // its address belongs to a later one
+		return false
 	}
 	s.doors.use(e)
 	s.empty = time.Time{}
-	return e, nil
+	return true
 }
 
 // open listens where the attachment's queries come in. What cannot be opened is

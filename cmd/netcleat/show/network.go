@@ -17,6 +17,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/ranges"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // Network is a network as people see it.
@@ -30,6 +31,9 @@ type Network struct {
 	Link       string            `json:"link,omitempty"` // the bridge, or the parent
 	IPAM       IPAM              `json:"ipam"`
 	Masquerade bool              `json:"masquerade"`
+	Hairpin    bool              `json:"hairpin,omitempty"` // of a bridge: what came by a port may leave by it
+	Names      bool              `json:"names"`             // containers have names, by dnsname
+	Domain     string            `json:"domain,omitempty"`  // of the names
 	Containers []Row             `json:"containers"`
 	Rules      []ruleset.Mark    `json:"rules,omitempty"`   // of the firewall; only Inspect looks
 	Options    []json.RawMessage `json:"options,omitempty"` // the plugins' configurations
@@ -74,11 +78,14 @@ func (l conflist) labels() Labels {
 
 // mainConf is what is read of a main plugin's configuration.
 type mainConf struct {
-	Type   string `json:"type"`
-	Bridge string `json:"bridge"`
-	Master string `json:"master"`
-	IPMasq bool   `json:"ipMasq"`
-	IPAM   struct {
+	Type    string `json:"type"`
+	Domain  string `json:"domainName"`
+	Bridge  string `json:"bridge"`
+	Master  string `json:"master"`
+	IPMasq  bool   `json:"ipMasq"`
+	Hairpin bool   `json:"hairpinMode"`
+	Promisc bool   `json:"promiscMode"`
+	IPAM    struct {
 		plugin.IPAMConf
 		subnet
 		Ranges [][]subnet `json:"ranges"`
@@ -169,7 +176,11 @@ func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
 		var m mainConf
 		_ = json.Unmarshal(raw, &m) // what is of another type says nothing
 		n.Plugins = append(n.Plugins, m.Type)
+		if m.Type == dnsname.Name {
+			n.Names, n.Domain = true, m.Domain
+		}
 		if i == 0 {
+			n.Hairpin = m.Hairpin || m.Promisc
 			n.Driver, n.Link, n.Masquerade, n.IPAM.Driver = m.Type, cmp.Or(m.Bridge, m.Master), m.IPMasq, m.IPAM.Type
 			if lease.KeptBy(m.IPAM.Type) {
 				n.IPAM.DataDir = cmp.Or(m.IPAM.DataDir, "/var/lib/cni/networks")
@@ -221,7 +232,7 @@ func PrintNetworks(w io.Writer, all []Network, f Format) error {
 	t := newTable(w)
 	head := "NETWORK\tDRIVER\tLINK\tSUBNETS\tHELD\tCONTAINERS"
 	if f.Output == wide {
-		head += "\tPLUGINS\tFILE"
+		head += "\tNAMES\tPLUGINS\tFILE"
 	}
 	t.line(head)
 	for _, n := range all {
@@ -231,11 +242,19 @@ func PrintNetworks(w io.Writer, all []Network, f Format) error {
 		}
 		line := []string{n.Name, n.Driver, n.Link, strings.Join(subnets, " "), strings.Join(held, "; "), fmt.Sprint(len(n.Containers))}
 		if f.Output == wide {
-			line = append(line, strings.Join(n.Plugins, ","), n.File)
+			line = append(line, n.names(), strings.Join(n.Plugins, ","), n.File)
 		}
 		t.line(strings.Join(line, "\t"))
 	}
 	return t.flush()
+}
+
+// names is the domain of the network's names, or says whether it has any.
+func (n Network) names() string {
+	if n.Names {
+		return cmp.Or(n.Domain, "yes")
+	}
+	return "no"
 }
 
 // FindNetwork returns the network of that name.

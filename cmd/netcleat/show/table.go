@@ -18,7 +18,7 @@ func PrintRows(w io.Writer, rows []Row, f Format) error {
 	t := newTable(w)
 	head := "NETWORK\tCONTAINER\tINTERFACE\tHOST END\tADDRESSES\tMAC\tPORTS\tAGE\tHEALTH"
 	if f.Output == wide {
-		head += "\tNETNS\tPLUGINS"
+		head += "\tNAMES\tNETNS\tPLUGINS"
 	}
 	t.line(head)
 	for _, r := range rows {
@@ -30,7 +30,7 @@ func PrintRows(w io.Writer, rows []Row, f Format) error {
 			r.Network, name(r, f), r.Interface, host, strings.Join(r.Addresses, " "), r.MAC, strings.Join(r.Ports, " "), age(r.Created), health(w, r, f),
 		}
 		if f.Output == wide {
-			line = append(line, r.Netns, strings.Join(r.Plugins, ","))
+			line = append(line, strings.Join(r.Names, ","), r.Netns, strings.Join(r.Plugins, ","))
 		}
 		t.line(strings.Join(line, "\t"))
 	}

@@ -109,6 +109,9 @@ func (h *Host) InstallOurs(flags ...string) {
 // Netcleat is the operator's command.
 func (h *Host) Netcleat() string { return h.built.netcleat }
 
+// Peer is the program of both ends of the stories' traffic.
+func (h *Host) Peer() string { return h.built.peer }
+
 // Reference is the directory of the reference's plugins.
 func (h *Host) Reference() string { return h.built.reference }
 

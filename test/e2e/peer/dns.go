@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,19 +10,23 @@ import (
 	"github.com/miekg/dns"
 )
 
-// lookUp asks the first server of resolv.conf for a name's IPv4 addresses, as the
-// name is written, and prints them in the answer's order, or else the code.
-func lookUp(network, name string) error {
+// firstServer is the first server of resolv.conf.
+func firstServer() (string, error) {
 	b, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil {
-		return err
+		return "", err
 	}
-	server := ""
 	for line := range strings.Lines(string(b)) {
-		if w := strings.Fields(line); server == "" && len(w) > 1 && w[0] == "nameserver" {
-			server = w[1]
+		if w := strings.Fields(line); len(w) > 1 && w[0] == "nameserver" {
+			return w[1], nil
 		}
 	}
+	return "", errors.New("resolv.conf: no server")
+}
+
+// lookUp asks a server for a name's IPv4 addresses, as the name is written, and prints
+// them in the answer's order, or else the code.
+func lookUp(network, name, server string) error {
 	c := dns.Client{Net: network, Timeout: patience}
 	m, _, err := c.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), net.JoinHostPort(server, "53"))
 	if err != nil {

@@ -4,7 +4,7 @@
 //	peer serve PORT…         answer HTTP and UDP on the ports, and echo on port 7
 //	peer ask tcp|udp ADDRESS print the answer
 //	peer talk ADDRESS:7      keep one connection busy until standard input ends
-//	peer dns udp|tcp NAME    print the answer of the first server in resolv.conf as it comes
+//	peer dns udp|tcp NAME [SERVER]   print the answer of the server, or else of the first in resolv.conf, as it comes
 package main
 
 import (
@@ -38,9 +38,15 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "talk":
 		return talk(args[1])
 	case len(args) == 3 && args[0] == "dns":
-		return lookUp(args[1], args[2])
+		server, err := firstServer()
+		if err != nil {
+			return err
+		}
+		return lookUp(args[1], args[2], server)
+	case len(args) == 4 && args[0] == "dns":
+		return lookUp(args[1], args[2], args[3])
 	}
-	return errors.New("usage: peer serve PORT… | ask tcp|udp ADDRESS | talk ADDRESS | dns udp|tcp NAME")
+	return errors.New("usage: peer serve PORT… | ask tcp|udp ADDRESS | talk ADDRESS | dns udp|tcp NAME [SERVER]")
 }
 
 // serve answers on all ports until the first error.

@@ -74,3 +74,35 @@ func (p podman) records() string {
 	p.t.Helper()
 	return p.Sh("find " + p.Dir + "/tmp/rootless-netns/run/netcleat -type f ! -name '.*' ! -path '*/.locks/*' 2>/dev/null || true")
 }
+
+// A user's networks have names, too: the server runs in the user's namespace, as root of
+// that, and outside of it nothing listens.
+func TestRootlessNames(t *testing.T) {
+	tried.Row(t, "as a user (rootless): names and `--network-alias`, with the daemon killed")
+	p := newRootless(t)
+	p.do("network", "create", "one")
+	p.do("network", "create", "two")
+	var all []string
+	for _, c := range []string{"a", "b", "c"} {
+		p.serve(c, "--network=one", "--network-alias=app")
+		all = append(all, p.network(c, "one").IPAddress)
+	}
+	p.serve("other", "--network=two")
+	p.resolves("a", "b", all[1])
+	p.resolves("a", "other", "NXDOMAIN")
+	p.rotates("a", "app", all)
+	if out := p.Run("ss", "-Hlnup", "sport = :53"); out != "" {
+		t.Errorf("outside of the user's namespace something listens: %s", out)
+	}
+	p.Sh("kill -9 $(cat " + p.Dir + "/tmp/rootless-netns/run/netcleat/.dns.lock)")
+	p.remove("b")
+	p.serve("d", "--network=one")
+	p.resolves("a", "c", all[2])
+	p.resolves("a", "b", "NXDOMAIN")
+	p.remove("a", "c", "d", "other")
+	if records := p.records(); records != "" {
+		t.Errorf("records are left: %s", records)
+	}
+	p.do("network", "rm", "one", "two")
+	p.Left()
+}
