@@ -75,9 +75,9 @@ var flagInstead = map[string]string{
 	"--config-from": "it belongs to Docker's swarm",
 	"--config-only": "it belongs to Docker's swarm",
 	"--ipam-opt":    "use -o",
-	"--disable-dns": "leave it out",
-	"--alias":       "names need the plugin dnsname in the network's list",
-	"--link":        "names need the plugin dnsname in the network's list",
+	"--disable-dns": "use --no-dns",
+	"--alias":       "netcleat network connect has it",
+	"--link":        "containers of a bridge network find each other by name",
 }
 
 // unknown is the error for a command that there is not, or nil.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,9 @@ errors, with --strict also where there are warnings.`,
 			found := lint.CheckFor(runtimes.Installed(c.Context()), args...)
 			if err := lint.Print(c.OutOrStdout(), found, format); err != nil {
 				return err
+			}
+			if len(found) == 0 && format == "text" {
+				fmt.Fprintf(c.OutOrStdout(), "OK: %s\n", term.Count(lint.Files(args...), "file"))
 			}
 			wrong, doubtful := lint.Count(found, lint.Error), lint.Count(found, lint.Warning)
 			if wrong > 0 || strict && doubtful > 0 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/explain"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
 
@@ -21,9 +22,8 @@ others that are in libcni's cache.
 CONTAINER is the container's name or pod, if that is known, or else its ID, of which a long
 one is cut to 12 characters.
 
-HEALTH is ok, or the first problem: the sandbox no longer exists or has moved; its
-interface is missing or down; the host end is missing, down, or no longer a port of its
-bridge.`,
+HEALTH is ok, or the first problem or warning of netcleat explain, without the plugins' own
+CHECK.`,
 		Example: `  netcleat ls
   netcleat ls nat -o wide
   netcleat ls --filter name=web --format '{{.Name}} {{.Addresses}}'
@@ -43,7 +43,8 @@ bridge.`,
 					}
 				}
 			}
-			return errors.Join(show.PrintRows(c.OutOrStdout(), show.FilterRows(rows, filters), l.Format), err)
+			rows, herr := explain.Health(c.Context(), explain.Options{Places: places}, rows)
+			return errors.Join(show.PrintRows(c.OutOrStdout(), show.FilterRows(rows, filters), l.Format), err, herr)
 		},
 	}
 	l.flags(c, "the IDs of containers", show.RowFilters)

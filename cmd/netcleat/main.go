@@ -16,11 +16,11 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	err := root().ExecuteContext(ctx)
+	c, err := root().ExecuteContextC(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "netcleat:", err)
-		os.Exit(1)
+		os.Exit(exitCode(c, err))
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 
 // Remove removes the sandbox's link of the call's attachment, for DEL. None is
 // success. A link is removed only where it is provably the attachment's: by the
-// record, or where there is none, such as of one that the reference made, as long as
-// nothing says that it is another's.
+// record, or for one that the reference made by what prevResult says of it, as
+// long as no other attachment's record speaks of it.
 func Remove(p *nl.Pair, c *plugin.Call, kind string) error {
 	if p.Sandbox == nil {
 		return nil // the link went with it
@@ -26,14 +26,14 @@ func owned(p *nl.Pair, c *plugin.Call, kind string) (*nl.Link, error) {
 	if e := c.Entry; e != nil && (e.Found != journal.Nothing || len(e.Links) > 0) {
 		return recorded(p, e, kind)
 	}
-	l, err := lookUp(p.Sandbox.LinkNamed(c.IfName))
+	l, err := lookUp(p.Sandbox.LinkByName(c.IfName))
 	if l == nil || err != nil {
 		return nil, err
 	}
-	if l.Kind != kind {
+	if l.Kind != kind || !c.Reported(l.MAC) {
 		return nil, nil
 	}
-	if other, err := IsOthers(p, c, l); other || err != nil {
+	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
 		return nil, err
 	}
 	return l, nil

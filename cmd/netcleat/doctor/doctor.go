@@ -21,9 +21,9 @@ import (
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	Level finding.Level
-	What  string
-	Mend  finding.Mend
+	Level finding.Level               `json:"level"`
+	What  string                      `json:"what"`
+	Mend  finding.Mend                `json:"mend,omitzero"`
 	fix   func(context.Context) error // mends what is proven, and looks again before it does; nil where that is another command's part
 }
 
@@ -33,6 +33,7 @@ type Options struct {
 	Path   string    // CNI_PATH
 	Binary string    // the plugin binary of this suite; "" for the installed plugins
 	Tell   io.Writer // how far it is, where that is a terminal
+	Deep   bool      // also run each plugin's own CHECK
 }
 
 // exam is what one look has gathered.
@@ -104,6 +105,9 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.marks(ctx)
 	e.chains(ctx)
 	e.names(ctx)
+	e.explained(ctx)
+	e.ranges()
+	e.hairpins()
 	e.backups()
 	return e.found
 }
@@ -137,8 +141,8 @@ func (e *exam) attachments() {
 			e.add(finding.Warning, unsure(r.Network, r.Container), "%s: no namespace at %s, but nothing proves that it no longer exists", who, r.Netns)
 		case r.Health == show.Unseen:
 			e.add(finding.Note, unsure(r.Network, r.Container), "%s: libcni remembers it, but there is no namespace at %s; containers that have stopped can be so", who, r.Netns)
-		default:
-			e.add(finding.Problem, finding.Mend{Command: "netcleat explain " + finding.Quote(r.Container), When: "says what mends it"}, "%s: %s", who, r.Health)
+		case r.Health == show.Leaving:
+			e.add(finding.Problem, finding.Do("let its runtime detach it"), "%s: its DEL has begun and not ended", who)
 		}
 	}
 	e.add(finding.Fine, nothing, "attachments in order: %d of %d", healthy, len(e.rows))
@@ -191,6 +195,16 @@ func Fix(ctx context.Context, w io.Writer, found []Finding, dryRun bool) error {
 	return errors.Join(errs...)
 }
 
+// Problems is how many of the findings are.
+func Problems(found []Finding) (n int) {
+	for _, f := range found {
+		if f.Level == finding.Problem {
+			n++
+		}
+	}
+	return n
+}
+
 // Print prints findings and returns the number of problems.
 func Print(w io.Writer, found []Finding) (problems int) {
 	for _, l := range []finding.Level{finding.Fine, finding.Note, finding.Warning, finding.Problem} {
@@ -202,10 +216,7 @@ func Print(w io.Writer, found []Finding) (problems int) {
 			if f.Mend != nothing {
 				fmt.Fprintf(w, "%-8s   -> %s\n", "", f.Mend)
 			}
-			if l == finding.Problem {
-				problems++
-			}
 		}
 	}
-	return problems
+	return Problems(found)
 }

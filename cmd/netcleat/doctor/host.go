@@ -29,7 +29,7 @@ func (e *exam) kernel() {
 	if err := unix.Uname(&u); err == nil {
 		e.add(finding.Fine, nothing, "kernel %s", unix.ByteSliceToString(u.Release[:]))
 	}
-	if !mayAdmin() {
+	if !MayAdmin() {
 		e.add(finding.Note, finding.Do("run it as root on the host"), "netfilter: not known without CAP_NET_ADMIN")
 		return
 	}
@@ -59,8 +59,8 @@ func (e *exam) kernel() {
 	_ = conn.Close()
 }
 
-// mayAdmin reports whether this process may ask netfilter.
-func mayAdmin() bool {
+// MayAdmin reports whether this process may ask netfilter.
+func MayAdmin() bool {
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
 	return unix.Capget(&head, &caps[0]) == nil && caps[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0

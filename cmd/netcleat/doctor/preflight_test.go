@@ -42,7 +42,7 @@ func TestUnknownKinds(t *testing.T) {
 
 // A kernel that is too old is a problem, one that lacks a kind names its plugins.
 func TestPreflight(t *testing.T) {
-	if mayAdmin() != (os.Getuid() == 0) {
+	if MayAdmin() != (os.Getuid() == 0) {
 		t.Skip("not root, or root without capabilities")
 	}
 	found := Preflight()

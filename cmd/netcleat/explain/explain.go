@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
@@ -22,6 +24,9 @@ type Options struct {
 	show.Places
 	Path   string // CNI_PATH
 	Binary string // the plugin binary of this suite; "" for the installed plugins
+	// Shallow leaves out what costs a process for each plugin, its own CHECK, and the
+	// comparison of all rules that the records speak of.
+	Shallow bool
 }
 
 // Line is one thing that a plugin was to do.
@@ -31,7 +36,12 @@ type Line struct {
 	Want   string        `json:"want"` // what was to be
 	Have   string        `json:"have"` // what the kernel has now
 	Mend   *finding.Mend `json:"mend,omitempty"`
+
+	symptom bool // something else may be the cause of it
 }
+
+// String is the line in words.
+func (l Line) String() string { return l.Plugin + ": " + l.Want + ": " + l.Have }
 
 // Report is what there is to say of one attachment.
 type Report struct {
@@ -48,14 +58,90 @@ func Container(ctx context.Context, o Options, name string) (reports []Report, e
 	if ferr != nil {
 		return nil, errors.Join(ferr, err)
 	}
-	rules, rerr := ruleset.Read(ctx)
-	if rerr != nil {
-		err = errors.Join(err, rerr)
+	h, herr := newHost(ctx, rows)
+	if err = errors.Join(err, herr); h == nil {
+		return nil, err
 	}
-	for _, r := range mine {
-		x := &exam{Options: o, row: r, all: rows, container: mine, rules: rules}
+	reports, xerr := h.explain(ctx, o, mine)
+	return reports, errors.Join(err, xerr)
+}
+
+// All explains the attachments of rows, which are all of the host's. What could not be
+// looked at is joined to the error.
+func All(ctx context.Context, o Options, rows []show.Row) ([]Report, error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	h, err := newHost(ctx, rows)
+	if h == nil {
+		return nil, err
+	}
+	reports, xerr := h.explain(ctx, o, rows)
+	return reports, errors.Join(err, xerr)
+}
+
+// Health completes the rows' health by the first problem of each, or else by its first
+// warning: for what was not found ill before. A user who may not look sees no more.
+func Health(ctx context.Context, o Options, rows []show.Row) ([]show.Row, error) {
+	o.Shallow = true
+	reports, err := All(ctx, o, rows)
+	if errors.Is(err, fs.ErrPermission) {
+		err = nil
+	}
+	for i, r := range reports {
+		l := r.First
+		if at := slices.IndexFunc(r.Lines, func(l Line) bool { return l.Level == finding.Warning }); l == nil && at >= 0 {
+			l = &r.Lines[at]
+		}
+		if l != nil && rows[i].Health == show.Healthy {
+			rows[i].Health = l.Want + ": " + l.Have
+		}
+	}
+	return rows, err
+}
+
+// host is what is read once for all attachments.
+type host struct {
+	rows   []show.Row
+	rules  *ruleset.Ruleset
+	links  map[int]*nl.Link
+	neighs map[uint8][]nl.Neigh // by family
+}
+
+// newHost reads it. Without the rules, of which the error tells, the rest is there.
+func newHost(ctx context.Context, rows []show.Row) (h *host, err error) {
+	c, err := nl.Open("", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	all, err := c.Host.Links()
+	if err != nil {
+		return nil, err
+	}
+	h = &host{rows: rows, links: make(map[int]*nl.Link, len(all)), neighs: map[uint8][]nl.Neigh{}}
+	for _, l := range all {
+		h.links[l.Index] = l
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		if h.neighs[family], err = c.Host.Neighs(family); err != nil {
+			return nil, err
+		}
+	}
+	h.rules, err = ruleset.Read(ctx)
+	return h, err
+}
+
+// explain looks at some of the attachments.
+func (h *host) explain(ctx context.Context, o Options, rows []show.Row) (reports []Report, err error) {
+	mine := map[string][]show.Row{}
+	for _, r := range rows {
+		mine[r.Container] = append(mine[r.Container], r)
+	}
+	for _, r := range rows {
+		x := &exam{Options: o, host: h, row: r, container: mine[r.Container]}
 		if xerr := x.examine(ctx); xerr != nil {
-			err = errors.Join(err, fmt.Errorf("%s %s: %w", r.Network, r.Interface, xerr))
+			err = errors.Join(err, fmt.Errorf("%s %s %s: %w", r.Network, r.Called(), r.Interface, xerr))
 		}
 		reports = append(reports, x.report())
 	}
@@ -66,20 +152,22 @@ func Container(ctx context.Context, o Options, name string) (reports []Report, e
 type exam struct {
 	Options
 	plan
+	*host
 	row       show.Row
-	all       []show.Row // of the host
 	container []show.Row // of the container
-	rules     *ruleset.Ruleset
 	pair      *nl.Pair
-	links     map[int]*nl.Link // the host's
-	sandbox   *nl.Link         // the interface
-	host      *nl.Link         // its end on the host, or what it is made from
+	sandbox   *nl.Link // the interface
+	end       *nl.Link // its end on the host, or what it is made from
 	lines     []Line
 }
 
 func (x *exam) report() Report {
 	r := Report{Attachment: x.row, Lines: x.lines}
-	if i := slices.IndexFunc(x.lines, func(l Line) bool { return l.Level == finding.Problem }); i >= 0 {
+	i := slices.IndexFunc(x.lines, func(l Line) bool { return l.Level == finding.Problem && !l.symptom })
+	if i < 0 {
+		i = slices.IndexFunc(x.lines, func(l Line) bool { return l.Level == finding.Problem })
+	}
+	if i >= 0 {
 		r.First = &x.lines[i]
 	}
 	return r
@@ -154,17 +242,24 @@ func (x *exam) examine(ctx context.Context) (err error) {
 	if err != nil || !there {
 		return err
 	}
+	x.sharedMAC()
 	errs := []error{x.addresses(), x.routes(), x.policy(), x.insideNeighbours(), x.insideFilter()}
 	errs = append(errs, x.outside()...)
 	errs = append(errs, x.lease())
-	missing, err := x.missingRules(ctx)
-	errs = append(errs, err)
+	var missing []string
+	if !x.Shallow {
+		missing, err = x.missingRules(ctx)
+		errs = append(errs, err)
+	}
 	x.masquerading(missing)
 	for _, c := range x.confs[1:] {
 		errs = append(errs, x.chained(ctx, c, missing))
 	}
 	x.forwarded(missing)
-	return errors.Join(append(errs, x.checks(ctx))...)
+	if !x.Shallow {
+		errs = append(errs, x.checks(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // here reports whether the attachment was made from this network namespace: from
@@ -181,21 +276,13 @@ func (x *exam) here() (bool, error) {
 	return here, judge.Close()
 }
 
-// open opens both namespaces and lists the host's links.
+// open opens both namespaces.
 func (x *exam) open() (err error) {
 	if x.pair, err = nl.Open(x.row.Netns, nil); err != nil {
 		return err
 	}
 	if x.pair.Sandbox == nil {
 		return errors.Join(fmt.Errorf("sandbox %s: %w", x.row.Netns, fs.ErrNotExist), x.pair.Close())
-	}
-	all, err := x.pair.Host.Links()
-	if err != nil {
-		return errors.Join(err, x.pair.Close())
-	}
-	x.links = make(map[int]*nl.Link, len(all))
-	for _, l := range all {
-		x.links[l.Index] = l
 	}
 	return nil
 }

@@ -22,11 +22,11 @@ func (x *exam) outside() []error {
 	case "bridge":
 		return x.bridge()
 	case "ptp":
-		if x.host == nil {
+		if x.end == nil {
 			x.problem("ptp", "an end on the host", "it is not there", again)
 			return nil
 		}
-		x.end()
+		x.endUp()
 		return []error{x.hostRoutes(), x.forwarding(), x.filter()}
 	default:
 		x.parent()
@@ -36,7 +36,7 @@ func (x *exam) outside() []error {
 
 // parent looks at the link that the sandbox's is made from.
 func (x *exam) parent() {
-	l := x.host
+	l := x.end
 	if l == nil || x.sandbox.Parent == 0 {
 		return
 	}
@@ -52,24 +52,24 @@ func (x *exam) parent() {
 }
 
 // end looks at the host's end of a pair.
-func (x *exam) end() {
+func (x *exam) endUp() {
 	have := ""
-	if !x.host.Up() {
+	if !x.end.Up() {
 		have = "it is down"
 	}
-	x.judge(x.main(), "its end on the host, "+x.host.Name+", up", have, finding.Run("ip link set "+finding.Quote(x.host.Name)+" up"))
-	if x.host.MTU != x.sandbox.MTU && x.tunedMTU() == x.sandbox.MTU {
-		x.note("tuning", "one MTU at both ends", fmt.Sprintf("%s has the %d that it was given and %s has %d: what is larger is lost", x.sandbox.Name, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Mend{})
-	} else if x.host.MTU != x.sandbox.MTU {
-		low := min(x.host.MTU, x.sandbox.MTU)
+	x.judge(x.main(), "its end on the host, "+x.end.Name+", up", have, finding.Run("ip link set "+finding.Quote(x.end.Name)+" up"))
+	if x.end.MTU != x.sandbox.MTU && x.tunedMTU() == x.sandbox.MTU {
+		x.note("tuning", "one MTU at both ends", fmt.Sprintf("%s has the %d that it was given and %s has %d: what is larger is lost", x.sandbox.Name, x.sandbox.MTU, x.end.Name, x.end.MTU), finding.Mend{})
+	} else if x.end.MTU != x.sandbox.MTU {
+		low := min(x.end.MTU, x.sandbox.MTU)
 		if x.confs[0].MTU != 0 {
 			low = x.confs[0].MTU
 		}
-		mend := fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.host.Name), low)
-		if x.host.MTU == low {
+		mend := fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.end.Name), low)
+		if x.end.MTU == low {
 			mend = x.inside(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(x.sandbox.Name), low))
 		}
-		x.warn(x.main(), "one MTU at both ends", fmt.Sprintf("%s has %d and %s has %d: what is larger is lost", x.sandbox.Name, x.sandbox.MTU, x.host.Name, x.host.MTU), finding.Run(mend))
+		x.warn(x.main(), "one MTU at both ends", fmt.Sprintf("%s has %d and %s has %d: what is larger is lost", x.sandbox.Name, x.sandbox.MTU, x.end.Name, x.end.MTU), finding.Run(mend))
 	}
 }
 
@@ -97,26 +97,28 @@ func (x *exam) bridge() (errs []error) {
 	default:
 		x.fine("bridge", "bridge "+c.Bridge+", up", "OK")
 	}
-	if x.host == nil || x.host.Kind != "veth" {
+	if x.end == nil || x.end.Kind != "veth" {
 		x.problem("bridge", "an end on the host", "it is not there", again)
 		return nil
 	}
-	x.end()
+	x.endUp()
 	x.port(b)
 	if b == nil {
 		return nil
 	}
 	x.bridgeMTU(b)
-	errs = append(errs, x.learnt(b))
+	x.learnt(b)
 	if !c.IsGateway {
 		return errs
 	}
-	return append(errs, x.gateways(), x.hostRoutes(), x.forwarding(), x.filter(), x.outsideNeighbours())
+	errs = append(errs, x.gateways(), x.hostRoutes(), x.forwarding(), x.filter())
+	x.outsideNeighbours()
+	return errs
 }
 
 // port looks whether the host's end is the bridge's, as the configuration says.
 func (x *exam) port(b *nl.Link) {
-	c, name := x.confs[0], finding.Quote(x.host.Name)
+	c, name := x.confs[0], finding.Quote(x.end.Name)
 	join := "ip link set " + name + " master " + finding.Quote(c.Bridge)
 	if c.VLAN != 0 {
 		join += fmt.Sprintf(" && bridge vlan add vid %d dev %s pvid untagged", c.VLAN, name)
@@ -129,19 +131,19 @@ func (x *exam) port(b *nl.Link) {
 	}
 	have := ""
 	switch {
-	case b == nil || x.host.Master == 0:
+	case b == nil || x.end.Master == 0:
 		have = "it is no port of any"
-	case x.host.Master != b.Index:
+	case x.end.Master != b.Index:
 		have = "it is a port of something else"
-		if m := x.links[x.host.Master]; m != nil {
+		if m := x.links[x.end.Master]; m != nil {
 			have = "it is a port of " + m.Name
 		}
-	case c.HairpinMode && !flag(x.host.PortInfo, unix.IFLA_BRPORT_MODE):
+	case c.HairpinMode && !flag(x.end.PortInfo, unix.IFLA_BRPORT_MODE):
 		have = "its hairpin mode is off"
-	case c.PortIsolation && !flag(x.host.PortInfo, unix.IFLA_BRPORT_ISOLATED):
+	case c.PortIsolation && !flag(x.end.PortInfo, unix.IFLA_BRPORT_ISOLATED):
 		have = "its isolation is off"
 	}
-	x.judge("bridge", x.host.Name+" as a port of "+c.Bridge, have, finding.Run(join))
+	x.judge("bridge", x.end.Name+" as a port of "+c.Bridge, have, finding.Run(join))
 }
 
 func flag(attrs []byte, want uint16) (on bool) {
@@ -155,27 +157,22 @@ func (x *exam) bridgeMTU(b *nl.Link) {
 		x.fine("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d", x.sandbox.Name, x.sandbox.MTU))
 		return
 	}
-	if x.host.MTU == x.sandbox.MTU { // else one fix has been told
+	if x.end.MTU == x.sandbox.MTU { // else one fix has been told
 		x.warn("bridge", fmt.Sprintf("an MTU up to the %d of %s", b.MTU, b.Name), fmt.Sprintf("%s has %d: larger packets are lost", x.sandbox.Name, x.sandbox.MTU),
 			finding.Run(fmt.Sprintf("ip link set %s mtu %d", finding.Quote(b.Name), x.sandbox.MTU)))
 	}
 }
 
 // learnt looks whether the bridge sends the container's frames to its port.
-func (x *exam) learnt(b *nl.Link) error {
-	all, err := x.pair.Host.Neighs(unix.AF_BRIDGE)
-	if err != nil {
-		return err
-	}
-	for _, n := range all {
+func (x *exam) learnt(b *nl.Link) {
+	for _, n := range x.neighs[unix.AF_BRIDGE] {
 		port := x.links[n.Index]
-		if n.Bridge != b.Index || port == nil || n.Index == x.host.Index || n.Index == b.Index || !bytes.Equal(n.MAC, x.sandbox.MAC) {
+		if n.Bridge != b.Index || port == nil || n.Index == x.end.Index || n.Index == b.Index || !bytes.Equal(n.MAC, x.sandbox.MAC) {
 			continue
 		}
-		x.problem("bridge", fmt.Sprintf("frames to %s over %s", n.MAC, x.host.Name), fmt.Sprintf("%s sends them to %s", b.Name, port.Name),
+		x.problem("bridge", fmt.Sprintf("frames to %s over %s", n.MAC, x.end.Name), fmt.Sprintf("%s sends them to %s", b.Name, port.Name),
 			finding.Run(fmt.Sprintf("bridge fdb del %s dev %s master", n.MAC, finding.Quote(port.Name))))
 	}
-	return nil
 }
 
 // gateways looks for the gateways' addresses.
@@ -351,16 +348,13 @@ func (x *exam) filter() error {
 }
 
 // outsideNeighbours looks at what the host believes of the container.
-func (x *exam) outsideNeighbours() error {
+func (x *exam) outsideNeighbours() {
 	gw := x.hostLink(x.gatewayLink())
 	if gw == nil {
-		return nil
+		return
 	}
 	for _, h := range x.hops() {
-		n, err := neighbour(x.pair.Host, gw.Index, h.addr.Addr())
-		if err != nil {
-			return err
-		}
+		n := neighbour(x.neighs[familyOf(h.addr.Addr())], gw.Index, h.addr.Addr())
 		if n == nil {
 			continue
 		}
@@ -369,9 +363,9 @@ func (x *exam) outsideNeighbours() error {
 		switch {
 		case len(n.MAC) > 0 && !bytes.Equal(n.MAC, x.sandbox.MAC):
 			x.problem(x.main(), want, fmt.Sprintf("the host takes it to be at %s, and it is at %s", n.MAC, x.sandbox.MAC), forget)
+			x.isSymptom()
 		case n.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
 			x.note(x.main(), want, "it did not answer when it was last asked", forget)
 		}
 	}
-	return nil
 }

@@ -206,8 +206,8 @@ func (p *plan) routed() bool {
 func (x *exam) gatewayLink() string {
 	c := x.confs[0]
 	switch {
-	case c.Type == "ptp" && x.host != nil:
-		return x.host.Name
+	case c.Type == "ptp" && x.end != nil:
+		return x.end.Name
 	case c.VLAN != 0:
 		return fmt.Sprintf("%s.%d", c.Bridge, c.VLAN)
 	}

@@ -19,7 +19,7 @@ import (
 // findInterface looks for the sandbox's end, and reports whether it is there.
 func (x *exam) findInterface() (there bool, err error) {
 	plugin := x.main()
-	l, err := x.pair.Sandbox.LinkNamed(x.row.Interface)
+	l, err := x.pair.Sandbox.LinkByName(x.row.Interface)
 	if nl.NotFound(err) {
 		l, err = x.renamed()
 	}
@@ -29,13 +29,13 @@ func (x *exam) findInterface() (there bool, err error) {
 	x.sandbox = l
 	name := l.Name
 	if host := x.links[l.Parent]; l.ParentNetns >= 0 && host != nil && (l.Kind != "veth" || host.Kind == "veth" && host.Parent == l.Index) {
-		x.host = host
+		x.end = host
 	}
 	have := ""
 	switch {
 	case !l.Up() && !x.confs[0].Disabled:
 		have = "it is down"
-	case l.OperState != nl.OperUp && x.host != nil && x.host.Up() && x.carries():
+	case l.OperState != nl.OperUp && x.end != nil && x.end.Up() && x.carries():
 		have = "it has no carrier"
 	}
 	x.judge(plugin, name+" in the sandbox, up", have, finding.Run(x.inside("ip link set "+finding.Quote(name)+" up")))
@@ -64,11 +64,7 @@ func (x *exam) renamed() (*nl.Link, error) {
 	for _, l := range all {
 		if x.was(l) {
 			// A name may be anything that the container likes.
-			rename := x.inside("ip link set " + finding.Quote(l.Name) + " name " + finding.Quote(name))
-			if i := slices.IndexFunc(all, func(l *nl.Link) bool { return slices.Contains(l.AltNames, name) }); i >= 0 {
-				rename = x.inside("ip link property del dev "+finding.Quote(all[i].Name)+" altname "+finding.Quote(name)) + " && " + rename
-			}
-			x.warn(x.main(), name+" in the sandbox", "it is called "+l.Name, finding.Run(rename))
+			x.warn(x.main(), name+" in the sandbox", "it is called "+l.Name, finding.Run(x.inside("ip link set "+finding.Quote(l.Name)+" name "+finding.Quote(name))))
 			return l, nil
 		}
 	}
@@ -141,11 +137,26 @@ func (x *exam) ipam() string {
 
 // shared names another attachment of the network with the same address.
 func (x *exam) shared(h hop) {
-	for _, r := range x.all {
+	for _, r := range x.rows {
 		other := r.Network == x.row.Network && (r.Container != x.row.Container || r.Interface != x.row.Interface)
 		if other && r.Health == show.Healthy && slices.Contains(r.Addresses, h.addr.String()) {
 			x.problem(x.ipam(), h.addr.Addr().String()+" for nobody else", "container "+r.Called()+" "+r.Interface+" has it, too",
 				finding.Do("detach one of the two with its runtime"))
+		}
+	}
+}
+
+// sharedMAC names another attachment of the network with the same hardware address. The
+// links of ipvlan all have their parent's.
+func (x *exam) sharedMAC() {
+	if x.main() == "ipvlan" || x.main() == "loopback" || len(x.sandbox.MAC) == 0 {
+		return
+	}
+	for _, r := range x.rows {
+		other := r.Network == x.row.Network && (r.Container != x.row.Container || r.Interface != x.row.Interface)
+		if other && r.Health == show.Healthy && r.MAC == x.sandbox.MAC.String() {
+			x.problem(x.main(), r.MAC+" for nobody else", "container "+r.Called()+" "+r.Interface+" has it, too",
+				finding.Do("attach one of the two again with another MAC address: frames of either go to the one that sent last"))
 		}
 	}
 }
@@ -278,7 +289,8 @@ func (x *exam) insideNeighbours() error {
 		if !h.gateway.IsValid() {
 			continue
 		}
-		n, err := neighbour(x.pair.Sandbox, x.sandbox.Index, h.gateway)
+		all, err := x.pair.Sandbox.Neighs(familyOf(h.gateway))
+		n := neighbour(all, x.sandbox.Index, h.gateway)
 		if err != nil || n == nil {
 			return err
 		}
@@ -288,6 +300,7 @@ func (x *exam) insideNeighbours() error {
 		switch {
 		case x.routed() && gw != nil && len(n.MAC) > 0 && !bytes.Equal(n.MAC, gw.MAC):
 			x.problem(x.main(), want, fmt.Sprintf("the sandbox takes it to be at %s, and it is at %s", n.MAC, gw.MAC), forget)
+			x.isSymptom()
 		case n.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
 			x.note(x.main(), want, "it did not answer when it was last asked", forget)
 		}
@@ -295,22 +308,25 @@ func (x *exam) insideNeighbours() error {
 	return nil
 }
 
-// neighbour returns the entry of an address, or nil.
-func neighbour(c *nl.Conn, index int, a netip.Addr) (*nl.Neigh, error) {
-	family := uint8(unix.AF_INET)
+// isSymptom says of the last line that it may come of another: what a neighbour is taken
+// to be at changes with the links between.
+func (x *exam) isSymptom() { x.lines[len(x.lines)-1].symptom = true }
+
+func familyOf(a netip.Addr) uint8 {
 	if a.Is6() {
-		family = unix.AF_INET6
+		return unix.AF_INET6
 	}
-	all, err := c.Neighs(family)
-	if err != nil {
-		return nil, err
-	}
+	return unix.AF_INET
+}
+
+// neighbour returns the entry of an address, or nil.
+func neighbour(all []nl.Neigh, index int, a netip.Addr) *nl.Neigh {
 	for i, n := range all {
 		if n.Index == index && n.IP == a {
-			return &all[i], nil
+			return &all[i]
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // insideFilter looks whether answers are dropped that come over another

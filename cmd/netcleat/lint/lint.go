@@ -95,6 +95,17 @@ func CheckFor(readers []runtimes.Runtime, paths ...string) []Finding {
 	return l.found
 }
 
+// Files is how many files the paths stand for.
+func Files(paths ...string) int {
+	l, seen := &linter{order: map[string]int{}}, map[string]bool{}
+	for _, path := range paths {
+		for _, file := range l.filesOf(path) {
+			seen[file] = true
+		}
+	}
+	return len(seen)
+}
+
 // filesOf returns the files that a path stands for: itself, or those in it that
 // runtimes read, in their order.
 func (l *linter) filesOf(path string) (files []string) {

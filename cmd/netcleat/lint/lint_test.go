@@ -318,3 +318,21 @@ func FuzzDocument(f *testing.F) {
 		}
 	})
 }
+
+// All values of a plugin that have another type than they must are told at once.
+func TestEveryType(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.conflist")
+	text := `{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"bridge","mtu":"1500","isGateway":"yes","vlan":true}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range Check(file) {
+		if f.Level == Error {
+			got = append(got, f.Message)
+		}
+	}
+	if all := strings.Join(got, "\n"); len(got) != 3 || !strings.Contains(all, "mtu") || !strings.Contains(all, "isGateway") || !strings.Contains(all, "vlan") {
+		t.Errorf("want three errors of mtu, isGateway and vlan, got\n%s", all)
+	}
+}

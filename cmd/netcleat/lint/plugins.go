@@ -130,6 +130,39 @@ func (l *linter) refusal(n *list, e *entry, q question) {
 	if given := promised(e); len(given) > 0 {
 		conf["runtimeConfig"] = mustJSON(given)
 	}
+	err := parsed(about, conf)
+	for err != nil {
+		l.say(Error, e.document, place(q.conf, err.Error()), "%s: %s", q.name, reason(err))
+		// A value of another type hides what is wrong with the rest.
+		var typ *json.UnmarshalTypeError
+		if !errors.As(err, &typ) {
+			return
+		}
+		key := keyOf(conf, err, typ)
+		if key == "" {
+			return
+		}
+		delete(conf, key)
+		if err = parsed(about, conf); !errors.As(err, &typ) {
+			return // without the key it may refuse what it would not with it
+		}
+	}
+}
+
+// keyOf returns the key of a configuration that an error is about, or "".
+func keyOf(conf map[string]json.RawMessage, err error, typ *json.UnmarshalTypeError) string {
+	before, _, _ := strings.Cut(err.Error(), ": json: ")
+	for _, word := range append(strings.Split(before, ": "), typ.Field) {
+		key := strings.FieldsFunc(word+".", func(r rune) bool { return r == '.' || r == '[' })
+		if len(key) > 0 && conf[key[0]] != nil && key[0] != "name" && key[0] != "cniVersion" {
+			return key[0]
+		}
+	}
+	return ""
+}
+
+// parsed has a plugin read a configuration.
+func parsed(about plugin.About, conf map[string]json.RawMessage) error {
 	c := &plugin.Call{Verb: plugin.Add, IfName: "eth0", Stdin: mustJSON(conf)}
 	o, err := fields.Parse(c.Stdin)
 	if err == nil {
@@ -138,9 +171,7 @@ func (l *linter) refusal(n *list, e *entry, q question) {
 	if err == nil {
 		err = about.Parse(c)
 	}
-	if err != nil {
-		l.say(Error, e.document, place(q.conf, err.Error()), "%s: %s", q.name, reason(err))
-	}
+	return err
 }
 
 // kinds are types of Go as JSON calls them.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/doctor"
+	"github.com/netcleat/netcleat/cmd/netcleat/explain"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/install"
 	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
@@ -25,6 +26,7 @@ import (
 	"github.com/netcleat/netcleat/docs/schema"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // Status is what there is to say of a host.
@@ -75,18 +77,34 @@ func Of(ctx context.Context, o doctor.Options) (Status, error) {
 	}
 	networks, err := show.Networks(ctx, o.Places)
 	errs = append(errs, err)
-	usesDHCP := false
+	errs = append(errs, examined(ctx, o.Places, networks))
+	usesDHCP, usesDNS := false, false
 	for _, n := range networks {
 		s.network(n)
 		usesDHCP = usesDHCP || n.IPAM.Driver == "dhcp"
+		usesDNS = usesDNS || n.Names && len(n.Containers) > 0
 	}
-	s.Daemons = []Daemon{{Name: "dhcp", State: state(ctx, dhcp.DefaultSocket), Used: usesDHCP}}
+	s.Daemons = []Daemon{{Name: "dhcp", State: state(ctx, dhcp.DefaultSocket), Used: usesDHCP}, {Name: "dns", State: state(ctx, dnsname.SocketOf(o.Journal)), Used: usesDNS}}
 	for _, f := range doctor.Examine(ctx, o) {
 		if f.Level != finding.Fine {
 			s.Doctor[string(f.Level)]++
 		}
 	}
 	return s, errors.Join(errs...)
+}
+
+// examined completes the health of the networks' containers as netcleat ls does.
+func examined(ctx context.Context, p show.Places, networks []show.Network) error {
+	var rows []show.Row
+	for _, n := range networks {
+		rows = append(rows, n.Containers...)
+	}
+	rows, err := explain.Health(ctx, explain.Options{Places: p}, rows)
+	for i := range networks {
+		count := len(networks[i].Containers)
+		networks[i].Containers, rows = rows[:count:count], rows[count:]
+	}
+	return err
 }
 
 func (s *Status) network(n show.Network) {
