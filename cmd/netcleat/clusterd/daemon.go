@@ -70,7 +70,8 @@ type daemon struct {
 	ticks     int
 	lastErr   error // of the store
 	lastErrAt int
-	count     int // of requests, for tokens
+	mute      string // the error that was logged last, until etcd answers
+	count     int    // of requests, for tokens
 	dirty     map[string]bool
 	restored  bool // refused because etcd has forgotten something
 }
@@ -210,9 +211,7 @@ func (d *daemon) send(t txn, done func(answer)) {
 		if session != d.rev {
 			return // of a session that has ended
 		}
-		if a.err != nil {
-			d.lastErr, d.lastErrAt = a.err, d.ticks
-		}
+		d.heard(a.err)
 		if a.err == nil && !d.newer(known, a.rev, d.memory.Cluster) {
 			return
 		}
@@ -222,6 +221,21 @@ func (d *daemon) send(t txn, done func(answer)) {
 		done(a)
 		d.work()
 	})
+}
+
+// heard takes note of an answer, or of its absence, which it logs once.
+func (d *daemon) heard(err error) {
+	switch {
+	case err == nil && d.mute != "":
+		d.mute = ""
+		d.log.Print("etcd answers again")
+	case err != nil:
+		if err.Error() != d.mute {
+			d.mute = err.Error()
+			d.log.Print(err)
+		}
+		d.lastErr, d.lastErrAt = err, d.ticks
+	}
 }
 
 // newer checks an answer against what was known when it was asked for. An etcd that
@@ -344,9 +358,7 @@ func (d *daemon) begin() error {
 func (d *daemon) list(done func(listing)) {
 	known := d.memory.Revision
 	d.store.list(func(l listing) {
-		if l.err != nil {
-			d.lastErr, d.lastErrAt = l.err, d.ticks
-		}
+		d.heard(l.err)
 		if l.err != nil || d.sawReset(l) || d.newer(known, l.rev, l.cluster) {
 			done(l)
 		}

@@ -2,12 +2,18 @@ package clusterd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 )
@@ -19,6 +25,7 @@ const requestTime = 3 * time.Second
 type etcd struct {
 	client *clientv3.Client
 	prefix string
+	tls    *tls.Config // of the client
 	life   context.Context
 	post   func(func())
 }
@@ -46,7 +53,7 @@ func (e *etcd) do(t txn) (a answer) {
 	}
 	r, err := e.client.Txn(ctx).If(conditions...).Then(change).Else(reads...).Commit()
 	if err != nil {
-		return answer{err: err}
+		return answer{err: e.reason(err)}
 	}
 	a.ok, a.rev = r.Succeeded, r.Header.Revision
 	if a.ok {
@@ -86,7 +93,7 @@ func (e *etcd) read() (l listing) {
 		r, err := e.client.Get(ctx, from, ops...)
 		cancel()
 		if err != nil {
-			return listing{err: err}
+			return listing{err: e.reason(err)}
 		}
 		if l.rev == 0 {
 			l.rev, l.cluster = r.Header.Revision, r.Header.ClusterId
@@ -146,6 +153,60 @@ func (e *etcd) follow(d *daemon, from int64) {
 		}
 		e.post(func() { d.changed(all...) })
 	}
+}
+
+// reason says why there was no answer in time: the client does not tell of errors of
+// connections.
+func (e *etcd) reason(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.DeadlineExceeded {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	for _, endpoint := range e.client.Endpoints() {
+		if cerr := e.connect(endpoint); cerr != nil {
+			return fmt.Errorf("etcd %s: %w", endpoint, cerr)
+		}
+	}
+	return errors.New("etcd: no answer in time: has it lost its majority?")
+}
+
+// connectTime bounds how long a connection is tried.
+const connectTime = time.Second
+
+// connect tries a connection. The member speaks first; with TLS 1.3 that is when it
+// refuses a certificate.
+func (e *etcd) connect(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return err
+	}
+	conn, err := (&net.Dialer{Timeout: connectTime}).DialContext(e.life, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // was only tried
+	if u.Scheme != "https" {
+		return nil
+	}
+	c := e.tls.Clone()
+	c.ServerName = u.Hostname()
+	c.NextProtos = []string{"h2"}
+	secure := tls.Client(conn, c)
+	if err := secure.SetDeadline(time.Now().Add(connectTime)); err != nil {
+		return err
+	}
+	if _, err := secure.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// store is the store below the prefix.
+func (s *Settings) store(ctx context.Context, client *clientv3.Client, post func(func())) *etcd {
+	conf, _ := s.tls() // dial has read it
+	if conf == nil {
+		conf = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return &etcd{client: client, prefix: s.Prefix, tls: conf, life: ctx, post: post}
 }
 
 // dial connects to etcd. It does not wait for an answer.

@@ -253,7 +253,7 @@ func (h *realHost) start(t testing.TB, endpoints []string, out io.Writer) {
 	}
 	h.starts++
 	r := &runner{life: ctx, calls: make(chan func())}
-	store := &etcd{client: client, prefix: "/t/", life: ctx, post: r.post}
+	store := (&Settings{Endpoints: endpoints, Prefix: "/t/"}).store(ctx, client, r.post)
 	r.d = newDaemon(identity{h.name, fmt.Sprintf("%s-%d", h.name, h.starts)}, store, h, log.New(out, h.name+": ", log.Lmicroseconds))
 	if h.pool != nil {
 		if err := r.d.use(h.pool); err != nil {

@@ -1,6 +1,8 @@
 package clusterd
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +15,7 @@ func (d *daemon) shortage(net string, r *request) error {
 	case d.why != nil:
 		return d.why
 	case d.state != running:
-		return fmt.Errorf("etcd has not answered since the daemon started: no block is confirmed (`netcleat cluster status`)")
+		return fmt.Errorf("no block is confirmed since the daemon started: %w", cmp.Or(d.lastErr, errors.New("etcd has not answered yet")))
 	case d.stopped != "":
 		return fmt.Errorf("no block changes hands: %s", d.stopped)
 	case d.lastErr != nil && d.ticks-d.lastErrAt < 15:

@@ -55,7 +55,7 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	}
 	defer func() { err = errors.Join(err, ignoreCancel(client.Close())) }()
 	r := &runner{files: f, life: ctx, calls: make(chan func())}
-	store := &etcd{client: client, prefix: s.Prefix, life: ctx, post: r.post}
+	store := s.store(ctx, client, r.post)
 	r.d = newDaemon(identity{s.Host, newSession()}, store, f, logger)
 	for _, p := range f.registered() {
 		if err := r.d.use(p); err != nil {

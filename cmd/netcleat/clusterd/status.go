@@ -65,7 +65,7 @@ func operate(ctx context.Context, s *Settings, fn func(*etcd) error) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, ignoreCancel(client.Close())) }()
-	return fn(&etcd{client: client, prefix: s.Prefix, life: ctx, post: func(fn func()) { fn() }})
+	return fn(s.store(ctx, client, func(fn func()) { fn() }))
 }
 
 // ReleaseHost gives back what a host owns, and returns the number of addresses.
