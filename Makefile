@@ -119,6 +119,7 @@ test-release: install-deps ## A release: all platforms twice, packages in a Debi
 test-faults: install-deps ## Every kill, every refusal, the long storm, the reference next to it, and an hour of failing etcd (root)
 	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./test/fault
 	FAULTS=all $(GO) test -count=1 -v -timeout 3h ./cmd/netcleat/clusterd
+	FAULTS=all $(GO) test -count=1 -v -timeout 3h -run TestStorm ./test/cluster
 
 .PHONY: bench
 bench: build ## Side by side with the reference; BENCH=REGEXP: these cases only (root)

@@ -40,6 +40,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if all := os.Getenv(proxying); all != "" {
+		if err := lab.Proxies(os.Stdin, os.Stdout, strings.Fields(all)); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	if dir, err := build(); err == nil {
 		_ = os.RemoveAll(dir)
@@ -59,12 +66,20 @@ type story struct {
 // newStory makes three hosts on which all services run.
 func newStory(t testing.TB, list string) *story {
 	t.Helper()
+	s := newHosts(t, 3, list)
+	s.startDaemons()
+	return s
+}
+
+// newHosts makes hosts with etcd.
+func newHosts(t testing.TB, n int, list string) *story {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces take root: run it as root (make test)")
 	}
 	programs, err := build()
 	must(t, err)
-	l, err := lab.New(t.Context(), 3, filepath.Join(programs, "netcleat"))
+	l, err := lab.New(t.Context(), n, filepath.Join(programs, "netcleat"))
 	must(t, err)
 	t.Cleanup(func() {
 		for _, h := range l.Hosts {
@@ -76,14 +91,19 @@ func newStory(t testing.TB, list string) *story {
 	})
 	s := &story{Lab: l, t: t, ctx: t.Context(), list: list}
 	must(t, l.StartEtcd(s.ctx))
-	for _, h := range l.Hosts {
-		must(t, h.Write("/etc/cni/net.d/lan.conflist", list))
-		must(t, h.StartDaemon(s.ctx))
-	}
-	for _, h := range l.Hosts {
-		must(t, h.Running(s.ctx))
-	}
 	return s
+}
+
+// startDaemons starts the daemons, which join the cluster.
+func (s *story) startDaemons() {
+	s.t.Helper()
+	for _, h := range s.Hosts {
+		must(s.t, h.Write("/etc/cni/net.d/lan.conflist", s.list))
+		must(s.t, h.StartDaemon(s.ctx))
+	}
+	for _, h := range s.Hosts {
+		must(s.t, h.Running(s.ctx))
+	}
 }
 
 func must(t testing.TB, err error) {

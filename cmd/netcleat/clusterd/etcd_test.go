@@ -14,21 +14,16 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/slot"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
+	"github.com/netcleat/netcleat/test/cluster/lab"
 )
 
 // member is one etcd of a cluster.
@@ -100,118 +95,20 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// proxy stands between daemons and etcd: it delays, drops, repeats and reorders
-// single requests, and loses answers.
-type proxy struct {
-	etcdserverpb.UnimplementedKVServer
-	etcdserverpb.UnimplementedWatchServer
-	kv    etcdserverpb.KVClient
-	watch etcdserverpb.WatchClient
-	calm  atomic.Bool
-	late  atomic.Int64
-}
-
-func startProxy(t *testing.T, m *member) (*proxy, string) {
+// startProxy starts a proxy that stands between daemons and a member.
+func startProxy(t *testing.T, m *member) (*lab.Proxy, string) {
 	t.Helper()
-	conn, err := grpc.NewClient(strings.TrimPrefix(m.client, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{kv: etcdserverpb.NewKVClient(conn), watch: etcdserverpb.NewWatchClient(conn)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer()
-	etcdserverpb.RegisterKVServer(s, p)
-	etcdserverpb.RegisterWatchServer(s, p)
-	go func() { _ = s.Serve(l) }() // until it is stopped
-	t.Cleanup(func() { s.Stop(); _ = conn.Close() })
-	return p, "http://" + l.Addr().String()
-}
-
-// forward carries a request: at once, later, twice or never. The caller's patience
-// does not end it.
-func forward[Q, A any](ctx context.Context, p *proxy, q Q, send func(context.Context, Q, ...grpc.CallOption) (A, error)) (A, error) {
-	type outcome struct {
-		a   A
-		err error
-	}
-	got := make(chan outcome, 3)
-	once := func(delay time.Duration) {
-		time.AfterFunc(delay, func() {
-			if ctx.Err() != nil {
-				p.late.Add(1)
-			}
-			own, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			defer cancel()
-			a, err := send(own, q)
-			got <- outcome{a, err}
-		})
-	}
-	lost := false
-	if p.calm.Load() {
-		once(0)
-	} else {
-		switch n := rand.IntN(12); {
-		case n < 5:
-			once(0)
-		case n < 9:
-			once(time.Duration(rand.IntN(5000)) * time.Millisecond)
-		case n == 9:
-			once(0)
-			once(time.Duration(rand.IntN(5000)) * time.Millisecond)
-		case n == 10:
-			lost = true
-			once(time.Duration(rand.IntN(1000)) * time.Millisecond)
-		}
-	}
-	var none A
-	if lost {
-		<-ctx.Done()
-		return none, status.FromContextError(ctx.Err()).Err()
-	}
-	select {
-	case o := <-got:
-		return o.a, o.err
-	case <-ctx.Done():
-		return none, status.FromContextError(ctx.Err()).Err()
-	}
-}
-
-func (p *proxy) Txn(ctx context.Context, q *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
-	return forward(ctx, p, q, p.kv.Txn)
-}
-
-func (p *proxy) Range(ctx context.Context, q *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
-	return forward(ctx, p, q, p.kv.Range)
-}
-
-func (p *proxy) Watch(down etcdserverpb.Watch_WatchServer) error {
-	ctx, cancel := context.WithCancel(down.Context())
-	defer cancel()
-	up, err := p.watch.Watch(ctx)
+	p, err := lab.NewProxy(strings.TrimPrefix(m.client, "http://"))
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	go func() {
-		defer cancel()
-		for {
-			q, err := down.Recv()
-			if err != nil || up.Send(q) != nil {
-				return
-			}
-		}
-	}()
-	for {
-		r, err := up.Recv()
-		if err != nil {
-			return status.Error(codes.Unavailable, err.Error())
-		}
-		if err := down.Send(r); err != nil {
-			return err
-		}
-	}
+	go func() { _ = p.Serve(l) }() // until it is stopped
+	t.Cleanup(p.Stop)
+	return p, "http://" + l.Addr().String()
 }
 
 // realHost is a host whose daemon is a real one, with its files in memory.
@@ -391,7 +288,7 @@ func chaosTime() time.Duration {
 func TestRealEtcd(t *testing.T) {
 	members := startEtcd(t)
 	var endpoints []string
-	var proxies []*proxy
+	var proxies []*lab.Proxy
 	for _, m := range members {
 		p, url := startProxy(t, m)
 		proxies, endpoints = append(proxies, p), append(endpoints, url)
@@ -418,8 +315,8 @@ func TestRealEtcd(t *testing.T) {
 	wg.Wait()
 	var late int64
 	for _, p := range proxies {
-		p.calm.Store(true)
-		late += p.late.Load()
+		p.Calm.Store(true)
+		late += p.Late.Load()
 	}
 	for _, d := range o.dups {
 		t.Error(d)

@@ -142,8 +142,18 @@ func (c *Container) conf() *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{ContainerID: c.Host.Name + "-" + c.Name, NetNS: "/run/netns/" + c.Name, IfName: "eth0", Args: c.args}
 }
 
+// Call calls one plugin, as a runtime without the library does.
+func (h *Host) Call(ctx context.Context, plugin, conf string, env ...string) ([]byte, error) {
+	env = append(env, "CNI_PATH="+h.lab.plugins, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	return h.exec(ctx).ExecPlugin(ctx, filepath.Join(h.lab.plugins, plugin), []byte(conf), env)
+}
+
+// exec executes plugins on the host.
+func (h *Host) exec(ctx context.Context) *Exec {
+	return &Exec{Command: func(argv ...string) *exec.Cmd { return h.space.command(ctx, argv...) }}
+}
+
 // runtime is the library that runtimes call plugins with, on the host.
 func (h *Host) runtime(ctx context.Context) *libcni.CNIConfig {
-	onHost := &Exec{Command: func(argv ...string) *exec.Cmd { return h.space.command(ctx, argv...) }}
-	return libcni.NewCNIConfigWithCacheDir([]string{h.lab.plugins}, filepath.Join(h.dir, "cache"), onHost)
+	return libcni.NewCNIConfigWithCacheDir([]string{h.lab.plugins}, filepath.Join(h.dir, "cache"), h.exec(ctx))
 }

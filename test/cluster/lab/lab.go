@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -24,6 +25,7 @@ type Lab struct {
 	plugins  string // directory of the plugins
 	netcleat string
 	router   *space
+	via      []string // endpoints that daemons reach etcd by, where these are not the members
 }
 
 // New makes n hosts named h1, h2 and so on, with the plugins that netcleat installs.
@@ -65,6 +67,14 @@ func (l *Lab) Close() error {
 		errs = append(errs, l.router.end())
 	}
 	return errors.Join(append(errs, os.RemoveAll(l.dir))...)
+}
+
+// Via has the daemons that are started from now on reach etcd by other endpoints.
+func (l *Lab) Via(endpoints []string) { l.via = endpoints }
+
+// OnRouter is a program on the LAN's router, not yet started.
+func (l *Lab) OnRouter(ctx context.Context, argv ...string) *exec.Cmd {
+	return l.router.command(ctx, argv...)
 }
 
 // Router runs a program on the LAN's router.

@@ -37,7 +37,8 @@ func (h *Host) StartMember(ctx context.Context) error {
 	return h.Start(ctx, Etcd, "etcd", "--name="+h.Name, "--data-dir="+filepath.Join(h.dir, "etcd"), "--log-level=error",
 		"--listen-client-urls=http://0.0.0.0:2379", fmt.Sprintf("--advertise-client-urls=http://%s:2379", h.Addr),
 		fmt.Sprintf("--listen-peer-urls=http://%s:2380", h.Addr), fmt.Sprintf("--initial-advertise-peer-urls=http://%s:2380", h.Addr),
-		"--initial-cluster="+strings.Join(all, ","), "--initial-cluster-state=new")
+		"--initial-cluster="+strings.Join(all, ","), "--initial-cluster-state=new",
+		"--auto-compaction-mode=periodic", "--auto-compaction-retention=3s")
 }
 
 // Backup copies the data of the host's member, which does not run.
@@ -66,6 +67,9 @@ func (l *Lab) Endpoints() string {
 
 // Settings are the cluster.yaml of every host.
 func (l *Lab) Settings() string {
+	if len(l.via) > 0 {
+		return "endpoints: [" + strings.Join(l.via, ", ") + "]\n"
+	}
 	return "endpoints: [" + strings.ReplaceAll(l.Endpoints(), ",", ", ") + "]\n"
 }
 
