@@ -30,6 +30,7 @@ func (d *daemon) sawReset(l listing) bool {
 
 // startOver drops what was read of another history, the revisions of which mean nothing.
 func (d *daemon) startOver() {
+	d.store.rewatch()
 	clear(d.hosts)
 	clear(d.status)
 	for _, n := range d.nets {

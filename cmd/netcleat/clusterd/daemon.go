@@ -359,9 +359,10 @@ func (d *daemon) list(done func(listing)) {
 	known := d.memory.Revision
 	d.store.list(func(l listing) {
 		d.heard(l.err)
-		if l.err != nil || d.sawReset(l) || d.newer(known, l.rev, l.cluster) {
-			done(l)
+		if l.err == nil && !d.sawReset(l) && !d.newer(known, l.rev, l.cluster) {
+			l = listing{err: d.why}
 		}
+		done(l)
 	})
 }
 

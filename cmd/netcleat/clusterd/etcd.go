@@ -28,6 +28,14 @@ type etcd struct {
 	tls    *tls.Config // of the client
 	life   context.Context
 	post   func(func())
+	again  chan struct{} // to end the watch
+}
+
+func (e *etcd) rewatch() {
+	select {
+	case e.again <- struct{}{}:
+	default: // it is about to end
+	}
 }
 
 func (e *etcd) txn(t txn, done func(answer)) {
@@ -138,8 +146,16 @@ func (e *etcd) follow(d *daemon, from int64) {
 	// Cancelled where the member that is asked has lost the others.
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(e.life))
 	defer cancel()
-	for r := range e.client.Watch(ctx, e.prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
-		if r.Err() != nil {
+	changes := e.client.Watch(ctx, e.prefix, clientv3.WithPrefix(), clientv3.WithRev(from))
+	for {
+		var r clientv3.WatchResponse
+		open := true
+		select {
+		case r, open = <-changes:
+		case <-e.again:
+			return
+		}
+		if !open || r.Err() != nil {
 			return
 		}
 		all := make([]change, 0, len(r.Events))
@@ -206,7 +222,7 @@ func (s *Settings) store(ctx context.Context, client *clientv3.Client, post func
 	if conf == nil {
 		conf = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	return &etcd{client: client, prefix: s.Prefix, tls: conf, life: ctx, post: post}
+	return &etcd{client: client, prefix: s.Prefix, tls: conf, life: ctx, post: post, again: make(chan struct{}, 1)}
 }
 
 // dial connects to etcd. It does not wait for an answer.

@@ -180,6 +180,8 @@ func (c *simStore) txn(t txn, done func(answer)) {
 	}, func() { done(answer{err: errTime}) })
 }
 
+func (c *simStore) rewatch() {}
+
 func (c *simStore) list(done func(listing)) {
 	c.request(func() func() {
 		l := c.h.s.listing()

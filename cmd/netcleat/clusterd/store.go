@@ -14,6 +14,8 @@ import (
 type store interface {
 	txn(t txn, done func(answer))
 	list(done func(listing))
+	// rewatch has the changes watched from what the next listing says.
+	rewatch()
 }
 
 // kv is a key as it was at a revision. Without the key, rev is 0.

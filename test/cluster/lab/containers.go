@@ -76,7 +76,7 @@ func (h *Host) Attach(ctx context.Context, conflist, name, ip string) (c *Contai
 		return nil, err
 	}
 	if ip != "" {
-		c.args = [][2]string{{"IP", ip}}
+		c.args = [][2]string{{"IgnoreUnknown", "1"}, {"IP", ip}}
 	}
 	if _, err := h.Sh(ctx, "ip netns add "+name+"; ip -n "+name+" link set lo up"); err != nil {
 		return nil, err
