@@ -172,7 +172,11 @@ func (r *Report) Print(w io.Writer, format string) error {
 	for _, h := range r.Hosts {
 		fmt.Fprintf(t, "%s\t%s\n", h.Name, h.State)
 	}
-	fmt.Fprintln(t, "\t\nNETWORK\tHOST\tADDRESSES\tBLOCKS\tSHORT OF")
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(t, "NETWORK\tHOST\tADDRESSES\tBLOCKS\tSHORT OF")
 	for _, n := range r.Networks {
 		for _, o := range n.Owners {
 			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", n.Name, o.Host, o.Owned, brief(o.Blocks), o.Short)
