@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/clusterd"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
@@ -147,10 +149,8 @@ func confirmHost(in io.Reader, out io.Writer, host string) error {
 
 // confirm has the user type a word.
 func confirm(in io.Reader, out io.Writer, what, word string) error {
-	if f, ok := in.(*os.File); ok {
-		if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
-			return fmt.Errorf("stdin is not a terminal; use --force to skip the confirmation")
-		}
+	if f, ok := in.(*os.File); ok && !term.Is(f) {
+		return errors.New("stdin is not a terminal; use --force to skip the confirmation")
 	}
 	fmt.Fprintf(out, "%s\nType %q to go on: ", what, word)
 	line, err := bufio.NewReader(in).ReadString('\n')
