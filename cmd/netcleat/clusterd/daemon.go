@@ -58,22 +58,21 @@ type daemon struct {
 	log     *log.Logger
 	fence   bool // false only in the test that shows what it is good for
 
-	memory    memory
-	saved     int64 // the revision in it that was saved last
-	state     state
-	why       error // of the states refused and released
-	rev       int64 // of the host's key
-	stopped   string
-	nets      map[string]*network
-	hosts     map[string]kv
-	status    map[string]kv
-	ticks     int
-	lastErr   error // of the store
-	lastErrAt int
-	mute      string // the error that was logged last, until etcd answers
-	count     int    // of requests, for tokens
-	dirty     map[string]bool
-	restored  bool // refused because etcd has forgotten something
+	memory   memory
+	saved    int64 // the revision in it that was saved last
+	state    state
+	why      error // of the states refused and released
+	rev      int64 // of the host's key
+	stopped  string
+	nets     map[string]*network
+	hosts    map[string]kv
+	status   map[string]kv
+	ticks    int
+	lastErr  error  // of the store
+	mute     string // the error that was logged last, until etcd answers
+	count    int    // of requests, for tokens
+	dirty    map[string]bool
+	restored bool // refused because etcd has forgotten something
 }
 
 type state int
@@ -234,7 +233,7 @@ func (d *daemon) heard(err error) {
 			d.mute = err.Error()
 			d.log.Print(err)
 		}
-		d.lastErr, d.lastErrAt = err, d.ticks
+		d.lastErr = err
 	}
 }
 

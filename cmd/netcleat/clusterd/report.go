@@ -18,7 +18,7 @@ func (d *daemon) shortage(net string, r *request) error {
 		return fmt.Errorf("no block is confirmed since the daemon started: %w", cmp.Or(d.lastErr, errors.New("etcd has not answered yet")))
 	case d.stopped != "":
 		return fmt.Errorf("no block changes hands: %s", d.stopped)
-	case d.lastErr != nil && d.ticks-d.lastErrAt < 15:
+	case d.mute != "":
 		return fmt.Errorf("this host's blocks are used up, and etcd does not answer: %w", d.lastErr)
 	}
 	if !r.any && n.layout != nil {
