@@ -71,6 +71,7 @@ type town struct {
 	t        testing.TB
 	sandbox  map[string]*netns.NS
 	upstream string // more of the configuration
+	program  string // the plugin's; "" is the test binary
 }
 
 func newTown(t testing.TB) *town {

@@ -108,12 +108,15 @@ func (w *town) gust(i, round int, conn net.Conn, seen *atomic.Int32) error {
 
 // process runs the plugin's verb in a process of its own.
 func (w *town) process(verb string, c nltest.Call) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	path := w.program
+	if path == "" {
+		var err error
+		if path, err = os.Executable(); err != nil {
+			return err
+		}
 	}
 	var out, errs bytes.Buffer
-	cmd := &exec.Cmd{Path: self, Args: []string{dnsname.Name}, Stdin: bytes.NewReader([]byte(c.Conf)), Stdout: &out, Stderr: &errs}
+	cmd := &exec.Cmd{Path: path, Args: []string{dnsname.Name}, Stdin: bytes.NewReader([]byte(c.Conf)), Stdout: &out, Stderr: &errs}
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "TEST_JOURNAL=" + string(w.Journal()), "CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + c.ContainerID,
 		"CNI_IFNAME=eth0", "CNI_NETNS=" + c.Netns, "CNI_ARGS=" + c.Args, "CNI_PATH=/nowhere",
