@@ -2,6 +2,9 @@ package lease
 
 import (
 	"bytes"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -12,6 +15,20 @@ import (
 type Owner struct {
 	ContainerID string
 	IfName      string
+}
+
+// DefaultDir has a directory of leases for each network whose configuration names no
+// other place.
+const DefaultDir = "/var/lib/cni/networks"
+
+// OwnerOf returns who a network's directory of leases says has the address. It is not
+// locked: what is not there, or is no owner's, has none.
+func OwnerOf(dir string, addr netip.Addr) (o Owner, ok bool) {
+	b, err := os.ReadFile(filepath.Join(dir, addr.String()))
+	if err != nil {
+		return o, false
+	}
+	return parseOwner(b)
 }
 
 const lineBreak = "\r\n"

@@ -8,8 +8,8 @@ import (
 
 // Remove removes the sandbox's link of the call's attachment, for DEL. None is
 // success. A link is removed only where it is provably the attachment's: by the
-// record, or for one that the reference made by what prevResult says of it, as
-// long as no other attachment's record speaks of it.
+// record, or where there is none, such as of one that the reference made, as long as
+// nothing says that it is another's.
 func Remove(p *nl.Pair, c *plugin.Call, kind string) error {
 	if p.Sandbox == nil {
 		return nil // the link went with it
@@ -30,10 +30,10 @@ func owned(p *nl.Pair, c *plugin.Call, kind string) (*nl.Link, error) {
 	if l == nil || err != nil {
 		return nil, err
 	}
-	if l.Kind != kind || !c.Reported(l.MAC) {
+	if l.Kind != kind {
 		return nil, nil
 	}
-	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
+	if other, err := IsOthers(p, c, l); other || err != nil {
 		return nil, err
 	}
 	return l, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -85,6 +86,18 @@ func (b *Bed) Do(verb string, c Call) Answer {
 		b.t.Logf("%s %s:\n%s", c.Plugin, verb, errs.String())
 	}
 	return Answer{exit, out.String(), errs.String()}
+}
+
+// Lease writes host-local's lease of an address of the network net, and returns the
+// dataDir that it is in.
+func (b *Bed) Lease(addr, containerID string) (dataDir string) {
+	b.t.Helper()
+	dataDir = filepath.Join(b.Dir, "leases")
+	err := os.MkdirAll(filepath.Join(dataDir, "net"), 0o700)
+	if err = errors.Join(err, os.WriteFile(filepath.Join(dataDir, "net", addr), []byte(containerID+"\r\neth0"), 0o600)); err != nil {
+		b.t.Fatal(err)
+	}
+	return dataDir
 }
 
 // Journal is the bed's own.

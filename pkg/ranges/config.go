@@ -10,12 +10,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/semver"
 )
-
-// defaultDataDir is the reference's.
-const defaultDataDir = "/var/lib/cni/networks"
 
 // Config is what a call needs to know. For DEL and GC it has the directory and
 // whether to reclaim, and no more.
@@ -128,7 +126,7 @@ func (n *Document) Config(c *plugin.Call) (Config, error) {
 func leaseDir(c *plugin.Call) string {
 	dir := c.Conf.IPAM.DataDir
 	if dir == "" {
-		dir = defaultDataDir
+		dir = lease.DefaultDir
 	}
 	return filepath.Join(dir, c.Conf.Name)
 }

@@ -220,11 +220,8 @@ func Alias(k journal.Key) string {
 	return journal.Cut(aliases(k.Network)+k.ContainerID+" "+k.IfName, maxAlias)
 }
 
-// ours begins the aliases of all host ends.
-const ours = "netcleat "
-
 // aliases begins the aliases of a network's host ends.
-func aliases(network string) string { return ours + network + " " }
+func aliases(network string) string { return link.Ours + network + " " }
 
 // Unrecorded returns the aliases of the network's host ends on this host that
 // are of none of the known attachments: of containers that run though the journal
@@ -258,7 +255,7 @@ func UnrecordedOn(bridge string, known []journal.Key) (lost []string, err error)
 		return nil, err
 	}
 	for _, port := range links {
-		if port.Master == l.Index && strings.HasPrefix(port.Alias, ours) {
+		if port.Master == l.Index && strings.HasPrefix(port.Alias, link.Ours) {
 			lost = append(lost, port.Alias)
 		}
 	}

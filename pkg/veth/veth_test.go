@@ -168,6 +168,41 @@ func TestRemoveRenamed(t *testing.T) {
 	}
 }
 
+// Without a record and prevResult, a pair is found by the name of the sandbox's end
+// alone. One that is another container's by the alias of the host's end, or by the
+// lease of its address, stays: the path leads to that container's sandbox.
+func TestRemoveUnrecorded(t *testing.T) {
+	for _, c := range []struct {
+		what, alias, leased string
+		stays               bool
+	}{
+		{"the reference's", "", "", false},
+		{"of another container", "netcleat net c2 eth0", "", true},
+		{"of another interface", "netcleat net c1 eth1", "", true},
+		{"renamed", "netcleat net c1 eth0", "", false},
+		{"of a renamed network", "netcleat old c1 eth0", "", false},
+		{"leased to another container", "", "c2", true},
+		{"leased to the container", "", "c1", false},
+	} {
+		bed, p := pair(t)
+		bed.Plug(bed.Sandbox, "veth0", "", "10.1.0.2/16")
+		if c.alias != "" {
+			bed.IP("link", "set", "veth0", "alias", c.alias)
+		}
+		call := &plugin.Call{Verb: plugin.Del, ContainerID: "c1", IfName: "eth0", Journal: bed.Journal()}
+		call.Conf.Name, call.Conf.IPAM.DataDir = "net", bed.Dir
+		if c.leased != "" {
+			call.Conf.IPAM.DataDir = bed.Lease("10.1.0.2", c.leased)
+		}
+		if err := Remove(p, call); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if stays := strings.Contains(bed.IP("-br", "link"), "veth0"); stays != c.stays {
+			t.Errorf("%s: stays %t, want %t", c.what, stays, c.stays)
+		}
+	}
+}
+
 // A failed creation leaves nothing.
 func TestCreateFails(t *testing.T) {
 	bed, p := pair(t)

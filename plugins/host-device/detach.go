@@ -126,7 +126,7 @@ func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err 
 		}
 		return d, nil
 	}
-	if other, err := c.AttachedBy(p.NS.ID); other || err != nil || !c.Reported(l.MAC) {
+	if other, err := link.IsOthers(p, c, l); other || err != nil {
 		return device{}, err
 	}
 	return d, nil

@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -512,7 +513,10 @@ func (j *job) recordedConflict(ctx context.Context, c *nft.Conn) error {
 			}
 		}
 	}
-	return j.unrecordedConflict(ctx, c, known)
+	if err := j.unrecordedConflict(ctx, c, known); err != nil {
+		return err
+	}
+	return j.nativeConflict(c)
 }
 
 // anyChains reports whether there may be iptables' rules for published ports.
@@ -564,7 +568,10 @@ func (j *job) conflict(m mapping, o owner) error {
 		network, id = own.Network, own.ContainerID
 	}
 	at := fmt.Sprintf("interface %s, network %q", o.ifName, network)
-	if o.ifName == "" { // known by its chain alone
+	switch {
+	case o.network == "":
+		at, network = "by a rule of containernetworking/plugins in table "+layoutOf(false).table.Name, cmp.Or(network, "NETWORK")
+	case o.ifName == "": // known by its chain alone
 		at = fmt.Sprintf("network %q", network)
 	}
 	taken := cnierr.Newf(cnierr.PortTaken, "host port %s: already published by container %q (%s)", m, id, at)

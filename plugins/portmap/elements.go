@@ -86,6 +86,9 @@ func (j *job) addElements(c *nft.Conn, tx *nft.Tx) error {
 			return err
 		}
 		j.ensureNetwork(have, tx, g.layout, target)
+		if err := j.clearTheirs(have, tx, g.layout); err != nil {
+			return err
+		}
 		skip, err := j.clearWay(c, tx, g)
 		if err != nil {
 			return err
@@ -504,7 +507,7 @@ func (j *job) lastOf(have nft.Ruleset, l layout) bool {
 
 // foreign reports whether the table holds the reference's rules, too.
 func foreign(have nft.Ruleset) bool {
-	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
+	for _, name := range theirChains {
 		if slices.ContainsFunc(have[name], func(r nft.RuleInfo) bool { return r.Target == "" && r.Comment != "" }) {
 			return true
 		}

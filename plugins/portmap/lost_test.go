@@ -192,19 +192,20 @@ func TestLostSibling(t *testing.T) {
 	}
 }
 
-// TestUnrecordedPort: iptables has the rules of a container whose record is lost or
-// cannot be read. Its port is not given to another, whichever backend asks, and is
-// free after its DEL.
+// TestUnrecordedPort: a container's record is lost or cannot be read. Its port is not
+// given to another, whichever backend has published it and whichever asks, and is free
+// after its DEL.
 func TestUnrecordedPort(t *testing.T) {
 	lose := map[string]func(string) error{
 		"lost":  os.Remove,
 		"later": func(path string) error { return os.WriteFile(path, []byte(`{"version":9,"netnsID":"new"}`), 0o600) },
 	}
 	for name, lose := range lose {
-		for _, second := range []string{"iptables", "nftables"} {
-			t.Run(name+" "+second, func(t *testing.T) {
+		for _, backends := range [][2]string{{"iptables", "iptables"}, {"iptables", "nftables"}, {"nftables", "iptables"}, {"nftables", "nftables"}} {
+			first, second := backends[0], backends[1]
+			t.Run(name+" "+first+" "+second, func(t *testing.T) {
 				w := newTown(t)
-				a := w.at(who{"a", "net1", "10.1.0.2"}, "iptables", `[{"hostPort":8000,"containerPort":8000,"protocol":"tcp"},{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`)
+				a := w.at(who{"a", "net1", "10.1.0.2"}, first, `[{"hostPort":8000,"containerPort":8000,"protocol":"tcp"},{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`)
 				w.Must(plugin.Add, a)
 				if err := lose(w.Dir + "/journal/net1/a:eth0:portmap"); err != nil {
 					t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nltest"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/plugins/portmap"
@@ -560,6 +561,71 @@ func TestReference(t *testing.T) {
 				t.Errorf("left behind:\n%s", out)
 			}
 		})
+	}
+}
+
+// TestPortOfTheReference: a port that the reference has published is not published
+// again, whichever backends do it, until its container's DEL or until a user has it
+// forgotten. Ports that do not overlap are free.
+func TestPortOfTheReference(t *testing.T) {
+	for _, backends := range [][2]string{{"nftables", "nftables"}, {"nftables", "iptables"}, {"iptables", "nftables"}, {"iptables", "iptables"}} {
+		theirs, ours := backends[0], backends[1]
+		t.Run(theirs+" then "+ours, func(t *testing.T) {
+			w := newTown(t)
+			c := w.at(who{"theirs", "net1", "10.1.0.3"}, theirs, `[{"hostPort":8080,"containerPort":80,"protocol":"tcp"},{"hostPort":8081,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`)
+			w.reference(t, "ADD", c)
+			v6 := call(strings.ReplaceAll(w.at(who{"six", "net1", "fd01::3"}, theirs, `[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`).Conf, "::3/16", "::3/64"))
+			v6.ContainerID = "six"
+			w.reference(t, "ADD", v6)
+			for mapping, taken := range map[string]string{
+				tcp8080:               "theirs",
+				many(100, 8000, 8000): "theirs",
+				`[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"127.0.0.1"}]`: "theirs",
+				`[{"hostPort":8081,"containerPort":80,"protocol":"tcp","hostIP":"192.0.2.1"}]`: "theirs",
+				`[{"hostPort":8081,"containerPort":80,"protocol":"tcp"}]`:                      "theirs",
+				`[{"hostPort":8081,"containerPort":80,"protocol":"tcp","hostIP":"127.0.0.1"}]`: "",
+				`[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]`:                      "",
+				`[{"hostPort":8082,"containerPort":80,"protocol":"tcp"}]`:                      "", // the container has no IPv6 address
+			} {
+				before := w.rules()
+				next := w.at(who{"next", "net2", "10.1.0.4"}, ours, mapping)
+				if taken == "" {
+					w.Must(plugin.Add, next)
+					w.Must(plugin.Del, next) // of what is shared with the reference something stays
+					continue
+				}
+				if msg := w.Fails(plugin.Add, next, 101); !strings.Contains(msg, `already published by container "theirs"`) || !strings.Contains(msg, "netcleat forget ") {
+					t.Errorf("%s: %s", mapping, msg)
+				}
+				if diff := cmp.Diff(before, w.rules()); diff != "" {
+					t.Errorf("%s left behind (-before +after):\n%s", mapping, diff)
+				}
+			}
+			both := call(conf(ours, strings.ReplaceAll(tcp8080, "8080", "8082")))
+			if msg := w.Fails(plugin.Add, both, 101); !strings.Contains(msg, `already published by container "six"`) {
+				t.Errorf("IPv6: %s", msg)
+			}
+			if err := portmap.Collect(t.Context(), nil, w.Journal(), journal.Key{Network: "net1", ContainerID: "six"}); err != nil { // as netcleat forget does
+				t.Fatal(err)
+			}
+			w.Must(plugin.Add, both)
+			next := w.at(who{"next", "net2", "10.1.0.4"}, ours, tcp8080)
+			w.Fails(plugin.Add, next, 101)
+			w.Must(plugin.Del, c)
+			w.Must(plugin.Add, next)
+		})
+	}
+}
+
+// TestReplacesTheReference: with hostPortConflict a port leads to the last container
+// that asks for it, also where the reference has published it.
+func TestReplacesTheReference(t *testing.T) {
+	w := newTown(t)
+	w.Serve(w.Sandbox, "tcp", "10.1.0.2:80")
+	w.reference(t, "ADD", w.at(who{"theirs", "net1", "10.1.0.3"}, "nftables", tcp8080))
+	w.Must(plugin.Add, call(conf("nftables", tcp8080, `,"hostPortConflict":"replace"`)))
+	if got := w.Ask(w.lan, "tcp", "192.0.2.1:8080"); got != "192.0.2.9" {
+		t.Errorf("seen as %q\n%s", got, w.rules())
 	}
 }
 

@@ -26,7 +26,8 @@ func comment(k journal.Key) string {
 
 func (j *job) owner() string { return comment(j.key) }
 
-// owner is what an element's comment says. iptables' comments say no interface.
+// owner is what an element's comment says. iptables' comments say no interface, and
+// those of the reference's nftables rules no network either.
 type owner struct{ id, ifName, network string }
 
 func ownerOf(comment string) owner {
@@ -41,7 +42,7 @@ func (o owner) is(containerID string) bool { return o.id == journal.Cut(containe
 // the comment may have cut its names.
 func (o owner) find(dir journal.Dir) (own *journal.Record, all []journal.Record, err error) {
 	networks := []string{o.network}
-	if strings.Contains(o.id+o.network, "~") {
+	if o.network == "" || strings.Contains(o.id+o.network, "~") {
 		if networks, err = dir.Networks(); err != nil {
 			return nil, nil, err
 		}
@@ -50,7 +51,7 @@ func (o owner) find(dir journal.Dir) (own *journal.Record, all []journal.Record,
 		records, nerr := dir.Network(n)
 		err = errors.Join(err, nerr)
 		for _, r := range records {
-			if k := ownerOf(comment(r.Key)); k.id != o.id || k.network != o.network || o.ifName != "" && k.ifName != o.ifName {
+			if k := ownerOf(comment(r.Key)); k.id != o.id || o.network != "" && k.network != o.network || o.ifName != "" && k.ifName != o.ifName {
 				continue
 			}
 			all = append(all, r)

@@ -300,6 +300,11 @@ func (j *job) pick(v6 bool) []mapping {
 	return slices.DeleteFunc(slices.Clone(j.Mappings), func(m mapping) bool { return !m.isFor(v6) })
 }
 
+// publishes reports whether the attachment has ports for an address of a family.
+func (j *job) publishes(v6 bool) bool {
+	return len(j.pick(v6)) > 0 && slices.ContainsFunc(j.Targets, func(t netip.Prefix) bool { return t.Addr().Is6() == v6 })
+}
+
 func (j *job) conditions(v6 bool) []string {
 	return conditions{j.ConditionsV4, j.ConditionsV6}.of(v6)
 }

@@ -102,13 +102,13 @@ func (j *job) delTheirs(c *nft.Conn, tx *nft.Tx, l layout) error {
 		return err
 	}
 	found, stays := false, len(ours) > 0
-	for _, name := range []string{hostports, "hostip_hostports", "masquerading"} {
+	for _, name := range theirChains {
 		rules, err := c.Rules(l.chain(name))
 		if err != nil {
 			return err
 		}
 		for _, r := range rules {
-			if r.Comment == j.key.ContainerID && j.concerns(r, l.v6) {
+			if ownerOfRule(r).is(j.key.ContainerID) && j.concerns(r, l.v6) {
 				found = true
 				tx.DeleteRule(l.chain(name), r.Handle)
 			} else if r.Target == "" && r.Comment != "" {
@@ -270,7 +270,7 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) e
 			return err
 		}
 		if k.ContainerID != "" && k.IfName == "" {
-			if err := errors.Join(j.delTranslated(ctx, n), j.delLegacy(ctx)); err != nil {
+			if err := errors.Join(j.delTranslated(ctx, n), j.delLegacy(ctx), j.forgetTheirs(ctx, n)); err != nil {
 				return err
 			}
 		}
@@ -284,6 +284,21 @@ func Collect(ctx context.Context, g gate.Gate, dir journal.Dir, k journal.Key) e
 		}
 		return nil
 	})
+}
+
+// forgetTheirs removes the reference's rules of the container from the nftables
+// tables. They do not say which of its networks they are for.
+func (j *job) forgetTheirs(ctx context.Context, c *nft.Conn) error {
+	if !c.Available() {
+		return nil
+	}
+	for _, v6 := range []bool{false, true} {
+		err := c.Update(ctx, "unpublish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.delTheirs(c, tx, layoutOf(v6)) })
+		if err != nil && !nft.Missing(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // commented returns the containers of the network that iptables has chains of,

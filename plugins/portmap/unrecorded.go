@@ -84,7 +84,7 @@ func (j *job) know(m mapping, target []byte) {
 func (j *job) unrecordedConflict(ctx context.Context, c *nft.Conn, known map[string]bool) error {
 	for _, v6 := range []bool{false, true} {
 		for _, tool := range []iptables.Tool{{V6: v6}, {V6: v6, Legacy: true}} {
-			if len(j.pick(v6)) == 0 {
+			if !j.publishes(v6) {
 				continue
 			}
 			some, err := anyUnknown(c, tool, known)

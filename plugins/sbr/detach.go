@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -61,7 +62,7 @@ func detachReference(p *nl.Pair, c *plugin.Call, conf config) error {
 	if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
 		return err
 	}
-	mine, err := known(p.Sandbox, c)
+	mine, err := known(p, c)
 	if err != nil || len(mine) == 0 {
 		return err
 	}
@@ -80,22 +81,25 @@ func detachReference(p *nl.Pair, c *plugin.Call, conf config) error {
 }
 
 // known returns the interface's addresses: what it has, and what prevResult says
-// that it had.
-func known(sandbox *nl.Conn, c *plugin.Call) ([]netip.Addr, error) {
+// that it had; none where the interface is another container's.
+func known(p *nl.Pair, c *plugin.Call) ([]netip.Addr, error) {
 	var mine []netip.Addr
 	if addrs, err := addresses(c); err == nil {
 		for _, a := range addrs {
 			mine = append(mine, a.Prefix.Addr())
 		}
 	}
-	l, err := sandbox.LinkByName(c.IfName)
-	if nl.NotFound(err) || err == nil && !c.Reported(l.MAC) { // another's: the path leads to a later sandbox
+	l, err := p.Sandbox.LinkByName(c.IfName)
+	if nl.NotFound(err) {
 		return mine, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := sandbox.Addrs(l.Index)
+	if other, err := link.IsOthers(p, c, l); other || err != nil {
+		return nil, err
+	}
+	addrs, err := p.Sandbox.Addrs(l.Index)
 	for _, a := range addrs {
 		mine = append(mine, a.Prefix.Addr())
 	}

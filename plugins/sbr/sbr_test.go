@@ -385,6 +385,22 @@ func TestDelInALaterSandbox(t *testing.T) {
 	}
 }
 
+// TestDelInALeasedSandbox has lost the record and prevResult: the lease of the
+// interface's address says that it is another container's.
+func TestDelInALeasedSandbox(t *testing.T) {
+	for owner, want := range map[string]bool{"c1": false, "c2": true} {
+		bed := nltest.New(t)
+		prepare(bed)
+		bed.SandboxIP("rule", "add", "from", "10.0.0.5", "lookup", "100")
+		c := newCall(`"x":1`, v4)
+		c.Conf = fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"sbr","ipam":{"dataDir":%q}}`, bed.Lease("10.0.0.5", owner))
+		bed.Must(plugin.Del, c)
+		if got := rules(bed); strings.Contains(got, "lookup 100") != want {
+			t.Errorf("leased to %s: rules after DEL of c1:\n%s", owner, got)
+		}
+	}
+}
+
 // TestAnAddWaitsForTheLock has another call hold the sandbox for a while.
 func TestAnAddWaitsForTheLock(t *testing.T) {
 	bed := nltest.New(t)

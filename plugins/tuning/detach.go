@@ -9,6 +9,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/sysctl"
@@ -51,36 +52,36 @@ func setBack(c *plugin.Call, st state) (err error) {
 	if p.Sandbox == nil {
 		return nil
 	}
-	if st.Index == 0 && len(st.Sysctls) == 0 { // by the reference's file: nothing proves whose sandbox this is
-		if other, err := c.AttachedBy(p.NS.ID); other || err != nil {
-			return err
-		}
-	}
-	errs := []error{setBackLink(c, p.Sandbox, st)}
+	errs := []error{setBackLink(c, p, st)}
 	for _, s := range st.sysctls() {
 		errs = append(errs, tolerate(c, sysctl.Set(p.NS, p.Gate, s)))
 	}
 	return errors.Join(errs...)
 }
 
-func setBackLink(c *plugin.Call, sandbox *nl.Conn, st state) error {
+func setBackLink(c *plugin.Call, p *nl.Pair, st state) error {
 	if st.Before == (attributes{}) {
 		return nil
 	}
-	l, err := sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkByName(c.IfName)
 	if nl.NotFound(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if st.Index != 0 && l.Index != st.Index || st.Index == 0 && !c.Reported(l.MAC) {
+	if st.Index != 0 && l.Index != st.Index {
 		return nil // another link has the name now
+	}
+	if st.Index == 0 { // by the reference's file: nothing proves whose sandbox this is
+		if other, err := link.IsOthers(p, c, l); other || err != nil {
+			return err
+		}
 	}
 	var errs []error
 	for _, m := range st.Before.set(l) {
 		m.Forgive = []unix.Errno{unix.ENODEV}
-		errs = append(errs, tolerate(c, sandbox.Do(m)))
+		errs = append(errs, tolerate(c, p.Sandbox.Do(m)))
 	}
 	return errors.Join(errs...)
 }

@@ -335,6 +335,17 @@ func TestAttachedByTheReference(t *testing.T) {
 			t.Errorf("set back:\n%s", out)
 		}
 	})
+	t.Run("DEL leaves a sandbox that is another's by the lease", func(t *testing.T) {
+		bed := nltest.New(t)
+		tuned(bed, backup)
+		bed.SandboxIP("addr", "add", "10.1.0.5/16", "dev", "eth0")
+		c := newCall(keys)
+		c.Conf = fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"tuning","dataDir":%q,"ipam":{"dataDir":%q}}`, filepath.Join(bed.Dir, "tuning"), bed.Lease("10.1.0.5", "c2"))
+		bed.Must(plugin.Del, c)
+		if out := bed.SandboxIP("link", "show", "eth0"); !strings.Contains(out, "mtu 1400") {
+			t.Errorf("set back:\n%s", out)
+		}
+	})
 	t.Run("ADD does not overwrite", func(t *testing.T) {
 		bed := nltest.New(t)
 		tuned(bed, backup)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
@@ -70,6 +71,9 @@ func part(p *nl.Pair, c *plugin.Call, st state, d device) error {
 		return err
 	}
 	if st.Index == 0 {
+		if other, err := link.IsOthers(p, c, l); other || err != nil {
+			return err
+		}
 		return p.Sandbox.Do(leave(l.Name, l.Index))
 	}
 	if l.Index != st.Index {

@@ -337,6 +337,21 @@ func TestGC(t *testing.T) {
 	}
 }
 
+// TestDelInALeasedSandbox has lost the record and prevResult: the lease of the
+// interface's address says that it is another container's.
+func TestDelInALeasedSandbox(t *testing.T) {
+	bed := newBed(t)
+	bed.SandboxIP("link", "add", "blue", "type", "vrf", "table", "1")
+	bed.SandboxIP("link", "set", "eth0", "master", "blue")
+	bed.SandboxIP("addr", "add", "10.1.0.5/16", "dev", "eth0")
+	c := newCall(`"vrfname":"blue"`)
+	c.Conf = fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"vrf","vrfname":"blue","ipam":{"dataDir":%q}}`, bed.Lease("10.1.0.5", "c2"))
+	bed.Must(plugin.Del, c)
+	if out := bed.SandboxIP("link", "show", "eth0"); !strings.Contains(out, "master blue") {
+		t.Errorf("another container's interface was taken out:\n%s", out)
+	}
+}
+
 // TestAttachedByTheReference has its VRF and no record.
 func TestAttachedByTheReference(t *testing.T) {
 	bed := newBed(t)
