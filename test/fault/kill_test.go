@@ -208,11 +208,11 @@ func TestKilled(t *testing.T) {
 			for j, verb := range verbs {
 				for k, after := range recoveries {
 					t.Run(fmt.Sprintf("%s %s", verb, after), func(t *testing.T) {
-						first, stride := 1, 1
+						stride := share()
 						if !full() {
 							stride = map[string]int{"nft": 23, "ipt": 67, "macvlan": 9, "ptp": 13}[l.name]
-							first = 1 + (i+j+2*k)%stride
 						}
+						first := 1 + (i+j+k*stride/len(recoveries))%stride
 						tr := &trial{T: t, judged: suite(t), list: l, verb: verb, after: after, judge: fails}
 						s := tr.sweep(first, stride)
 						if s.Kills == 0 {
@@ -225,7 +225,7 @@ func TestKilled(t *testing.T) {
 			}
 			t.Log(all)
 			if whole == len(verbs)*len(recoveries) {
-				all.row(suite(t), "killed before each change of ADD and DEL in turn: "+l.title()).write(t, fmt.Sprintf("1-killed-%d", i))
+				all.row(suite(t), "killed before each change of ADD and DEL in turn"+cases()+": "+l.title()).write(t, fmt.Sprintf("1-killed-%d", i))
 			}
 		})
 	}

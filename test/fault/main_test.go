@@ -3,7 +3,7 @@
 // given away twice, and nothing is left behind.
 //
 // All of it happens in namespaces that the tests make. A bounded part of the
-// cases runs by default, all of them with FAULTS=all (make test-faults). With
+// cases runs by default, and one in N of all with FAULTS=N (make test-faults). With
 // CNI_BIN set the plugins in that directory are judged.
 package fault
 
@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -24,8 +25,29 @@ import (
 // inside is set in the process that has namespaces of its own.
 const inside = "FAULT_HOST"
 
-// full reports whether all cases are to run.
-func full() bool { return os.Getenv("FAULTS") == "all" }
+// share says that one case in so many is to run; 0 is the few of make test.
+func share() int {
+	s := os.Getenv("FAULTS")
+	if s == "all" {
+		return 1
+	}
+	n, err := strconv.Atoi(s)
+	if s != "" && (err != nil || n < 1) {
+		panic("FAULTS=" + s + ": want a number from 1, one case in which is to run, or all")
+	}
+	return n
+}
+
+// full reports whether this is a campaign, whose results are counted.
+func full() bool { return share() > 0 }
+
+// cases says in a row which of the cases there were.
+func cases() string {
+	if share() == 1 {
+		return ""
+	}
+	return fmt.Sprintf(", one case in %d", share())
+}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(inside) != "" {

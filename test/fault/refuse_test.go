@@ -16,38 +16,39 @@ var errnos = []unix.Errno{unix.ENOSPC, unix.EIO, unix.ENOMEM, unix.EBUSY, unix.E
 // refusals counts cases of a change that the kernel refuses once.
 type refusals struct {
 	tried, failed, tolerated int
+	whole                    int // verbs that were gone through
 }
 
 // Whatever the kernel refuses once: an ADD that fails leaves no trace and says
 // what failed, one that succeeds has done all; after a DEL that fails the next
 // one succeeds, and nothing is left.
 func TestRefused(t *testing.T) {
-	var all refusals
-	whole := 0
 	for i, l := range lists() {
-		for j, verb := range verbs {
-			t.Run(l.name+" "+verb, func(t *testing.T) {
-				first, stride := 1, 1
-				if !full() {
-					stride = map[string]int{"nft": 11, "ipt": 31, "macvlan": 5, "ptp": 7}[l.name]
-					first = 1 + (i+j)%stride
-				}
-				tr := &trial{T: t, judged: suite(t), list: l, verb: verb, judge: fails}
-				all.add(tr.refuse(first, stride))
-				whole++
-			})
-		}
-	}
-	t.Logf("%d changes refused: %d calls failed, %d could do without", all.tried, all.failed, all.tolerated)
-	if whole == len(lists())*len(verbs) && !t.Failed() {
-		all.row(suite(t)).write(t, "2-refused")
+		t.Run(l.name, func(t *testing.T) {
+			var all refusals
+			for j, verb := range verbs {
+				t.Run(verb, func(t *testing.T) {
+					one := share()
+					if !full() {
+						one = len(errnos) * map[string]int{"nft": 11, "ipt": 31, "macvlan": 5, "ptp": 7}[l.name]
+					}
+					tr := &trial{T: t, judged: suite(t), list: l, verb: verb, judge: fails}
+					all.add(tr.refuse(one, i+j))
+					all.whole++
+				})
+			}
+			t.Logf("%d changes refused: %d calls failed, %d could do without", all.tried, all.failed, all.tolerated)
+			if all.whole == len(verbs) && !t.Failed() {
+				all.row(suite(t), l).write(t, fmt.Sprintf("2-refused-%d", i))
+			}
+		})
 	}
 }
 
 // row is the refusals in the table, where none went wrong.
-func (r refusals) row(j judged) row {
+func (r refusals) row(j judged, l list) row {
 	return row{
-		suite: j.name, what: fmt.Sprintf("each change of the same calls refused once, with %d errors", len(errnos)),
+		suite: j.name, what: fmt.Sprintf("each change refused once, with %d errors%s: %s", len(errnos), cases(), l.title()),
 		tried: fmt.Sprintf("%d refusals, %d could be done without", r.tried, r.tolerated),
 	}
 }
@@ -58,21 +59,20 @@ func (r *refusals) add(o refusals) {
 	r.tolerated += o.tolerated
 }
 
-// refuse has every stride-th change refused: with each error where all cases are
-// to run, otherwise with one after the other.
-func (tr *trial) refuse(first, stride int) (all refusals) {
-	for n := first; !tr.Failed(); n += stride {
-		some := errnos
-		if !full() {
-			i := (n / stride) % len(errnos)
-			some = errnos[i : i+1]
-		}
-		for _, errno := range some {
-			one, hit := tr.refuseOne(n, errno)
+// refuse has changes refused, each with each error; of all these cases it tries one
+// in so many, with the errors in turn. The phase shifts which.
+func (tr *trial) refuse(one, phase int) (all refusals) {
+	stride, turn := (one+len(errnos)-1)/len(errnos), min(one, len(errnos))
+	for n := 1 + phase%stride; !tr.Failed(); n += stride {
+		for i, errno := range errnos {
+			if (n/stride+phase+i)%turn != 0 {
+				continue
+			}
+			r, hit := tr.refuseOne(n, errno)
 			if !hit {
 				return all
 			}
-			all.add(one)
+			all.add(r)
 		}
 	}
 	return all

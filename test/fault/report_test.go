@@ -37,8 +37,8 @@ const (
 
 const columns = "| plugins | what | tried | left behind | given twice | failed | when |\n|---|---|--:|--:|--:|--:|---|\n"
 
-// write puts the row, with its date and versions, into the table. Only whole
-// campaigns are counted. With UPDATE=1 the README has the new table.
+// write puts the row, with its date and versions, into the table. Only campaigns
+// are counted. With UPDATE=1 the README has the new table.
 func (r row) write(t *testing.T, name string) {
 	t.Helper()
 	if !full() || r.suite == fromOutside {

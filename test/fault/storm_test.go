@@ -360,7 +360,7 @@ func newStorm(t *testing.T, j judged) *storm {
 		owners: map[string]string{}, claims: map[int]int{}, begun: map[int]int{},
 	}
 	if full() {
-		s.workers, s.total = 64, 10_000
+		s.workers, s.total = 64, 10_000/int64(share())
 	}
 	if n, err := strconv.Atoi(os.Getenv("STORM")); err == nil {
 		s.total = int64(n)
