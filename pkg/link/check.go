@@ -127,7 +127,7 @@ func CheckMade(p *nl.Pair, c *plugin.Call, res *current.Result, kind string) (*n
 // Expect finds the link that CHECK is about and compares what every kind has: it
 // is there, of the kind, and has the MAC address that the result reports.
 func Expect(c *nl.Conn, want *current.Interface, kind string) (*nl.Link, error) {
-	l, err := c.LinkByName(want.Name)
+	l, err := c.LinkNamed(want.Name)
 	if nl.NotFound(err) {
 		return nil, cnierr.Check("interface %s is missing", want.Name)
 	}

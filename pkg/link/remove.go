@@ -26,7 +26,7 @@ func owned(p *nl.Pair, c *plugin.Call, kind string) (*nl.Link, error) {
 	if e := c.Entry; e != nil && (e.Found != journal.Nothing || len(e.Links) > 0) {
 		return recorded(p, e, kind)
 	}
-	l, err := lookUp(p.Sandbox.LinkByName(c.IfName))
+	l, err := lookUp(p.Sandbox.LinkNamed(c.IfName))
 	if l == nil || err != nil {
 		return nil, err
 	}

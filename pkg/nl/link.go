@@ -129,6 +129,16 @@ func (c *Conn) LinkByName(name string) (*Link, error) {
 	return c.link(m)
 }
 
+// LinkNamed is LinkByName for a link that has the name itself. The kernel also finds
+// one that has it as an alternative name, which a container may give to any of its links.
+func (c *Conn) LinkNamed(name string) (*Link, error) {
+	l, err := c.LinkByName(name)
+	if err == nil && l.Name != name {
+		return nil, &Error{What: fmt.Sprintf("link %q, which is an alternative name of %q", name, l.Name), Errno: unix.ENODEV}
+	}
+	return l, err
+}
+
 // LinkByIndex returns the link with that index.
 func (c *Conn) LinkByIndex(index int) (*Link, error) {
 	return c.link(LinkMessage(fmt.Sprintf("link with index %d", index), unix.RTM_GETLINK, 0, index))

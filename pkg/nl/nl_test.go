@@ -202,6 +202,12 @@ func TestLinks(t *testing.T) {
 			t.Errorf("%s: %v %v", name, got, err)
 		}
 	}
+	if l, err := c.LinkNamed("d0"); err != nil || l.Index != index {
+		t.Errorf("%v %v", l, err)
+	}
+	if l, err := c.LinkNamed("a-name-longer-than-fifteen"); !nl.NotFound(err) {
+		t.Errorf("by an alternative name: %v %v", l, err)
+	}
 	for _, name := range []string{"none", "none-longer-than-fifteen", ""} {
 		if _, err := c.LinkByName(name); err == nil || name != "" && !nl.NotFound(err) {
 			t.Errorf("%q: %v", name, err)

@@ -103,7 +103,7 @@ func (s sysfs) foreign(p *nl.Pair, c *plugin.Call, conf *config) (d device, err 
 	if conn == nil {
 		conn = p.Host
 	}
-	l, err := conn.LinkByName(c.IfName)
+	l, err := conn.LinkNamed(c.IfName)
 	if nl.NotFound(err) {
 		return d, nil
 	}

@@ -30,7 +30,7 @@ func detach(_ context.Context, c *plugin.Call, p *nl.Pair, conf config) (err err
 	if err := p.Sandbox.Do(st.takeRules()...); err != nil {
 		return err
 	}
-	l, err := p.Sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkNamed(c.IfName)
 	if nl.NotFound(err) || err == nil && l.Index != st.Index {
 		return nil // and with it the routes
 	}
@@ -89,7 +89,7 @@ func known(p *nl.Pair, c *plugin.Call) ([]netip.Addr, error) {
 			mine = append(mine, a.Prefix.Addr())
 		}
 	}
-	l, err := p.Sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkNamed(c.IfName)
 	if nl.NotFound(err) {
 		return mine, nil
 	}

@@ -29,7 +29,7 @@ func Reconcile(ctx context.Context, g gate.Gate, _ journal.Dir, r journal.Record
 	if p.Sandbox == nil || !p.NS.ID.Same(r.NetnsID) || boot.Earlier(r.Boot) {
 		return nil
 	}
-	if l, err := p.Sandbox.LinkByName(r.IfName); err != nil || l.Index != st.Index || !l.Up() {
+	if l, err := p.Sandbox.LinkNamed(r.IfName); err != nil || l.Index != st.Index || !l.Up() {
 		return nil //nolint:nilerr // routes lead over a link that is up
 	}
 	rules, routes, err := st.missing(p.Sandbox)

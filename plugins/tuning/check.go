@@ -36,7 +36,7 @@ func check(_ context.Context, c *plugin.Call, conf config) (err error) {
 	if conf.Link == (attributes{}) {
 		return nil
 	}
-	l, err := p.Sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkNamed(c.IfName)
 	if nl.NotFound(err) {
 		return cnierr.Check("Cannot find container link %s", c.IfName)
 	}

@@ -63,7 +63,7 @@ func setBackLink(c *plugin.Call, p *nl.Pair, st state) error {
 	if st.Before == (attributes{}) {
 		return nil
 	}
-	l, err := p.Sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkNamed(c.IfName)
 	if nl.NotFound(err) {
 		return nil
 	}

@@ -39,7 +39,7 @@ func check(_ context.Context, c *plugin.Call, conf config) (err error) {
 	if st.Table != 0 && d.Table != st.Table {
 		return cnierr.Check("vrf %s has table %d, not %d", d.Name, d.Table, st.Table)
 	}
-	l, err := p.Sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkNamed(c.IfName)
 	if nl.NotFound(err) || err == nil && l.Master != d.Index {
 		return cnierr.Check("failed to find %s associated to vrf %s", c.IfName, d.Name)
 	}

@@ -63,7 +63,7 @@ func detach(ctx context.Context, c *plugin.Call, conf config) (err error) {
 // part takes the interface out of the VRF. Where no record says what it had
 // before, that is all, as in the reference.
 func part(p *nl.Pair, c *plugin.Call, st state, d device) error {
-	l, err := p.Sandbox.LinkByName(c.IfName)
+	l, err := p.Sandbox.LinkNamed(c.IfName)
 	if nl.NotFound(err) || err == nil && l.Master != d.Index {
 		return nil
 	}

@@ -54,7 +54,7 @@ func (o Options) electOf(ctx context.Context, c *nl.Conn, rows []show.Row, v6 bo
 		if !ok {
 			continue
 		}
-		l, err := c.LinkByName(row.Interface)
+		l, err := c.LinkNamed(row.Interface)
 		if err == nil {
 			r.Index = l.Index
 			err = c.Do(nl.AddRoute(r))

@@ -115,7 +115,7 @@ func (s *Sandbox) heedNoRouter(ifName string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	l, err := c.LinkByName(ifName)
+	l, err := c.LinkNamed(ifName)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 // findInterface looks for the sandbox's end, and reports whether it is there.
 func (x *exam) findInterface() (there bool, err error) {
 	plugin := x.main()
-	l, err := x.pair.Sandbox.LinkByName(x.row.Interface)
+	l, err := x.pair.Sandbox.LinkNamed(x.row.Interface)
 	if nl.NotFound(err) {
 		l, err = x.renamed()
 	}
@@ -64,7 +64,11 @@ func (x *exam) renamed() (*nl.Link, error) {
 	for _, l := range all {
 		if x.was(l) {
 			// A name may be anything that the container likes.
-			x.warn(x.main(), name+" in the sandbox", "it is called "+l.Name, finding.Run(x.inside("ip link set "+finding.Quote(l.Name)+" name "+finding.Quote(name))))
+			rename := x.inside("ip link set " + finding.Quote(l.Name) + " name " + finding.Quote(name))
+			if i := slices.IndexFunc(all, func(l *nl.Link) bool { return slices.Contains(l.AltNames, name) }); i >= 0 {
+				rename = x.inside("ip link property del dev "+finding.Quote(all[i].Name)+" altname "+finding.Quote(name)) + " && " + rename
+			}
+			x.warn(x.main(), name+" in the sandbox", "it is called "+l.Name, finding.Run(rename))
 			return l, nil
 		}
 	}

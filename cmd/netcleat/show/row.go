@@ -252,7 +252,7 @@ func inSandbox(path, name string) (l *nl.Link, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err = c.LinkByName(name)
+	l, err = c.LinkNamed(name)
 	return l, errors.Join(err, c.Close())
 }
 
