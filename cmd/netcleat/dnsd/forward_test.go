@@ -128,7 +128,7 @@ func FuzzUpstream(f *testing.F) {
 	query.Id = 7
 	for _, change := range []func(*dns.Msg){
 		func(*dns.Msg) {}, func(m *dns.Msg) { m.Truncated = true }, func(m *dns.Msg) { m.Question = nil },
-		func(m *dns.Msg) { m.SetEdns0(65535, true) }, func(m *dns.Msg) { m.Rcode = dns.RcodeBadVers },
+		func(m *dns.Msg) { m.SetEdns0(65535, true) }, func(m *dns.Msg) { m.SetEdns0(1232, false).Rcode = dns.RcodeBadVers },
 		func(m *dns.Msg) {
 			for len(m.Answer) < 200 {
 				m.Answer = append(m.Answer, m.Answer[0])
