@@ -353,7 +353,7 @@ func (h *realHost) live(ctx context.Context, t *testing.T, o *truth, endpoints [
 			h.start(t, endpoints, out)
 		case n == 2 && i%4 == 0:
 			h.boot(o)
-			h.releaseBy(ctx, o, endpoints)
+			h.releaseBy(t, o, endpoints)
 			h.start(t, endpoints, out)
 		case n == 3:
 			hold := time.Duration(rand.IntN(6000)) * time.Millisecond
@@ -381,10 +381,11 @@ func (h *realHost) boot(o *truth) {
 }
 
 // releaseBy has an operator release the host, which is off. He repeats the command
-// until it succeeds.
-func (h *realHost) releaseBy(ctx context.Context, o *truth, endpoints []string) {
-	for ctx.Err() == nil {
-		if _, err := ReleaseHost(ctx, &Settings{Endpoints: endpoints, Prefix: "/t/"}, h.name); err == nil {
+// until it succeeds, also when the trouble has ended meanwhile.
+func (h *realHost) releaseBy(t *testing.T, o *truth, endpoints []string) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		if _, err := ReleaseHost(t.Context(), &Settings{Endpoints: endpoints, Prefix: "/t/"}, h.name); err == nil {
 			o.count(&o.releases)
 			return
 		}

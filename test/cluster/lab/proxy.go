@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -32,13 +33,16 @@ type Proxy struct {
 	Late atomic.Int64 // those that were sent on after their sender had given up
 }
 
+// asEtcd is how often clients may ask whether a connection is there: as of etcd.
+var asEtcd = keepalive.EnforcementPolicy{MinTime: 5 * time.Second}
+
 // NewProxy makes a proxy of the member at an address.
 func NewProxy(member string) (*Proxy, error) {
 	conn, err := grpc.NewClient(member, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{kv: etcdserverpb.NewKVClient(conn), watch: etcdserverpb.NewWatchClient(conn), up: conn, down: grpc.NewServer()}
+	p := &Proxy{kv: etcdserverpb.NewKVClient(conn), watch: etcdserverpb.NewWatchClient(conn), up: conn, down: grpc.NewServer(grpc.KeepaliveEnforcementPolicy(asEtcd))}
 	etcdserverpb.RegisterKVServer(p.down, p)
 	etcdserverpb.RegisterWatchServer(p.down, p)
 	return p, nil
