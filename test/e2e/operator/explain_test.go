@@ -264,25 +264,12 @@ func TestCauses(t *testing.T) {
 				text, _ := s.sh("netcleat explain web")
 				t.Errorf("want %s\n%s", c.says, text)
 			}
-			s.seen()
 			s.mend("web")
 			s.works()
 			if _, err := s.sh("for i in br-x d0; do ip link del $i; done 2>/dev/null; ip -n web link del d0 2>/dev/null; nft delete table inet site; nft delete table ip site"); err != nil {
 				return // what was not there
 			}
 		})
-	}
-}
-
-// seen: what is wrong with web, doctor has a finding of, and ls does not say that it is OK.
-func (s story) seen() {
-	s.t.Helper()
-	if out, ok := s.doctor(); ok {
-		s.t.Errorf("doctor finds nothing\n%s", out)
-	}
-	out, err := s.sh("netcleat ls --format '{{.Container}} {{.Health}}'")
-	if err != nil || strings.Contains(out, "web ok\n") {
-		s.t.Errorf("ls: %v\n%s", err, out)
 	}
 }
 
