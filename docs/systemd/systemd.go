@@ -1,5 +1,6 @@
 // Package systemd has the units of the operator's command, for netcleat install
-// --enable. A service NAME is the files netcleat-NAME.service and .socket.
+// --enable. A service NAME is the files netcleat-NAME.service and .socket, and
+// netcleat-NAME-*.service.
 package systemd
 
 import "embed"

@@ -216,19 +216,43 @@ func (m *maker) platform(arch string) error {
 	)
 }
 
-// notes writes what is new in this version: its section of CHANGELOG.md, without which there is no release.
+// notes writes what is new in this version: its section of CHANGELOG.md. Without one there is no release, and
+// none of a tagged commit where something is still under Unreleased.
 func (m *maker) notes() error {
 	text, err := os.ReadFile(filepath.Join(m.root, "CHANGELOG.md"))
 	if err != nil {
 		return err
 	}
-	_, rest, found := strings.Cut(string(text), "\n## "+m.version)
-	heading, rest, _ := strings.Cut(rest, "\n") // the rest of it: the date
-	if !found || heading != "" && !strings.HasPrefix(heading, " - ") {
-		return fmt.Errorf("CHANGELOG.md: no section %s", m.version)
+	if tagged, err := m.tagged(); err != nil {
+		return err
+	} else if later := section(string(text), "Unreleased"); tagged && later != "" {
+		return fmt.Errorf("CHANGELOG.md: v%s is tagged, and under Unreleased is:\n%s", m.version, later)
 	}
-	section, _, _ := strings.Cut(rest, "\n## ")
-	return m.write("netcleat-v"+m.version+".md", []byte(strings.TrimSpace(section)+"\n"))
+	notes := section(string(text), m.version)
+	if notes == "" {
+		return fmt.Errorf("CHANGELOG.md: nothing under %s", m.version)
+	}
+	return m.write("netcleat-v"+m.version+".md", []byte(notes+"\n"))
+}
+
+// section is what a changelog has under a heading: a version, which a date may follow.
+func section(changelog, name string) string {
+	for part := range strings.SplitSeq(changelog, "\n## ") {
+		heading, rest, _ := strings.Cut(part, "\n")
+		if named, _, _ := strings.Cut(heading, " - "); named == name {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
+// tagged reports whether the commit has this version's tag. Where there is no repository it has none.
+func (m *maker) tagged() (bool, error) {
+	if os.Getenv("SOURCE_REVISION") != "" {
+		return false, nil
+	}
+	tags, err := m.run("git", "tag", "--points-at", m.revision)
+	return slices.Contains(strings.Fields(tags), "v"+m.version), err
 }
 
 // program is the path of a built program.

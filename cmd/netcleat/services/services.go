@@ -34,10 +34,16 @@ const prefix = "netcleat-"
 func Names() []string {
 	var names []string
 	for _, unit := range units() {
-		names = append(names, strings.TrimPrefix(strings.TrimSuffix(unit, filepath.Ext(unit)), prefix))
+		names = append(names, service(unit))
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// service is the name of the service that a unit is part of.
+func service(unit string) string {
+	name := strings.TrimPrefix(unit, prefix)
+	return name[:strings.IndexAny(name, "-.")]
 }
 
 // units are the files of all services.
@@ -50,10 +56,8 @@ func units() (names []string) {
 }
 
 // of are the units of a service.
-func of(service string) []string {
-	return slices.DeleteFunc(units(), func(unit string) bool {
-		return strings.TrimSuffix(unit, filepath.Ext(unit)) != prefix+service
-	})
+func of(name string) []string {
+	return slices.DeleteFunc(units(), func(unit string) bool { return service(unit) != name })
 }
 
 // Enable has systemd start the services, now and after each boot. It writes those

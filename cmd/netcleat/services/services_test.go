@@ -60,9 +60,9 @@ func TestEnableAndDisable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `daemon-reload
-enable --now netcleat-dhcp.service netcleat-dhcp.socket netcleat-reconcile.service
+enable --now netcleat-dhcp.service netcleat-dhcp.socket netcleat-reconcile-reload.service netcleat-reconcile.service
 daemon-reload
-disable --now netcleat-dhcp.service netcleat-dhcp.socket netcleat-reconcile.service
+disable --now netcleat-dhcp.service netcleat-dhcp.socket netcleat-reconcile-reload.service netcleat-reconcile.service
 daemon-reload
 `
 	if diff := cmp.Diff(want, calls()); diff != "" {
@@ -83,7 +83,7 @@ func TestEnableInChroot(t *testing.T) {
 	if err := Enable(t.Context(), o, []string{"reconcile"}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff("--root=ROOT enable netcleat-reconcile.service\n", calls()); diff != "" {
+	if diff := cmp.Diff("--root=ROOT enable netcleat-reconcile-reload.service netcleat-reconcile.service\n", calls()); diff != "" {
 		t.Error(diff)
 	}
 	if !strings.Contains(out.String(), "from the next boot on") {
