@@ -116,6 +116,30 @@ func TestImage(t *testing.T) {
 	c.Stop()
 }
 
+// The tests of what makes the release, which is a module of its own.
+func TestModule(t *testing.T) {
+	needAll(t)
+	run(t, "go", "test", "-C", "scripts/release", ".")
+}
+
+// kustomize builds the manifests, and those that go back.
+func TestKustomize(t *testing.T) {
+	needAll(t)
+	for dir, flag := range map[string]string{"deploy/kubernetes": "--backup", "deploy/kubernetes/uninstall": "--uninstall"} {
+		out := run(t, bed.Client(t, "kustomize"), "build", dir)
+		first, second := strings.Index(out, "\nkind: Namespace\n"), strings.Index(out, "\nkind: DaemonSet\n")
+		if first < 0 || second < first {
+			t.Errorf("%s: no namespace before the DaemonSet: %s", dir, out)
+		}
+		if !strings.Contains(out, "- install\n        - "+flag+"\n        - /host/opt/cni/bin\n        image: "+image+"\n") {
+			t.Errorf("%s: does not run %s %s: %s", dir, image, flag, out)
+		}
+		if probed := strings.Contains(out, "readinessProbe:"); probed != (flag == "--backup") {
+			t.Errorf("%s: readiness probe: %v", dir, probed)
+		}
+	}
+}
+
 // The other package is as rpm wants it.
 func TestRPM(t *testing.T) {
 	needAll(t)

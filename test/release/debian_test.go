@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/test/e2e/bed"
 )
 
 // debian is a Debian 12 of its own, as debootstrap made it, with its own network,
@@ -26,38 +28,85 @@ type debian struct {
 	root string // as its own mount namespace has it
 }
 
-// furnish makes the system and waits until its standard input ends. crun refuses
-// the hybrid layout of cgroups: a host that has it loses version 2.
-const furnish = `
+// system makes the file system: what is written is on top of Debian's, and lost at the end.
+const system = `
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
 cd "$1"
 mkdir upper work root
 mount -t overlay overlay -o "lowerdir=$2,upperdir=upper,workdir=work" root
-umount /sys/fs/cgroup/unified 2>/dev/null || true
 mount -t proc proc root/proc
+mount -t tmpfs tmpfs root/run
+mount -t tmpfs tmpfs root/tmp
+ip link set lo up
+`
+
+// furnish makes the system and waits until its standard input ends. crun refuses
+// the hybrid layout of cgroups: a host that has it loses version 2.
+const furnish = system + `
+umount /sys/fs/cgroup/unified 2>/dev/null || true
 mount -t proc proc /proc
 mount --rbind /sys root/sys
 mount --rbind /dev root/dev
-mount -t tmpfs tmpfs root/run
-mount -t tmpfs tmpfs root/tmp
 mkdir -p root/run/netns root/run/lock
 mount --bind root/run/netns root/run/netns
 mount --make-shared root/run/netns
-ip link set lo up
 echo ready
 cat
+`
+
+// boot makes the system and becomes its systemd, in the control group $3.
+const boot = system + `
+mkdir cgroup
+mount -t cgroup2 cgroup2 cgroup
+mkdir "cgroup/$3"
+echo $$ >"cgroup/$3/cgroup.procs"
+cd root
+mount -t sysfs sysfs sys
+mount -t tmpfs tmpfs dev
+for file in null zero full random urandom tty; do touch dev/$file; mount --bind /dev/$file dev/$file; done
+mkdir dev/pts dev/shm host
+pivot_root . host
+umount -l /host
+rmdir /host
+echo ready
+exec unshare --cgroup sh -ec '
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd'
 `
 
 // newDebian starts the system of the tree, see scripts/debian-root.
 func newDebian(t *testing.T, tree string) debian {
 	t.Helper()
+	d := start(t, tree, furnish)
+	d.root += "/root"
+	d.configure()
+	return d
+}
+
+// bootDebian starts the system with systemd as its first process, and waits until
+// it has booted.
+func bootDebian(t *testing.T, tree string) debian {
+	t.Helper()
+	d := start(t, tree, boot)
+	d.root = "/"
+	// Degraded where a service of podman's fails, which is not of interest here.
+	d.sh("for try in $(seq 300); do systemctl is-system-running --wait | grep -q -e running -e degraded && exit; sleep 0.2; done; systemctl; exit 1")
+	d.configure()
+	return d
+}
+
+// start starts a script with namespaces of its own, which makes the system in
+// root, and waits until it says so.
+func start(t *testing.T, tree, script string) debian {
+	t.Helper()
 	needRoot(t)
 	repo := repository(t)
 	run(t, filepath.Join(repo, "scripts/debian-root"))
 	dir := t.TempDir()
-	cmd := exec.Command("sh", "-c", furnish, "sh", dir, filepath.Join(repo, "build/debian", tree))
+	group := "release" + strconv.Itoa(os.Getpid()) + "-" + filepath.Base(filepath.Dir(dir))
+	cmd := exec.Command("sh", "-c", script, "sh", dir, filepath.Join(repo, "build/debian", tree), group)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS}
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -69,14 +118,21 @@ func newDebian(t *testing.T, tree string) debian {
 		_ = stdin.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		if err := bed.RemoveCgroup(group); err != nil {
+			t.Error(err)
+		}
 	})
 	if _, err := io.ReadFull(stdout, make([]byte, len("ready\n"))); err != nil {
 		t.Fatalf("the system does not start: %v", err)
 	}
-	d := debian{t, cmd.Process.Pid, dir + "/root"}
+	return debian{t, cmd.Process.Pid, dir}
+}
+
+// configure has podman use CNI, and what works within namespaces.
+func (d debian) configure() {
+	d.t.Helper()
 	d.write("/etc/containers/containers.conf", "[network]\nnetwork_backend = \"cni\"\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"crun\"\n")
 	d.write("/etc/containers/storage.conf", "[storage]\ndriver = \"vfs\"\ngraphroot = \"/var/lib/containers/storage\"\nrunroot = \"/run/containers/storage\"\n")
-	return d
 }
 
 // path is where the test finds a file of the system.

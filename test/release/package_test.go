@@ -52,6 +52,7 @@ func TestPackage(t *testing.T) {
 	d.serve("two", "web")
 	d.reaches("one", "two")
 	d.reaches("two", "one")
+	d.says("one\ntwo", "netcleat ls web --format '{{.Name}}' | sort")
 	d.sh("podman rm --force --time=0 one two")
 	d.sh("systemctl enable netcleat-dhcp.socket netcleat-reconcile.service")
 	if out := d.sh("apt-get remove -y -q netcleat 2>&1"); !strings.Contains(out, "removed the unused networks web") {
@@ -156,7 +157,7 @@ func TestRemoveUnderContainers(t *testing.T) {
 	t.Parallel()
 	d := newDebian(t, "podman")
 	d.put(deb(t), "/tmp/netcleat.deb")
-	d.sh("dpkg -i /tmp/netcleat.deb")
+	d.sh("mv /tmp/netcleat.deb /tmp/netcleat_" + version + "_amd64.deb && cd /tmp && apt install -y ./netcleat_" + version + "_amd64.deb && mv *_amd64.deb netcleat.deb")
 	d.serve("one", "podman")
 	d.serve("two", "podman")
 	if out := d.sh("dpkg --purge --force-depends netcleat 2>&1"); !strings.Contains(out, "2 attachments of containers stay as they are") {

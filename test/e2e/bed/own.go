@@ -25,14 +25,17 @@ func (h *Host) OwnEtc() {
 // has ended, and its processes with it.
 func (h *Host) Cgroup() string {
 	name := filepath.Base(h.Dir)
-	h.after(func() error {
-		roots, err := filepath.Glob("/sys/fs/cgroup/*/" + name)
-		for _, root := range append(roots, "/sys/fs/cgroup/"+name) {
-			err = errors.Join(err, removeGroups(root))
-		}
-		return err
-	})
+	h.after(func() error { return RemoveCgroup(name) })
 	return "/" + name
+}
+
+// RemoveCgroup removes a control group without processes from all hierarchies.
+func RemoveCgroup(name string) error {
+	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	for _, root := range append(roots, "/sys/fs/cgroup/"+name) {
+		err = errors.Join(err, removeGroups(root))
+	}
+	return err
 }
 
 // removeGroups removes a control group and those within, which are directories
