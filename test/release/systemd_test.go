@@ -56,7 +56,7 @@ func TestServices(t *testing.T) {
 	d.named("two")
 
 	d.sh("podman rm --force --time=0 one two && dpkg --remove --force-depends netcleat")
-	d.says("", "systemctl list-units --all --no-legend 'netcleat*'; systemctl --failed --no-legend 'netcleat*'; ls -l /proc/[0-9]*/exe 2>/dev/null | grep netcleat || true")
+	d.says("", "systemctl list-units --all --no-legend 'netcleat*'; systemctl list-units --failed --no-legend 'netcleat*'; ls -l /proc/[0-9]*/exe 2>/dev/null | grep netcleat || true")
 }
 
 // others waits until both daemons run, other processes than those in the file old,
@@ -90,5 +90,5 @@ func TestServicesOfTarball(t *testing.T) {
 	d.says("active\nactive", "systemctl is-active netcleat-dhcp.socket netcleat-dhcp")
 	d.says("", "systemd-analyze verify /etc/systemd/system/netcleat-*.* 2>&1")
 	d.sh("netcleat install --uninstall /opt/cni/bin")
-	d.says("", "systemctl list-units --all --no-legend 'netcleat*'; systemctl --failed --no-legend 'netcleat*'; ls -A /opt/cni/bin /etc/systemd/system | grep netcleat || true")
+	d.says("", "systemctl list-units --all --no-legend 'netcleat*'; systemctl list-units --failed --no-legend 'netcleat*'; ls -A /opt/cni/bin /etc/systemd/system | grep netcleat || true")
 }
