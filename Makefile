@@ -136,6 +136,8 @@ bench-cluster: ## cluster-local next to host-local, new blocks, 16 hosts at once
 	$(GO) test -run '^$$' -bench 'Steady|NewBlock' -benchtime 1x ./test/cluster
 	$(GO) test -run '^$$' -bench 'Claims' -benchtime 20x ./cmd/netcleat/clusterd
 	$(GO) test -run '^$$' -bench 'Hosts' -benchtime 1x ./cmd/netcleat/clusterd
+	$(GO) test -run '^$$' -bench 'Overlay' -benchtime 5x ./test/overlay
+	$(GO) test -run '^$$' -bench 'Program' -benchtime 5x ./cmd/netcleat/overlay
 
 .PHONY: bench-names
 bench-names: build ## Names: our server and plugin next to dnsmasq and containers/dnsname (root)

@@ -18,7 +18,7 @@ import (
 func clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Share ranges of addresses among hosts", Args: cobra.NoArgs}
 	settings := c.PersistentFlags().String("config", clusterd.DefaultSettings, "the `file` with etcd's endpoints and this host's name")
-	c.AddCommand(clusterDaemonCommand(settings), clusterStatusCommand(settings), clusterReleaseCommand(settings), clusterResetCommand(settings), clusterResumeCommand(settings))
+	c.AddCommand(clusterDaemonCommand(settings), clusterStatusCommand(settings), clusterCheckCommand(settings), clusterFRRCommand(), clusterReleaseCommand(settings), clusterResetCommand(settings), clusterResumeCommand(settings))
 	return c
 }
 
@@ -61,6 +61,29 @@ of, or was denied. It reads etcd.`,
 	}
 	c.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return c
+}
+
+func clusterCheckCommand(settings *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Compare what this host forwards to others with etcd", Args: cobra.NoArgs,
+		Long: `Compare what the uplinks of this host's overlay networks forward with what etcd says. It changes
+nothing, prints what differs, and fails where something does. The daemon repairs differences
+when it starts, and once a minute.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := clusterd.ReadSettings(*settings)
+			if err != nil {
+				return err
+			}
+			differences, err := clusterd.Verify(c.Context(), s)
+			for _, d := range differences {
+				fmt.Fprintln(c.OutOrStdout(), d)
+			}
+			if err == nil && len(differences) > 0 {
+				err = errors.New("this host does not forward as etcd says")
+			}
+			return err
+		},
+	}
 }
 
 func clusterReleaseCommand(settings *string) *cobra.Command {

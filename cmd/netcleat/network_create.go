@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,10 @@ can get out on a host that forwards, and an interface with IPv6 can reach the br
 link-local address. With macvlan, ipvlan and vlan, the LAN and its IPv6 routers stay
 reachable.
 
+-d overlay creates the network once for all hosts of the cluster (docs/overlay.md): the cluster daemon
+of each host, of which cluster.yaml names the directory of networks, writes the conflist there. It
+needs --subnet, one or one of each family.
+
 -o accepts Docker's options com.docker.network.bridge.name, .bridge.enable_ip_masquerade,
 .bridge.enable_icc, .bridge.host_binding_ipv4 and .driver.mtu, its macvlan_mode,
 ipvlan_mode, ipvlan_flag and parent, and the keys of the driver's plugin. Keys of chained
@@ -46,18 +51,20 @@ at that address, even if they are published at another one, and not by IPv6.`,
   netcleat network create dual --ipv6 -o com.docker.network.driver.mtu=1400
   netcleat network create backend --internal
   netcleat network create lan -d macvlan --parent eth0 --subnet 192.168.1.0/24 --gateway 192.168.1.1
+  netcleat network create everywhere -d overlay --subnet 10.100.0.0/16
   netcleat network create try --dry-run`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			f.Name = args[0]
 			f.Names = names.value(c)
 			o.Warn = warner(c)
-			if dryRun {
-				text, err := create.Preview(c.Context(), o, f)
-				if err == nil {
-					_, err = c.OutOrStdout().Write(text)
-				}
-				return err
+			switch {
+			case f.Driver == overlayDriver && dryRun:
+				return errors.New("driver overlay: has no preview, since the cluster chooses the network's VNI")
+			case f.Driver == overlayDriver:
+				return createOverlay(c, f)
+			case dryRun:
+				return previewNetwork(c, o, f)
 			}
 			if _, err := create.Run(c.Context(), o, f); err != nil {
 				return err
@@ -92,10 +99,18 @@ func (n *namesFlags) value(c *cobra.Command) create.Names {
 	return create.Usual
 }
 
+func previewNetwork(c *cobra.Command, o create.Options, f create.Flags) error {
+	text, err := create.Preview(c.Context(), o, f)
+	if err == nil {
+		_, err = c.OutOrStdout().Write(text)
+	}
+	return err
+}
+
 // createFlags are the flags that say what the network is to be.
 func createFlags(c *cobra.Command, f *create.Flags) {
 	s := c.Flags()
-	s.StringVarP(&f.Driver, "driver", "d", "bridge", "bridge, macvlan, ipvlan, ptp, vlan or dummy")
+	s.StringVarP(&f.Driver, "driver", "d", "bridge", "bridge, macvlan, ipvlan, ptp, vlan, dummy or overlay")
 	s.StringArrayVar(&f.Subnets, "subnet", nil, "`CIDR` that containers get an address of; may be given again, for IPv6 or for a second address")
 	s.StringArrayVar(&f.Ranges, "ip-range", nil, "`CIDR`: the part of a subnet that addresses come from")
 	s.StringArrayVar(&f.Gateways, "gateway", nil, "`IP` of a subnet's gateway; by default its first address")

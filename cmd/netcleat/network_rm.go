@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/clusterd"
 	"github.com/netcleat/netcleat/cmd/netcleat/remove"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
@@ -23,6 +24,9 @@ func networkRmCommand() *cobra.Command {
 		Long: `Remove networks without attachments: their files and what they left on the host. That is
 the bridge, if it has no ports and no other addresses, and an empty lease directory.
 
+A network with driver overlay is removed from all hosts; those on which something is attached to it
+keep it until then.
+
 A network that netcleat network create did not create, and its bridge, belong to whoever
 created it: --force removes its file and its empty lease directory. --force also removes a
 network with leases that belong to no known attachment; the leases stay. With --force a
@@ -32,12 +36,40 @@ network that does not exist is no error.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Out, o.Warn = c.OutOrStdout(), warner(c)
-			return remove.Run(c.Context(), o, args)
+			local, err := removeOverlays(c, o, args)
+			if len(local) == 0 {
+				return err
+			}
+			return errors.Join(err, remove.Run(c.Context(), o, local))
 		},
 	}
 	c.Flags().BoolVarP(&o.Force, "force", "f", false, "also networks that netcleat network create did not create, or with leases")
 	confDir(c, &o.Places)
 	return c
+}
+
+// removeOverlays removes the networks that the cluster's daemon has made on this host,
+// and returns the others.
+func removeOverlays(c *cobra.Command, o remove.Options, names []string) (local []string, err error) {
+	var errs []error
+	for _, name := range names {
+		ours, err := clusterd.IsMade(o.NetConf, name)
+		if err == nil && !ours {
+			local = append(local, name)
+			continue
+		}
+		if err == nil {
+			err = o.Unused(c.Context(), name)
+		}
+		if err == nil {
+			err = undefineOverlay(c.Context(), o.NetConf, name)
+		}
+		if err == nil {
+			fmt.Fprintln(o.Out, name)
+		}
+		errs = append(errs, err)
+	}
+	return local, errors.Join(errs...)
 }
 
 func networkPruneCommand() *cobra.Command {

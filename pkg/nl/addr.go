@@ -129,12 +129,22 @@ type Neigh struct {
 
 // SetNeigh adds or replaces a neighbour entry.
 func SetNeigh(n Neigh) *Message {
+	return n.message("set", unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE).Attr(unix.NDA_LLADDR, n.MAC)
+}
+
+// DelNeigh deletes a neighbour entry; one that is gone is success.
+func DelNeigh(n Neigh) *Message {
+	m := n.message("delete", unix.RTM_DELNEIGH, 0)
+	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
+	return m
+}
+
+func (n Neigh) message(what string, typ, flags uint16) *Message {
 	h := make([]byte, unix.SizeofNdMsg)
 	h[0] = uint8(family(n.IP))
 	binary.NativeEndian.PutUint32(h[4:], uint32(n.Index))
 	binary.NativeEndian.PutUint16(h[8:], n.State)
-	m := NewMessage("set neighbour "+n.IP.String(), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h...)
-	return m.IP(unix.NDA_DST, n.IP).Attr(unix.NDA_LLADDR, n.MAC)
+	return NewMessage(what+" neighbour "+n.IP.String(), typ, flags, h...).IP(unix.NDA_DST, n.IP)
 }
 
 // Neighs returns the neighbours of a family: unix.AF_INET, AF_INET6, or

@@ -69,9 +69,15 @@ func (a *allocation) run(wanted []netip.Addr) (ips []*current.IPConfig, err erro
 	} else if err != nil {
 		return nil, err
 	}
+	if err := a.conf.pairRequests(wanted); err != nil {
+		return nil, err
+	}
 	for i, set := range a.conf.sets {
 		if err := a.refuseSecond(set, had); err != nil {
 			return nil, fmt.Errorf("failed to allocate for range %d: %w", i, err)
+		}
+		if a.conf.Pair != nil && i > 0 {
+			wanted[i], _ = a.conf.Pair(0, i, addrOf(ips[0]))
 		}
 		got, err := a.take(i, wanted[i])
 		if err != nil {
@@ -157,8 +163,16 @@ func (a *allocation) holder(ip netip.Addr) string {
 func (a *allocation) takeNext(n int) (netip.Addr, error) {
 	set := a.sets[n]
 	from := a.store.Last(n)
+	var unpaired netip.Addr // the first that was passed over
 	for {
 		ip, ok := a.free(set, from)
+		if ok && !a.pairsFree(n, ip) && ip != unpaired {
+			if from = ip; !unpaired.IsValid() {
+				unpaired = ip
+			}
+			continue
+		}
+		ok = ok && ip != unpaired
 		if !ok && a.heal() {
 			continue
 		}

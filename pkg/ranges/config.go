@@ -29,6 +29,10 @@ type Config struct {
 	// Owned returns the part of the sets that this host may hand out. It is called
 	// while the leases are locked. nil is all.
 	Owned func(sets []Set) ([]Set, error)
+
+	// Pair returns the address of set to that belongs to an address of set from; an
+	// attachment has both or none. nil: sets are independent of each other.
+	Pair func(from, to int, a netip.Addr) (netip.Addr, bool)
 }
 
 // Dir is the directory of the network's leases.

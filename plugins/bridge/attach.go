@@ -12,6 +12,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 )
 
 // attachment is what an ADD is about, filled in as it goes.
@@ -20,6 +21,7 @@ type attachment struct {
 	net           *nl.Pair
 	conf          *config
 	bridge        nl.Brief
+	uplink        vxlan.Uplink // the zero value: there is none
 	host, sandbox veth.End
 	res           *current.Result
 }
@@ -31,7 +33,7 @@ func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (_ *cu
 	defer steps.OnError(&err)
 
 	a := &attachment{Call: c, net: p, conf: &conf, res: &current.Result{}}
-	if a.bridge, err = ensureBridge(p, &conf); err != nil {
+	if err := a.ensureShared(ctx); err != nil {
 		return nil, err
 	}
 	a.host, a.sandbox, err = veth.Create(p, a.pair())
@@ -69,6 +71,14 @@ func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (_ *cu
 		a.res.Routes = set.Possible()
 	}
 	return a.result()
+}
+
+// ensureShared makes what the network's containers share.
+func (a *attachment) ensureShared(ctx context.Context) (err error) {
+	if a.bridge, err = ensureBridge(a.net, a.conf); err != nil || a.conf.VXLAN == nil {
+		return err
+	}
+	return a.ensureUplink(ctx)
 }
 
 // pair is the pair to be made. Without mtu it has the bridge's, which the kernel
@@ -113,5 +123,9 @@ func (a *attachment) connectForIPAM(ctx context.Context, steps *undo.Stack) erro
 
 // port sets up the host's end as a port of the bridge.
 func (a *attachment) port() []*nl.Message {
-	return a.conf.port(a.net, a.host, veth.Alias(a.Key(""))).messages()
+	pc := a.conf.port(a.net, a.host, veth.Alias(a.Key("")))
+	if a.conf.isProgrammed() {
+		pc.only = a.sandbox.MAC // what is sent to an address that is attached nowhere reaches no container
+	}
+	return pc.messages()
 }

@@ -61,6 +61,9 @@ func checkHost(p *nl.Pair, conf *config, l *nl.Link, res *current.Result) error 
 	case conf.PortIsolation && !flag(host.PortInfo, unix.IFLA_BRPORT_ISOLATED):
 		return cnierr.Check("port %s: isolation is off", host.Name)
 	}
+	if err := checkUplink(p, conf, b); err != nil {
+		return err
+	}
 	if conf.IsGateway {
 		return checkGateways(p, conf, res)
 	}

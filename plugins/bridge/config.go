@@ -8,6 +8,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/masq"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 )
 
 // config is the plugin's network configuration, valid once parse returns it.
@@ -32,6 +33,8 @@ type config struct {
 	// AcceptRA leaves router advertisements and IPv6 in the sandbox to the
 	// kernel; ours, not the reference's.
 	AcceptRA bool `json:"acceptRA"`
+	// VXLAN joins the bridge to those of other hosts; ours, too.
+	VXLAN *vxlan.Conf `json:"vxlan"`
 
 	Args struct {
 		CNI struct {
@@ -72,11 +75,17 @@ func parse(c *plugin.Call) (config, error) {
 	if err := conf.validate(); err != nil {
 		return conf, err
 	}
+	if err := conf.checkControl(c); err != nil {
+		return conf, err
+	}
 	if err := c.CheckArgs("MAC"); err != nil && c.Verb == plugin.Add {
 		return conf, err
 	}
 	var err error
 	conf.mac, err = link.ParseMAC(firstOf(conf.RuntimeConfig.MAC, conf.Args.CNI.MAC, c.Arg("MAC")))
+	if err == nil && conf.mac != nil && conf.isProgrammed() && c.Verb == plugin.Add {
+		return conf, cnierr.Config("mac %s: with vxlan, MAC addresses cannot be chosen: other hosts derive them from the IP addresses (control evpn allows it)", conf.mac)
+	}
 	return conf, err
 }
 
@@ -105,6 +114,9 @@ func (c *config) validate() (err error) {
 		return cnierr.Config("cannot set hairpin mode and promiscuous mode at the same time")
 	case c.VLAN != 0 && c.IsGateway && len(c.gatewayLink()) > 15:
 		return cnierr.Config("bridge %q: with vlan and isGateway the gateway's interface would be %q, longer than 15 characters", c.Bridge, c.gatewayLink())
+	}
+	if err := c.checkVXLAN(); err != nil {
+		return err
 	}
 	if err := masq.CheckBackend(c.IPMasqBackend); err != nil {
 		return err

@@ -22,7 +22,7 @@ func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (err e
 	removed := veth.Remove(p, c)
 	link.AnnounceOthers(p)
 	a := masq.Of(c, conf.IPMasqBackend)
-	removed = errors.Join(removed, delWayBack(p, &conf, a.Addrs))
+	removed = errors.Join(removed, delWayBack(p, &conf, a.Addrs), delNeighbours(p, &conf, a.Addrs))
 	rules := errors.Join(masq.Del(ctx, a), spoof.Del(ctx, c.Gate, port(c)))
 	if removed != nil || !conf.layer3 {
 		return errors.Join(removed, rules)

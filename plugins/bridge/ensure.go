@@ -61,8 +61,12 @@ func createBridge(p *nl.Pair, c *config) error {
 	m := nl.NewLink("bridge", c.Bridge, 0)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	m.Attr(unix.IFLA_ADDRESS, randomMAC())
-	if c.MTU != 0 {
-		m.Uint32(unix.IFLA_MTU, uint32(c.MTU))
+	mtu, err := c.bridgeMTU(p)
+	if err != nil {
+		return err
+	}
+	if mtu != 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(mtu))
 	}
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "bridge")
 	if c.filtersVLANs() {

@@ -22,6 +22,9 @@ import (
 
 // setUpHost sets up the port, the gateways and forwarding.
 func (a *attachment) setUpHost(steps *undo.Stack) error {
+	if err := a.uplink.BringUp(a.net.Host); err != nil { // which cluster-local has had programmed
+		return err
+	}
 	var batch []*nl.Message
 	if !ipam.OverLink(a.Call) {
 		batch = a.port()
@@ -37,7 +40,9 @@ func (a *attachment) setUpHost(steps *undo.Stack) error {
 		if err := a.addWayBack(index, steps); err != nil {
 			return err
 		}
-		batch = append(batch, freshNeighbours(index, a.sandbox, a.res.IPs)...)
+		if !a.conf.announcesNeighbours() { // which come with addNeighbours
+			batch = append(batch, freshNeighbours(index, a.sandbox, a.res.IPs)...)
+		}
 	}
 	if a.conf.IsDefaultGateway {
 		addDefaultRoutes(a.res)
@@ -90,9 +95,13 @@ func (a *attachment) keepMAC(added bool) error { //nolint:revive // whether the 
 	if bytes.Equal(a.bridge.MAC, make([]byte, len(now))) { // it had a port once, and lost it
 		a.bridge.MAC = now
 	}
-	if !added && bytes.Equal(now, a.bridge.MAC) {
+	if bytes.Equal(now, a.bridge.MAC) && (!added || a.conf.VXLAN != nil) {
 		return nil
 	}
+	return a.setMAC()
+}
+
+func (a *attachment) setMAC() error {
 	return a.net.Host.Do(nl.SetLink("keep MAC address of "+a.conf.Bridge, a.bridge.Index).Attr(unix.IFLA_ADDRESS, a.bridge.MAC))
 }
 

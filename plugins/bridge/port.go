@@ -3,6 +3,7 @@ package bridge
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,9 @@ type portConf struct {
 	// defaultPVID is the VLAN that the bridge gives every new port, where the
 	// port is not to keep it; 0 leaves it.
 	defaultPVID uint16
+	// only is the one MAC address for which the port gets frames; nil: also what the
+	// bridge has no entry for.
+	only net.HardwareAddr
 }
 
 func (c *config) port(p *nl.Pair, host veth.End, alias string) portConf {
@@ -65,7 +69,7 @@ func (pc portConf) messages() []*nl.Message {
 	if pc.alias != "" {
 		m.Attr(unix.IFLA_IFALIAS, []byte(pc.alias))
 	}
-	if pc.hairpin || pc.isolated {
+	if pc.hairpin || pc.isolated || pc.only != nil {
 		m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_SLAVE_KIND, "bridge").Begin(unix.IFLA_INFO_SLAVE_DATA)
 		if pc.hairpin {
 			m.Uint8(unix.IFLA_BRPORT_MODE, 1)
@@ -73,20 +77,16 @@ func (pc portConf) messages() []*nl.Message {
 		if pc.isolated {
 			m.Uint8(unix.IFLA_BRPORT_ISOLATED, 1)
 		}
+		if pc.only != nil {
+			m.Uint8(unix.IFLA_BRPORT_UNICAST_FLOOD, 0)
+		}
 		m.End().End()
 	}
-	all := append([]*nl.Message{m, pc.noAddresses()}, pc.vlanMessages()...)
+	all := append([]*nl.Message{m, nl.NoAddresses("port "+pc.name, pc.index)}, pc.vlanMessages()...)
+	if pc.only != nil {
+		all = append(all, nl.SetFDB(nl.FDB{Index: pc.index, MAC: pc.only}))
+	}
 	return append(all, nl.SetUp("port "+pc.name, pc.index))
-}
-
-// noAddresses keeps the kernel from giving the port an IPv6 address: nobody can
-// use it, and each costs three routes, which the kernel walks at every change.
-func (pc portConf) noAddresses() *nl.Message {
-	const none = 1 // IN6_ADDR_GEN_MODE_NONE
-	m := nl.SetLink("no address for port "+pc.name, pc.index)
-	m.Forgive = []unix.Errno{unix.EAFNOSUPPORT} // a host without IPv6
-	m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET6).Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, none).End().End()
-	return m
 }
 
 // From linux/if_bridge.h.

@@ -15,6 +15,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/spoof"
 	"github.com/netcleat/netcleat/pkg/undo"
 	"github.com/netcleat/netcleat/pkg/veth"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 )
 
 // addRules makes the attachment's firewall rules, before the sandbox's end is up.
@@ -27,7 +28,10 @@ func (a *attachment) addRules(ctx context.Context, steps *undo.Stack) error {
 	if !a.conf.layer3 {
 		return nil
 	}
-	return masq.Settle(ctx, masq.Of(a.Call, a.conf.IPMasqBackend), a.conf.IPMasq, steps)
+	if err := masq.Settle(ctx, masq.Of(a.Call, a.conf.IPMasqBackend), a.conf.IPMasq, steps); err != nil {
+		return err
+	}
+	return a.addNeighbours(steps)
 }
 
 // addSpoofCheck refuses other MAC addresses than the sandbox's, before the sandbox's
@@ -57,7 +61,7 @@ func port(c *plugin.Call) spoof.Port {
 
 // Reconcile restores the rules that an attachment needs, by its record alone.
 func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Record) error {
-	return errors.Join(spoof.Reconcile(ctx, g, r), masq.Reconcile(ctx, g, dir, r))
+	return errors.Join(vxlan.Reconcile(ctx, g, r), spoof.Reconcile(ctx, g, r), masq.Reconcile(ctx, g, dir, r))
 }
 
 // checkRules compares the attachment's firewall rules with what ADD made. What
@@ -65,6 +69,11 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.Result) error {
 	if c.Entry == nil {
 		return nil
+	}
+	if conf.VXLAN != nil {
+		if err := conf.VXLAN.CheckGuard(c.Gate, conf.Bridge); err != nil {
+			return err
+		}
 	}
 	want, at := link.Find(res, c.IfName, c.Netns)
 	if conf.MACSpoofCheck {

@@ -31,6 +31,10 @@ var Plugin = plugin.Spec[Config]{
 	GC:     func(ctx context.Context, c *plugin.Call, conf Config) error { return ranges.GC(ctx, c, conf.Config) },
 }
 
+// maxTries bounds how often the daemon says that there are addresses, of which none can
+// be had: others take them first, or those of one family are left without their pairs.
+const maxTries = 200
+
 // addWait bounds how long an ADD waits for the daemon, all tries together.
 const addWait = 20 * time.Second
 
@@ -39,7 +43,10 @@ const addWait = 20 * time.Second
 func add(ctx context.Context, c *plugin.Call, conf Config) (*current.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, addWait)
 	defer cancel()
-	for {
+	if err := prepare(ctx, c, conf); err != nil {
+		return nil, err
+	}
+	for tries := 0; ; tries++ {
 		res, err := ranges.Add(ctx, c, conf.Config)
 		short := (*ranges.ShortError)(nil)
 		switch {
@@ -48,6 +55,9 @@ func add(ctx context.Context, c *plugin.Call, conf Config) (*current.Result, err
 			short = &ranges.ShortError{}
 		default:
 			return res, err
+		}
+		if tries == maxTries {
+			return nil, cnierr.With(cnierr.TryAgain, err)
 		}
 		if aerr := ask(ctx, c, conf, short.Wanted); aerr != nil {
 			return nil, refused(conf, err, aerr)
@@ -62,6 +72,15 @@ func ask(ctx context.Context, c *plugin.Call, conf Config, wanted netip.Addr) er
 		r.Want = wanted.String()
 	}
 	return conf.Socket().Ask(ctx, r)
+}
+
+// refusedUplink is what an ADD fails with where the uplink cannot be programmed.
+func refusedUplink(conf Config, asked error) error {
+	said := serverError("")
+	if errors.As(asked, &said) {
+		return cnierr.With(cnierr.TryAgain, fmt.Errorf("network %s: %w", conf.Pool.Name, asked))
+	}
+	return cnierr.With(cnierr.TryAgain, fmt.Errorf("network %s: its uplink is new, and `netcleat cluster daemon` does not answer: %w (is it running? `systemctl status netcleat-cluster`)", conf.Pool.Name, asked))
 }
 
 // refused is what an ADD fails with that had to ask the daemon.
@@ -140,6 +159,9 @@ func parse(c *plugin.Call) (Config, error) {
 	}
 	if conf.Pool, err = newPool(c.Conf.Name, &conf.Config, n.IPAM); err != nil {
 		return conf, cnierr.With(cnierr.InvalidConfig, err)
+	}
+	if err := readOverlay(c, &conf); err != nil {
+		return conf, err
 	}
 	conf.Owned = func([]ranges.Set) ([]ranges.Set, error) { return owned(string(c.Journal), conf.Pool) }
 	return conf, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/ipmath"
 	"github.com/netcleat/netcleat/pkg/ranges"
 	"github.com/netcleat/netcleat/pkg/slot"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 )
 
 // Pool is a network as a host sees it: its range sets, how they are cut, and where
@@ -19,6 +20,10 @@ type Pool struct {
 	Sets    []ranges.Set
 	Exclude []netip.Prefix
 	Layout  slot.Layout
+	// Overlay is the key vxlan of an overlay network that the daemon forwards for, which is
+	// on Bridge; nil is none.
+	Overlay *vxlan.Conf
+	Bridge  string
 }
 
 // Usable returns which addresses of a set are in the parts, and may be handed out.

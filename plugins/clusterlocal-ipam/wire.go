@@ -24,6 +24,9 @@ const DefaultSocket Socket = "/run/cni/cluster.sock"
 type Request struct {
 	Config json.RawMessage `json:"config"` // the network's
 	Want   string          `json:"want,omitempty"`
+	// Uplink says that the network's uplink is new: what it has to forward is asked for,
+	// instead of an address.
+	Uplink bool `json:"uplink,omitempty"`
 }
 
 // Answer is the daemon's, on a line. Without an error the plugin tries again.

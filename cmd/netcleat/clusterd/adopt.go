@@ -38,6 +38,7 @@ func (d *daemon) startOver() {
 		clear(n.slots)
 		clear(n.needs)
 		clear(n.denials)
+		clear(n.uplink.tunnels)
 		n.reset()
 	}
 }

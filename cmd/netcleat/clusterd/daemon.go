@@ -58,6 +58,9 @@ type daemon struct {
 	log     *log.Logger
 	fence   bool // false only in the test that shows what it is good for
 
+	forwarder   forwarder // nil: this host forwards nothing
+	definitions definitions
+
 	memory   memory
 	saved    int64 // the revision in it that was saved last
 	state    state
@@ -87,10 +90,11 @@ const (
 
 // request is a plugin's that finds no address.
 type request struct {
-	any   bool
-	want  []slot.Part // addresses
-	token string      // of the need that was written for it
-	done  func(error)
+	any    bool
+	uplink bool        // it is new, and has to be programmed
+	want   []slot.Part // addresses
+	token  string      // of the need that was written for it
+	done   func(error)
 }
 
 // identity says which start of which host's daemon it is.
@@ -100,13 +104,14 @@ func newDaemon(id identity, s store, l local, logger *log.Logger) *daemon {
 	return &daemon{
 		host: id.host, session: id.session, store: s, local: l, log: logger, fence: true,
 		nets: map[string]*network{}, hosts: map[string]kv{}, status: map[string]kv{}, dirty: map[string]bool{},
+		definitions: definitions{keys: map[string]kv{}, said: map[string]bool{}},
 	}
 }
 
 func (d *daemon) network(name string) *network {
 	n := d.nets[name]
 	if n == nil {
-		n = &network{name: name, slots: map[uint64]*slotState{}, needs: map[string]kv{}, denials: map[string]kv{}, idle: map[slot.Part]int{}}
+		n = &network{name: name, slots: map[uint64]*slotState{}, needs: map[string]kv{}, denials: map[string]kv{}, idle: map[slot.Part]int{}, uplink: uplink{tunnels: map[string]kv{}}}
 		d.nets[name] = n
 	}
 	return n
@@ -124,7 +129,7 @@ func (d *daemon) use(pool *clusterlocal.Pool) error {
 	if n.conf == nil {
 		n.using = d.local.using(pool)
 	}
-	n.conf = pool
+	n.conf, n.eager = pool, pool.Overlay != nil
 	d.dirty[n.name] = true
 	return nil
 }
@@ -143,6 +148,9 @@ func (d *daemon) ask(net string, r *request) {
 	n := d.network(net)
 	d.count++
 	r.token = fmt.Sprintf("%s.%d", d.session, d.count)
+	if r.uplink {
+		n.renewed()
+	}
 	n.waiting = append(n.waiting, r)
 	d.dirty[net] = true
 	d.work()
@@ -194,6 +202,7 @@ func (d *daemon) work() {
 		delete(d.dirty, name)
 		d.settle(d.nets[name])
 	}
+	d.define()
 }
 
 // send sends a change of the cluster. It takes effect only while this daemon's
@@ -467,7 +476,7 @@ func (d *daemon) run(l listing) {
 // reset forgets what was asked for in a session that has ended: none of it can take
 // effect any more.
 func (n *network) reset() {
-	n.claiming, n.needing, n.denying = false, false, false
+	n.claiming, n.needing, n.denying, n.uplink.telling = false, false, false, false
 	n.pausedTo, n.needTo = 0, 0
 	for _, s := range n.slots {
 		s.busy, s.claim, s.isLost, s.retiring, s.pausedTo = false, false, false, nil, 0
@@ -520,6 +529,9 @@ func (d *daemon) keys() (all []string) {
 	if d.stopped != "" {
 		all = append(all, stopKey)
 	}
+	for name := range d.definitions.keys {
+		all = append(all, overlayKeys+name)
+	}
 	for name, n := range d.nets {
 		if n.layoutRev != 0 {
 			all = append(all, layoutKey(name))
@@ -532,6 +544,9 @@ func (d *daemon) keys() (all []string) {
 		}
 		for h := range n.denials {
 			all = append(all, denyKey(name, h))
+		}
+		for h := range n.uplink.tunnels {
+			all = append(all, vtepKey(name, h))
 		}
 	}
 	return all
@@ -562,6 +577,7 @@ func (d *daemon) learn(key string, k kv, at int64) {
 	}
 	host, isHost := strings.CutPrefix(key, hostKeys)
 	from, isStatus := strings.CutPrefix(key, statusKeys)
+	defined, isOverlay := strings.CutPrefix(key, overlayKeys)
 	ofNet, isNet := netKey(key)
 	switch {
 	case key == stopKey:
@@ -575,6 +591,9 @@ func (d *daemon) learn(key string, k kv, at int64) {
 		keep(d.status, from, k, at)
 	case isNet && d.wentBack(ofNet, k, at):
 		d.forgotten(fmt.Sprintf("the key %s is at revision %d, and has been later", key, k.rev))
+	case isOverlay && isOverlayName(defined):
+		keep(d.definitions.keys, defined, k, at)
+		d.definitions.changed = true
 	case isNet:
 		n := d.network(ofNet.net)
 		matters := n.matters(ofNet, d.host)
@@ -622,6 +641,8 @@ func (n *network) learn(part, rest string, k kv, at int64) {
 		keep(n.needs, rest, k, at)
 	case part == denyPart && slot.IsHost(rest):
 		keep(n.denials, rest, k, at)
+	case part == vtepPart && slot.IsHost(rest):
+		keep(n.uplink.tunnels, rest, k, at)
 	}
 }
 

@@ -17,6 +17,7 @@ type network struct {
 	slots     map[uint64]*slotState
 	needs     map[string]kv // of hosts
 	denials   map[string]kv
+	uplink    uplink
 
 	// What this host does with it.
 	conf     *clusterlocal.Pool // nil: this host does not use the network

@@ -21,6 +21,9 @@ func (d *daemon) shortage(net string, r *request) error {
 	case d.mute != "":
 		return fmt.Errorf("this host's blocks are used up, and etcd does not answer: %w", d.lastErr)
 	}
+	if r.uplink {
+		return fmt.Errorf("the uplink is not programmed: %s", cmp.Or(n.uplink.said, "etcd does not answer"))
+	}
 	if !r.any && n.layout != nil {
 		for _, p := range r.want {
 			if s := n.slots[p.Slot]; s != nil && s.owners.Owner(p) != "" && s.owners.Owner(p) != d.host {

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/overlay"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/journal"
 )
@@ -57,6 +59,17 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	r := &runner{files: f, life: ctx, calls: make(chan func())}
 	store := s.store(ctx, client, r.post)
 	r.d = newDaemon(identity{s.Host, newSession()}, store, f, logger)
+	k, err := openKernel()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.close()) }()
+	r.d.forwarder = k
+	if s.NetworkDir != "" {
+		places := show.Defaults()
+		places.NetConf, places.Journal = s.NetworkDir, records
+		r.d.definitions.maker = &conflists{places: places, underlay: overlay.Underlay{Dev: s.Dev, Port: s.Port}, life: ctx, post: r.post}
+	}
 	for _, p := range f.registered() {
 		if err := r.d.use(p); err != nil {
 			logger.Print(err)
@@ -75,6 +88,7 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	logger.Printf("host %s: listening on %s", s.Host, s.Socket)
 	go socket.Accept(ctx, l, logger, func(conn net.Conn) { go r.answer(conn) })
 	go store.watch(r.d)
+	go watchLinks(ctx, logger, func() { r.post(r.d.linksChanged) })
 	return r.loop()
 }
 

@@ -51,8 +51,8 @@ func (r *runner) handle(line []byte) error {
 	if !isNetwork(pool.Name) {
 		return fmt.Errorf("network %.80q: not a name", pool.Name)
 	}
-	req := &request{any: q.Want == ""}
-	if !req.any {
+	req := &request{any: q.Want == "" && !q.Uplink, uplink: q.Uplink}
+	if q.Want != "" {
 		p, err := wanted(pool, q.Want)
 		if err != nil {
 			return err

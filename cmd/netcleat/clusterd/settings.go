@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/slot"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
 )
@@ -32,6 +33,9 @@ type Settings struct {
 	Prefix       string   `yaml:"prefix"`       // of all keys
 	Socket       string   `yaml:"socket"`       // that plugins ask on
 	StateDir     string   `yaml:"stateDir"`
+	NetworkDir   string   `yaml:"networkDir"` // where the cluster's networks are made; "": none are
+	Dev          string   `yaml:"dev"`        // the interface to the other hosts, for these networks
+	Port         int      `yaml:"port"`       // of VXLAN, for these networks
 }
 
 // ReadSettings reads the file.
@@ -74,6 +78,12 @@ func (s *Settings) check() error {
 		return fmt.Errorf("prefix %q: want /NAME/", s.Prefix)
 	case (s.Cert == "") != (s.Key == ""):
 		return errors.New("cert and key: one without the other")
+	case (s.NetworkDir == "") != (s.Dev == ""):
+		return errNoUnderlay
+	case s.Dev != "" && !nl.IsName(s.Dev):
+		return fmt.Errorf("dev %q: not a name that an interface can have", s.Dev)
+	case s.Port < 0 || s.Port > 65535:
+		return fmt.Errorf("port %d: not from 1 to 65535", s.Port)
 	case (s.Username == "") != (s.PasswordFile == ""):
 		return errors.New("username and passwordFile: one without the other")
 	}

@@ -20,6 +20,7 @@ func (d *daemon) settle(n *network) {
 		d.adopt(n)
 		return
 	}
+	d.forward(n)
 	if !d.publish(n) {
 		return
 	}
@@ -166,7 +167,10 @@ func (d *daemon) serve(n *network) {
 			return true
 		}
 		ok := free > 0
-		if !r.any {
+		switch {
+		case r.uplink:
+			ok = d.ready(n)
+		case !r.any:
 			ok = !slices.ContainsFunc(r.want, func(p slot.Part) bool { return !n.using.Contain(p) })
 		}
 		if ok {

@@ -44,6 +44,7 @@ type OwnerReport struct {
 	Owned  uint64   `json:"owned"`           // addresses of each range set
 	Blocks []string `json:"blocks"`          // of the first range set
 	Short  string   `json:"short,omitempty"` // what it is short of
+	VTEP   string   `json:"vtep,omitempty"`  // where it is reached, on an overlay network
 }
 
 // Status reads the state of the cluster.
@@ -153,6 +154,11 @@ func (n *network) report(known map[string]bool) NetworkReport {
 			of(h).Short = n.layout.Prefix(0, slot.Part{Slot: x.at.Slot, Off: x.at.Off}).Addr().String()
 		}
 	}
+	for h, k := range n.uplink.tunnels {
+		if t, err := parseTunnel(k.value); err == nil {
+			of(h).VTEP = t.addr.String()
+		}
+	}
 	for _, h := range slices.Sorted(maps.Keys(owners)) {
 		r.Owners = append(r.Owners, *owners[h])
 	}
@@ -176,13 +182,13 @@ func (r *Report) Print(w io.Writer, format string) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(t, "NETWORK\tHOST\tADDRESSES\tBLOCKS\tSHORT OF")
+	fmt.Fprintln(t, "NETWORK\tHOST\tADDRESSES\tBLOCKS\tVTEP\tSHORT OF")
 	for _, n := range r.Networks {
 		for _, o := range n.Owners {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", n.Name, o.Host, o.Owned, brief(o.Blocks), o.Short)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, o.Host, o.Owned, brief(o.Blocks), o.VTEP, o.Short)
 		}
 		for _, e := range n.Errors {
-			fmt.Fprintf(t, "%s\t\t\t%s\t\n", n.Name, e)
+			fmt.Fprintf(t, "%s\t\t\t%s\t\t\n", n.Name, e)
 		}
 	}
 	return t.Flush()

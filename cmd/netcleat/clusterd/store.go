@@ -62,6 +62,7 @@ type listing struct {
 //	net/NAME/slot/SLOT   who owns what of a slot
 //	net/NAME/need/HOST   the host is short
 //	net/NAME/deny/HOST   why it does not get the address that it wants
+//	net/NAME/vtep/HOST   how the host is reached on an overlay network
 //	stop                 why the cluster hands out no more blocks
 //	reset                the name of the last reset, in which hosts say anew what they use
 const (
@@ -69,12 +70,16 @@ const (
 	statusKeys = "status/"
 	netKeys    = "net/"
 	stopKey    = "stop"
-	resetKey   = "reset"
+	// overlay/NAME is a network that is to be on all hosts, vni/N the network of a VNI.
+	overlayKeys = "overlay/"
+	vniKeys     = "vni/"
+	resetKey    = "reset"
 
 	layoutPart = "layout"
 	slotPart   = "slot"
 	needPart   = "need"
 	denyPart   = "deny"
+	vtepPart   = "vtep"
 )
 
 func slotKey(net string, n uint64) string {
@@ -83,6 +88,7 @@ func slotKey(net string, n uint64) string {
 func layoutKey(net string) string     { return netKeys + net + "/" + layoutPart }
 func needKey(net, host string) string { return netKeys + net + "/" + needPart + "/" + host }
 func denyKey(net, host string) string { return netKeys + net + "/" + denyPart + "/" + host }
+func vtepKey(net, host string) string { return netKeys + net + "/" + vtepPart + "/" + host }
 
 // maxValue bounds what is read of a key.
 const maxValue = 256 << 10

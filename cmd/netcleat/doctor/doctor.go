@@ -100,6 +100,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.rules(ctx)
 	e.leases(ctx)
 	e.cluster(ctx)
+	e.overlays(ctx)
 	e.ports()
 	e.shapers()
 	e.marks(ctx)

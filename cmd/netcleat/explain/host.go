@@ -107,6 +107,7 @@ func (x *exam) bridge() (errs []error) {
 		return nil
 	}
 	x.bridgeMTU(b)
+	x.uplink(b)
 	x.learnt(b)
 	if !c.IsGateway {
 		return errs

@@ -17,20 +17,22 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 )
 
 // conf is the configuration of one plugin of the list, as far as it is looked at.
 type conf struct {
-	Type             string `json:"type"`
-	Bridge           string `json:"bridge"`
-	IsGateway        bool   `json:"isGateway"`
-	IsDefaultGateway bool   `json:"isDefaultGateway"`
-	IPMasq           bool   `json:"ipMasq"`
-	MTU              int    `json:"mtu"`
-	VLAN             int    `json:"vlan"`
-	HairpinMode      bool   `json:"hairpinMode"`
-	PortIsolation    bool   `json:"portIsolation"`
-	Disabled         bool   `json:"disableContainerInterface"`
+	Type             string      `json:"type"`
+	Bridge           string      `json:"bridge"`
+	IsGateway        bool        `json:"isGateway"`
+	IsDefaultGateway bool        `json:"isDefaultGateway"`
+	IPMasq           bool        `json:"ipMasq"`
+	MTU              int         `json:"mtu"`
+	VLAN             int         `json:"vlan"`
+	HairpinMode      bool        `json:"hairpinMode"`
+	PortIsolation    bool        `json:"portIsolation"`
+	Disabled         bool        `json:"disableContainerInterface"`
+	VXLAN            *vxlan.Conf `json:"vxlan"`
 	IPAM             struct {
 		Type    string `json:"type"`
 		DataDir string `json:"dataDir"`

@@ -44,6 +44,7 @@ func (l *linter) directory(lists []*list) {
 			l.bridges(n, o)
 			l.masters(n, o)
 			l.overlaps(n, o)
+			l.uplinks(n, o)
 		}
 	}
 }
@@ -138,6 +139,23 @@ func (l *linter) masters(n, o *list) {
 
 func modeOf(e *entry) string { return cmp.Or(e.conf.string("mode"), "l2") }
 func flagOf(e *entry) string { return cmp.Or(e.conf.string("flag"), "bridge") }
+
+// uplinks compares the VXLAN interfaces of two networks.
+func (l *linter) uplinks(n, o *list) {
+	a, b := uplinkOf(n), uplinkOf(o)
+	if a == nil || b == nil || string(a.raw) != string(b.raw) {
+		return
+	}
+	l.say(Error, n.way.main.document, a.at, "vxlan id %s: network %s (%s) has the same", a.raw, o.name, o.way.main.where(b.at))
+}
+
+// uplinkOf returns the id of a network's VXLAN interface; nil is none.
+func uplinkOf(n *list) *value {
+	if n.way.main == nil || n.way.main.typ != "bridge" {
+		return nil
+	}
+	return n.way.main.conf.get("vxlan").get("id")
+}
 
 // bridges compares the gateways that two networks give one bridge.
 func (l *linter) bridges(n, o *list) {

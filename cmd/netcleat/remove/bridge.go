@@ -1,6 +1,8 @@
 package remove
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,13 +13,17 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 )
 
 // bridge is what a network leaves of its own on the host: the bridge, which did
-// not exist when the network was made, and where it has a VLAN the pair of links
-// that holds the gateway. The zero value is nothing.
+// not exist when the network was made, its uplink to other hosts, and where it has a
+// VLAN the pair of links that holds the gateway. The zero value is nothing.
 type bridge struct {
-	links []*nl.Link
+	links   []*nl.Link
+	name    string
+	guarded []vxlan.Conf // the network's uplinks
+	others  []vxlan.Conf // those of other networks
 }
 
 // bridge looks for the network's bridge, and refuses one with ports that nobody
@@ -44,7 +50,14 @@ func (o Options) bridge(n show.Network, all []show.Network) (b bridge, err error
 		o.Warn("bridge %s stays: network %s is on it, too", n.Link, all[i].Name)
 		return b, nil
 	}
-	b.links = append(gateways(links, links[i]), links[i])
+	b.links = append(gateways(links, links[i]), uplinks(n, links, links[i])...)
+	b.links = append(b.links, links[i])
+	b.name, b.guarded = n.Link, overlays(n)
+	for _, other := range all {
+		if other.Name != n.Name {
+			b.others = append(b.others, overlays(other)...)
+		}
+	}
 	for _, l := range links {
 		if l.Master == links[i].Index && !b.has(l.Index) {
 			return b, fmt.Errorf("network %s: %s is a port of its bridge %s, but of no known attachment, and may be a running container's (netcleat doctor says what is known of it)", n.Name, l.Name, n.Link)
@@ -81,6 +94,41 @@ func gateways(links []*nl.Link, br *nl.Link) (pairs []*nl.Link) {
 	return pairs
 }
 
+// overlays are the uplinks that a network's configuration names.
+func overlays(n show.Network) (all []vxlan.Conf) {
+	for _, raw := range n.Options {
+		var o struct {
+			VXLAN *vxlan.Conf `json:"vxlan"`
+		}
+		if json.Unmarshal(raw, &o) == nil && o.VXLAN != nil && o.VXLAN.Check() == nil {
+			all = append(all, *o.VXLAN)
+		}
+	}
+	return all
+}
+
+// uplinks are the VXLAN interfaces that ADD makes as ports of the bridge.
+func uplinks(n show.Network, links []*nl.Link, br *nl.Link) (all []*nl.Link) {
+	for _, c := range overlays(n) {
+		for _, l := range links {
+			if u, ok := vxlan.Read(l); ok && l.Master == br.Index && u.ID == c.ID && l.Name == c.Name() {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
+// unguard removes the firewall rules that go with the uplinks, as far as no other
+// network needs them.
+func (b bridge) unguard(ctx context.Context) error {
+	var errs []error
+	for _, c := range b.guarded {
+		errs = append(errs, c.Unguard(ctx, nil, b.name, b.others))
+	}
+	return errors.Join(errs...)
+}
+
 func (b bridge) has(index int) bool {
 	return slices.ContainsFunc(b.links, func(l *nl.Link) bool { return l.Index == index })
 }
@@ -101,7 +149,7 @@ func isOf(n show.Network, a netip.Addr) bool {
 	return false
 }
 
-func (b bridge) remove() (err error) {
+func (b bridge) remove(ctx context.Context) (err error) {
 	if len(b.links) == 0 {
 		return nil
 	}
@@ -113,5 +161,5 @@ func (b bridge) remove() (err error) {
 	for _, l := range b.links {
 		err = errors.Join(err, c.Do(nl.DelLinkIndex(l.Name, l.Index)))
 	}
-	return err
+	return errors.Join(err, b.unguard(ctx))
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/create"
+	"github.com/netcleat/netcleat/cmd/netcleat/overlay"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	// Force also removes what netcleat network create did not make, and networks
 	// of which addresses are held, and passes over networks that do not exist.
 	Force bool
+	// Cluster removes networks that the cluster's daemon has made, and no others.
+	Cluster bool
 }
 
 // Run removes the networks of those names. It goes on where one cannot be.
@@ -60,7 +63,7 @@ func Prune(ctx context.Context, o Options, confirm func(names []string) error) e
 	o.Force = false
 	var names []string
 	for _, n := range o.networks(ctx) {
-		if ours, err := made(n); err != nil || !ours || len(n.Containers) > 0 {
+		if ours, err := o.made(n); err != nil || !ours || len(n.Containers) > 0 {
 			continue // what cannot be read has been told
 		}
 		names = append(names, n.Name)
@@ -82,10 +85,15 @@ func (o Options) networks(ctx context.Context) []show.Network {
 	return all
 }
 
-// made reports whether netcleat network create made the network.
-func made(n show.Network) (bool, error) {
-	if n.File == "" {
+// made reports whether netcleat network create made the network, or the cluster's
+// daemon.
+func (o Options) made(n show.Network) (bool, error) {
+	switch {
+	case n.File == "":
 		return false, nil
+	case o.Cluster:
+		text, err := os.ReadFile(n.File)
+		return overlay.Made(text), err
 	}
 	return create.Made(n.File)
 }
@@ -95,7 +103,7 @@ func (o Options) remove(ctx context.Context, n show.Network, all []show.Network)
 	if err := o.unused(n); err != nil {
 		return err
 	}
-	ours, err := made(n)
+	ours, err := o.made(n)
 	if err != nil {
 		return err
 	}
@@ -115,7 +123,7 @@ func (o Options) remove(ctx context.Context, n show.Network, all []show.Network)
 		return err
 	}
 	if ours {
-		err = bridge.remove()
+		err = bridge.remove(ctx)
 	}
 	if err = errors.Join(err, leases.remove()); err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
@@ -125,6 +133,15 @@ func (o Options) remove(ctx context.Context, n show.Network, all []show.Network)
 	}
 	fmt.Fprintln(o.Out, n.Name)
 	return nil
+}
+
+// Unused refuses a network that something is attached to on this host.
+func (o Options) Unused(ctx context.Context, name string) error {
+	n, err := show.FindNetwork(o.networks(ctx), name)
+	if err != nil {
+		return err
+	}
+	return o.unused(n)
 }
 
 // some is how many attachments are named.

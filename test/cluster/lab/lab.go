@@ -21,6 +21,7 @@ import (
 // 192.0.2.2 and 2001:db8::2.
 type Lab struct {
 	Hosts    []*Host
+	More     string // lines of each host's cluster.yaml
 	dir      string
 	plugins  string // directory of the plugins
 	netcleat string

@@ -68,9 +68,9 @@ func (l *Lab) Endpoints() string {
 // Settings are the cluster.yaml of every host.
 func (l *Lab) Settings() string {
 	if len(l.via) > 0 {
-		return "endpoints: [" + strings.Join(l.via, ", ") + "]\n"
+		return "endpoints: [" + strings.Join(l.via, ", ") + "]\n" + l.More
 	}
-	return "endpoints: [" + strings.ReplaceAll(l.Endpoints(), ",", ", ") + "]\n"
+	return "endpoints: [" + strings.ReplaceAll(l.Endpoints(), ",", ", ") + "]\n" + l.More
 }
 
 // StartDaemon starts the host's cluster daemon, and waits for it to listen.

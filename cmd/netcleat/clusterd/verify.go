@@ -1,0 +1,97 @@
+package clusterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"maps"
+	"slices"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/overlay"
+	"github.com/netcleat/netcleat/pkg/journal"
+)
+
+// Verify compares what this host's uplinks forward with what etcd says, and returns
+// what differs, a line for each.
+func Verify(ctx context.Context, s *Settings) (differences []string, err error) {
+	err = operate(ctx, s, func(e *etcd) error {
+		l := e.read()
+		if l.err != nil {
+			return l.err
+		}
+		differences, err = verify(s, l)
+		return err
+	})
+	return differences, err
+}
+
+func verify(s *Settings, l listing) (all []string, err error) {
+	f := &files{dir: s.StateDir, journal: journal.Default, note: func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }}
+	d := newDaemon(identity{host: s.Host}, nil, f, log.New(lines{&all}, "", 0))
+	for _, k := range l.keys {
+		d.learn(k.key, k, l.rev)
+	}
+	k, err := openKernel()
+	if err != nil {
+		return all, err
+	}
+	defer func() { err = errors.Join(err, k.close()) }()
+	for _, p := range f.registered() {
+		if p.Overlay == nil {
+			continue
+		}
+		n := d.network(p.Name)
+		n.conf = p
+		all = append(all, d.verify(k, n)...)
+	}
+	return all, nil
+}
+
+// verify compares one network.
+func (d *daemon) verify(k *kernel, n *network) (all []string) {
+	if n.layout == nil {
+		return nil
+	}
+	if t, err := parseTunnel(n.uplink.tunnels[d.host].value); err == nil {
+		n.uplink.here = t.addr
+	}
+	s, err := overlay.Compare(k.conn, d.overlay(n))
+	switch {
+	case errors.Is(err, overlay.ErrNoUplink):
+		return nil // nothing is attached since the boot
+	case err != nil:
+		return []string{fmt.Sprintf("network %s: %v", n.name, err)}
+	case s.Missing+s.Extra > 0:
+		all = append(all, fmt.Sprintf("network %s: of the entries that forward to other hosts, %d are missing and %d should not be there", n.name, s.Missing, s.Extra))
+	}
+	if s.Host != n.uplink.here {
+		all = append(all, fmt.Sprintf("network %s: this host is at %s, and etcd says %s", n.name, s.Host, n.uplink.here))
+	}
+	return append(all, sameAddress(n)...)
+}
+
+// sameAddress finds hosts that say they are at one address.
+func sameAddress(n *network) (all []string) {
+	by := map[string]string{}
+	for _, h := range slices.Sorted(maps.Keys(n.uplink.tunnels)) {
+		t, err := parseTunnel(n.uplink.tunnels[h].value)
+		if err != nil {
+			continue
+		}
+		a := t.addr.String()
+		if o := by[a]; o != "" {
+			all = append(all, fmt.Sprintf("network %s: hosts %s and %s are both at %s", n.name, o, h, a))
+		}
+		by[a] = h
+	}
+	return all
+}
+
+// lines takes what is logged.
+type lines struct{ all *[]string }
+
+func (l lines) Write(b []byte) (int, error) {
+	*l.all = append(*l.all, string(b[:max(0, len(b)-1)]))
+	return len(b), nil
+}

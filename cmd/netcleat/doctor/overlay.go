@@ -1,0 +1,94 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netcleat/netcleat/cmd/netcleat/clusterd"
+	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/pkg/nl"
+	"github.com/netcleat/netcleat/pkg/vxlan"
+)
+
+// overlays looks at networks of several hosts: their uplinks, and whether these forward
+// as etcd says.
+func (e *exam) overlays(ctx context.Context) {
+	programmed := false
+	for _, n := range e.networks {
+		c, bridge, ok := overlayOf(n)
+		if !ok || len(n.Containers) == 0 {
+			continue
+		}
+		programmed = programmed || c.Control == vxlan.Etcd
+		if err := e.uplinkOf(n, c, bridge); err != nil {
+			e.broken(err)
+		}
+	}
+	if !programmed {
+		return
+	}
+	s, err := clusterd.ReadSettings(clusterd.DefaultSettings)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // the daemon has others
+	}
+	if err != nil {
+		e.broken(err)
+		return
+	}
+	differences, err := clusterd.Verify(ctx, s)
+	if err != nil {
+		e.broken(err)
+	}
+	for _, d := range differences {
+		e.add(finding.Problem, finding.Run("systemctl restart netcleat-cluster"), "%s", d)
+	}
+}
+
+// overlayOf returns what a network's configuration says of its uplink.
+func overlayOf(n show.Network) (c *vxlan.Conf, bridge string, ok bool) {
+	if n.Driver != "bridge" || len(n.Options) == 0 {
+		return nil, "", false
+	}
+	var o struct {
+		VXLAN *vxlan.Conf `json:"vxlan"`
+	}
+	if json.Unmarshal(n.Options[0], &o) != nil || o.VXLAN == nil || o.VXLAN.Check() != nil {
+		return nil, "", false // lint speaks of it
+	}
+	return o.VXLAN, n.Link, true
+}
+
+// uplinkOf looks at one network's uplink.
+func (e *exam) uplinkOf(n show.Network, c *vxlan.Conf, bridge string) (err error) {
+	conn, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	l, err := conn.LinkByName(c.Name())
+	if nl.NotFound(err) {
+		e.add(finding.Problem, finding.Do("the network's next container makes it: start one"), "network %s: its uplink %s is missing: containers of other hosts are not reached", n.Name, c.Name())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if cerr := c.CheckGuard(nil, bridge); cerr != nil {
+		e.add(finding.Problem, finding.Run("netcleat reconcile"), "network %s: %v", n.Name, cerr)
+	}
+	under, err := c.Underlay(conn)
+	switch {
+	case err != nil:
+		e.add(finding.Problem, nothing, "network %s: %v", n.Name, err)
+	case under.MTU < l.MTU:
+		e.add(finding.Problem, finding.Do("raise the MTU of the interface to the other hosts, or remove and recreate the network"), "network %s: uplink %s has an MTU of %d, of which the interface to the other hosts lets only %d through", n.Name, l.Name, l.MTU, under.MTU)
+	default:
+		e.add(finding.Fine, nothing, "network %s: uplink %s at %s, MTU %d", n.Name, l.Name, under.Addr, l.MTU)
+	}
+	return nil
+}
