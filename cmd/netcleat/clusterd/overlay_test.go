@@ -53,6 +53,8 @@ func (s *memoryStore) txn(t txn, done func(answer)) {
 	done(answer{ok: true, rev: s.rev})
 }
 
+func (s *memoryStore) rewatch() {} // it tells of all changes
+
 func (s *memoryStore) put(key, value string) { s.keys[key] = kv{key, value, s.rev} }
 
 func (s *memoryStore) list(done func(listing)) {
