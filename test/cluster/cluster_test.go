@@ -248,7 +248,7 @@ func TestHostsFail(t *testing.T) {
 	must(t, h1.StartDaemon(s.ctx))
 	must(t, h2.StartDaemon(s.ctx))
 	must(t, h2.Running(s.ctx))
-	c = s.add(h2, "after")
+	s.add(h2, "after")
 
 	// An address in another host's block.
 	other := s.on(h1).Addr[0]

@@ -374,17 +374,20 @@ func (d *daemon) list(done func(listing)) {
 	})
 }
 
+// key returns a key of a listing, or none.
+func (l listing) key(key string) kv {
+	if i := slices.IndexFunc(l.keys, func(k kv) bool { return k.key == key }); i >= 0 {
+		return l.keys[i]
+	}
+	return kv{}
+}
+
 // enter writes the session, in view of the one that is there.
 func (d *daemon) enter(l listing) {
 	if l.err != nil || d.state != starting && d.state != released {
 		return
 	}
-	var now kv
-	for _, k := range l.keys {
-		if k.key == hostKeys+d.host {
-			now = k
-		}
-	}
+	now := l.key(hostKeys + d.host)
 	s, err := parseSession(now.value)
 	switch {
 	case now.rev == 0 && d.uses() && !d.memory.Adopting:
