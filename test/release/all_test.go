@@ -125,7 +125,7 @@ func TestModule(t *testing.T) {
 // kustomize builds the manifests, and those that go back.
 func TestKustomize(t *testing.T) {
 	needAll(t)
-	for dir, flag := range map[string]string{"deploy/kubernetes": "--backup", "deploy/kubernetes/uninstall": "--uninstall"} {
+	for dir, flag := range map[string]string{"deploy/kubernetes": "--backup", "deploy/kubernetes-uninstall": "--uninstall"} {
 		out := run(t, bed.Client(t, "kustomize"), "build", dir)
 		first, second := strings.Index(out, "\nkind: Namespace\n"), strings.Index(out, "\nkind: DaemonSet\n")
 		if first < 0 || second < first {
