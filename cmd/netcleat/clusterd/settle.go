@@ -93,7 +93,7 @@ func (d *daemon) publish(n *network) bool {
 // retired reports whether the parts are being given away.
 func (d *daemon) retired(n *network, parts slot.Parts) bool {
 	for _, p := range parts {
-		if !n.slots[p.Slot].retiring.Contain(p) {
+		if s := n.slots[p.Slot]; s == nil || !s.retiring.Contain(p) {
 			return false
 		}
 	}
