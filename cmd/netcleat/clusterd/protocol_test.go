@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/netcleat/netcleat/pkg/slot"
@@ -131,6 +132,30 @@ func TestRestored(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// TestRestoredUnseen starts a daemon that has saved no revision over a store that knows
+// no slot: what it uses tells it that something was forgotten.
+func TestRestoredUnseen(t *testing.T) {
+	s := newSim(t, 1, 1, simNets[0])
+	s.calm = true
+	s.run(20_000)
+	keys, rev := s.backup()
+	for key := range keys {
+		if of, ok := netKey(key); ok && of.part == slotPart {
+			delete(keys, key)
+		}
+	}
+	h := s.hosts[0]
+	had := h.files["lan"]
+	h.crash()
+	s.restore(keys, rev)
+	h.disk.Revision, h.disk.Entered = 0, 0
+	h.start()
+	s.run(s.now + 20_000)
+	if h.d.state != refused || !h.d.restored || len(had) == 0 || !slices.Equal(had, h.files["lan"]) {
+		t.Errorf("%v; it uses %v, and had %v", h.d.why, h.files["lan"], had)
 	}
 }
 
