@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,23 +85,27 @@ func definition(f create.Flags) (d overlay.Definition, err error) {
 		d.Subnets, d.Gateways = append(d.Subnets, s), append(d.Gateways, s.Addr().Next())
 	}
 	for _, text := range f.Gateways {
-		g, err := netip.ParseAddr(text)
-		if err != nil {
-			return d, fmt.Errorf("gateway %q: want an IP address", text)
-		}
-		found := false
-		for i, s := range d.Subnets {
-			if s.Contains(g) {
-				d.Gateways[i], found = g, true
-			}
-		}
-		if !found {
-			return d, fmt.Errorf("gateway %s: in no --subnet", g)
+		if err := setGateway(&d, text); err != nil {
+			return d, err
 		}
 	}
 	probe := d
 	probe.VNI = 1 << 20 // which the cluster chooses
 	return d, probe.Check()
+}
+
+// setGateway replaces the gateway of the subnet that the address is of.
+func setGateway(d *overlay.Definition, text string) error {
+	g, err := netip.ParseAddr(text)
+	if err != nil {
+		return fmt.Errorf("gateway %q: want an IP address", text)
+	}
+	i := slices.IndexFunc(d.Subnets, func(s netip.Prefix) bool { return s.Contains(g) })
+	if i < 0 {
+		return fmt.Errorf("gateway %s: in no --subnet", g)
+	}
+	d.Gateways[i] = g
+	return nil
 }
 
 // undefineOverlay has the cluster remove a network.

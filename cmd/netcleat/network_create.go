@@ -11,13 +11,8 @@ import (
 	"github.com/netcleat/netcleat/pkg/command"
 )
 
-func networkCreateCommand() *cobra.Command {
-	o, f, dryRun := create.Options{Places: show.Defaults(), Command: command.Usual()}, create.Flags{}, false
-	var names namesFlags
-	c := &cobra.Command{
-		Use:   "create NAME",
-		Short: "Create a network, like docker network create",
-		Long: `Create a network: write its conflist to the directory that runtimes read. Nothing else is
+// createHelp is the help text of network create.
+const createHelp = `Create a network: write its conflist to the directory that runtimes read. Nothing else is
 created: the bridge is created with the network's first container.
 
 Without --subnet a free subnet is chosen. A subnet that overlaps with the host's addresses or
@@ -45,7 +40,15 @@ needs --subnet, one or one of each family.
 .bridge.enable_icc, .bridge.host_binding_ipv4 and .driver.mtu, its macvlan_mode,
 ipvlan_mode, ipvlan_flag and parent, and the keys of the driver's plugin. Keys of chained
 plugins are PLUGIN.KEY, such as portmap.snat. With host_binding_ipv4, ports are reachable only
-at that address, even if they are published at another one, and not by IPv6.`,
+at that address, even if they are published at another one, and not by IPv6.`
+
+func networkCreateCommand() *cobra.Command {
+	o, f, dryRun := create.Options{Places: show.Defaults(), Command: command.Usual()}, create.Flags{}, false
+	var names namesFlags
+	c := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Create a network, like docker network create",
+		Long:  createHelp,
 		Example: `  netcleat network create web
   netcleat network create db --subnet 10.5.0.0/24 --ip-range 10.5.0.128/25 --gateway 10.5.0.254
   netcleat network create dual --ipv6 -o com.docker.network.driver.mtu=1400

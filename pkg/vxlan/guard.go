@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -125,15 +126,13 @@ func (c *Conf) Unguard(ctx context.Context, g gate.Gate, bridge string, others [
 				return err
 			}
 			tx.Remove(bridges, nft.Elem{Key: c.key(bridge)})
-			port, dev := c.Dev == "", c.Dev == ""
-			for _, o := range others {
-				port = port || o.Dev != "" && o.Port == c.Port
-				dev = dev || o.Dev == c.Dev && o.Port == c.Port
+			if c.Dev == "" {
+				return nil
 			}
-			if !dev {
+			if !slices.ContainsFunc(others, func(o Conf) bool { return o.Dev == c.Dev && o.Port == c.Port }) {
 				tx.Remove(devs, nft.Elem{Key: c.key(c.Dev)})
 			}
-			if !port {
+			if !slices.ContainsFunc(others, func(o Conf) bool { return o.Dev != "" && o.Port == c.Port }) {
 				tx.Remove(ports, nft.Elem{Key: c.port()})
 			}
 			return nil

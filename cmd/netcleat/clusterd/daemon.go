@@ -400,13 +400,9 @@ func (d *daemon) enter(l listing) {
 		d.state = starting
 	case err == nil && s.removed:
 		d.state = starting
-		if d.uses() {
-			d.abandon(fmt.Errorf("host %s: an operator has released its blocks; its containers keep their addresses, which others may get: restart them", d.host))
-		}
-		if d.uses() {
+		if !d.comesBack() {
 			return // the next tick tries again
 		}
-		d.memory.Adopting = false
 	case err == nil && s.reset:
 		d.state = starting
 		if !d.memory.Adopting {
@@ -437,6 +433,19 @@ func (d *daemon) enter(l listing) {
 			d.entered(a.rev)
 		}
 	})
+}
+
+// comesBack forgets the blocks that an operator has released meanwhile, and reports
+// whether it could.
+func (d *daemon) comesBack() bool {
+	if d.uses() {
+		d.abandon(fmt.Errorf("host %s: an operator has released its blocks; its containers keep their addresses, which others may get: restart them", d.host))
+	}
+	if d.uses() {
+		return false
+	}
+	d.memory.Adopting = false
+	return true
 }
 
 // someSessions bounds how many are remembered.

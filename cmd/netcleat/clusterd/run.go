@@ -66,9 +66,7 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	defer func() { err = errors.Join(err, k.close()) }()
 	r.d.forwarder = k
 	if s.NetworkDir != "" {
-		places := show.Defaults()
-		places.NetConf, places.Journal = s.NetworkDir, records
-		r.d.definitions.maker = &conflists{places: places, underlay: overlay.Underlay{Dev: s.Dev, Port: s.Port}, life: ctx, post: r.post}
+		r.d.definitions.maker = newConflists(s, records, r)
 	}
 	for _, p := range f.registered() {
 		if err := r.d.use(p); err != nil {
@@ -90,6 +88,13 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	go store.watch(r.d)
 	go watchLinks(ctx, logger, func() { r.post(r.d.linksChanged) })
 	return r.loop()
+}
+
+// newConflists makes the networks of the cluster in the directory that the settings name.
+func newConflists(s *Settings, records journal.Dir, r *runner) *conflists {
+	places := show.Defaults()
+	places.NetConf, places.Journal = s.NetworkDir, records
+	return &conflists{places: places, underlay: overlay.Underlay{Dev: s.Dev, Port: s.Port}, life: r.life, post: r.post}
 }
 
 // tickTime is one tick.

@@ -175,6 +175,7 @@ func BenchmarkRate(b *testing.B) {
 
 // pump sends the same query n times, and waits for each answer.
 func pump(b *testing.B, conn net.Conn, q []byte, n int) {
+	b.Helper()
 	answer := make([]byte, 512)
 	for range n {
 		if _, err := conn.Write(q); err != nil {

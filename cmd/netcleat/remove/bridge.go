@@ -52,12 +52,7 @@ func (o Options) bridge(n show.Network, all []show.Network) (b bridge, err error
 	}
 	b.links = append(gateways(links, links[i]), uplinks(n, links, links[i])...)
 	b.links = append(b.links, links[i])
-	b.name, b.guarded = n.Link, overlays(n)
-	for _, other := range all {
-		if other.Name != n.Name {
-			b.others = append(b.others, overlays(other)...)
-		}
-	}
+	b.name, b.guarded, b.others = n.Link, overlays(n), otherOverlays(n, all)
 	for _, l := range links {
 		if l.Master == links[i].Index && !b.has(l.Index) {
 			return b, fmt.Errorf("network %s: %s is a port of its bridge %s, but of no known attachment, and may be a running container's (netcleat doctor says what is known of it)", n.Name, l.Name, n.Link)
@@ -105,6 +100,16 @@ func overlays(n show.Network) (all []vxlan.Conf) {
 		}
 	}
 	return all
+}
+
+// otherOverlays are the uplinks of the other networks.
+func otherOverlays(n show.Network, all []show.Network) (others []vxlan.Conf) {
+	for _, other := range all {
+		if other.Name != n.Name {
+			others = append(others, overlays(other)...)
+		}
+	}
+	return others
 }
 
 // uplinks are the VXLAN interfaces that ADD makes as ports of the bridge.
