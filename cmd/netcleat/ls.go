@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -43,8 +44,12 @@ CHECK.`,
 					}
 				}
 			}
-			rows, herr := explain.Health(c.Context(), explain.Options{Places: places}, rows)
-			return errors.Join(show.PrintRows(c.OutOrStdout(), show.FilterRows(rows, filters), l.Format), err, herr)
+			if !l.Quiet || slices.ContainsFunc(filters, func(f show.Filter) bool { return f.Key == "health" }) {
+				var herr error
+				rows, herr = explain.Health(c.Context(), explain.Options{Places: places}, rows)
+				err = errors.Join(err, herr)
+			}
+			return errors.Join(show.PrintRows(c.OutOrStdout(), show.FilterRows(rows, filters), l.Format), err)
 		},
 	}
 	l.flags(c, "the IDs of containers", show.RowFilters)
