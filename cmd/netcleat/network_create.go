@@ -54,7 +54,6 @@ func networkCreateCommand() *cobra.Command {
   netcleat network create dual --ipv6 -o com.docker.network.driver.mtu=1400
   netcleat network create backend --internal
   netcleat network create lan -d macvlan --parent eth0 --subnet 192.168.1.0/24 --gateway 192.168.1.1
-  netcleat network create everywhere -d overlay --subnet 10.100.0.0/16
   netcleat network create try --dry-run`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
