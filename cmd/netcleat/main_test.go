@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -59,9 +60,13 @@ func TestCommandsExplainThemselves(t *testing.T) {
 	}
 }
 
-// There is a page of the manual for each of them.
+// There is a page of the manual for each of them, whose month does not depend on the
+// time zone.
 func TestManual(t *testing.T) {
-	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	t.Setenv("SOURCE_DATE_EPOCH", "1701385200") // 30 November 2023, 23:00 UTC
+	local := time.Local
+	time.Local = time.FixedZone("Tokyo", 9*60*60)
+	defer func() { time.Local = local }()
 	dir := filepath.Join(t.TempDir(), "man")
 	if _, err := run(t, "man", dir); err != nil {
 		t.Fatal(err)

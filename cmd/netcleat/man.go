@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -23,8 +25,27 @@ SOURCE_DATE_EPOCH, if set, is the date of the pages.`,
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("directory for the pages: %w", err)
 			}
+			date, err := sourceDate()
+			if err != nil {
+				return err
+			}
 			c.Root().DisableAutoGenTag = true
-			return doc.GenManTree(c.Root(), &doc.GenManHeader{Section: "8", Source: "netcleat v" + plugin.Version, Manual: "netcleat"}, args[0])
+			header := &doc.GenManHeader{Section: "8", Source: "netcleat v" + plugin.Version, Manual: "netcleat", Date: &date}
+			return doc.GenManTree(c.Root(), header, args[0])
 		},
 	}
+}
+
+// sourceDate is SOURCE_DATE_EPOCH, or now, in UTC: the library takes the local time zone,
+// and the pages of one commit then name one month here and another there.
+func sourceDate() (time.Time, error) {
+	epoch := os.Getenv("SOURCE_DATE_EPOCH")
+	if epoch == "" {
+		return time.Now().UTC(), nil
+	}
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds", epoch)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
 }
