@@ -101,7 +101,7 @@ test-vm-all: test-vm-nerdctl ## All tests in all kernels of test/vm/kernels.txt 
 
 # There is no go in the machine: what the stories run is built before.
 .PHONY: test-vm-nerdctl
-test-vm-nerdctl: ## nerdctl's ipvlan network, in Debian's kernel (ten minutes)
+test-vm-nerdctl: ## nerdctl's ipvlan network, in Debian's kernel (two minutes, after the builds)
 	@scripts/reference
 	@scripts/client nerdctl
 	@mkdir -p build/e2e

@@ -48,7 +48,7 @@ func defineOverlay(ctx context.Context, f create.Flags) (d overlay.Definition, e
 		return d, err
 	}
 	// The daemon of this host makes it soon; who lists networks next is to find it.
-	err = awaitFile(ctx, create.File(s.NetworkDir, d.Name), true)
+	err = awaitFile(ctx, create.File(s.NetworkDir, d.Name), nil)
 	if err != nil {
 		err = fmt.Errorf("network %s: is in the cluster, but not on this host: %w (the log of the cluster daemon says why)", d.Name, err)
 	}
@@ -117,19 +117,20 @@ func undefineOverlay(ctx context.Context, dir, name string) error {
 	if err := clusterd.Undefine(ctx, s, name); err != nil {
 		return err
 	}
-	if err := awaitFile(ctx, create.File(dir, name), false); err != nil {
+	if err := awaitFile(ctx, create.File(dir, name), fs.ErrNotExist); err != nil {
 		return fmt.Errorf("network %s: is removed from the cluster, but still on this host: %w (the log of the cluster daemon says why)", name, err)
 	}
 	return nil
 }
 
-// awaitFile waits for the daemon to write a file, or to remove it.
-func awaitFile(ctx context.Context, path string, there bool) error { //nolint:revive // which of the two
+// awaitFile waits until looking for a file returns want: nil once the daemon has written
+// it, fs.ErrNotExist once it has removed it.
+func awaitFile(ctx context.Context, path string, want error) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
 		_, err := os.Stat(path)
-		if (err == nil) == there {
+		if errors.Is(err, want) {
 			return nil
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

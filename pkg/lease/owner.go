@@ -2,6 +2,7 @@ package lease
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +21,12 @@ type Owner struct {
 // DefaultDir has a directory of leases for each network whose configuration names no
 // other place.
 const DefaultDir = "/var/lib/cni/networks"
+
+// DirOf returns the directory of a network's leases. dataDir is what the configuration
+// says; "" is DefaultDir.
+func DirOf(dataDir, network string) string {
+	return filepath.Join(cmp.Or(dataDir, DefaultDir), network)
+}
 
 // OwnerOf returns who a network's directory of leases says has the address. It is not
 // locked: what is not there, or is no owner's, has none.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
@@ -69,6 +71,14 @@ func (k *MACKeys) Requested(c *plugin.Call) (net.HardwareAddr, error) {
 		}
 	}
 	return ParseMAC(k.MAC)
+}
+
+// RandomMAC returns a locally administered address.
+func RandomMAC() net.HardwareAddr {
+	m := make(net.HardwareAddr, 6)
+	_, _ = unix.Getrandom(m, 0) // six bytes never fail; crypto/rand would be paid for at each start
+	m[0] = m[0]&^1 | 2
+	return m
 }
 
 // DerivedMAC is the address of an attachment's link for which nobody asked for

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"path/filepath"
 	"strings"
 
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -53,12 +52,9 @@ func isLeasedToOther(sandbox *nl.Conn, c *plugin.Call, l *nl.Link) (other bool, 
 	if err != nil {
 		return false, err
 	}
-	dir := c.Conf.IPAM.DataDir
-	if dir == "" {
-		dir = lease.DefaultDir
-	}
+	dir := lease.DirOf(c.Conf.IPAM.DataDir, c.Conf.Name)
 	for _, a := range addrs {
-		o, leased := lease.OwnerOf(filepath.Join(dir, c.Conf.Name), a.Prefix.Addr())
+		o, leased := lease.OwnerOf(dir, a.Prefix.Addr())
 		if leased && o.ContainerID == c.ContainerID {
 			return false, nil
 		}

@@ -19,7 +19,7 @@ type Addr struct {
 	Scope  uint8
 }
 
-func family(a netip.Addr) int {
+func family(a netip.Addr) uint8 {
 	if a.Is4() {
 		return unix.AF_INET
 	}
@@ -27,7 +27,7 @@ func family(a netip.Addr) int {
 }
 
 func addrMessage(what string, typ, flags uint16, a Addr) *Message {
-	h := codec.NewIfAddrmsg(family(a.Prefix.Addr()))
+	h := codec.NewIfAddrmsg(int(family(a.Prefix.Addr())))
 	h.Prefixlen, h.Scope, h.Index = uint8(a.Prefix.Bits()), a.Scope, uint32(a.Index)
 	m := NewMessage(fmt.Sprintf("%s %s", what, a.Prefix), typ, flags, h.Serialize()...)
 	m.IP(unix.IFA_LOCAL, a.Prefix.Addr()).IP(unix.IFA_ADDRESS, a.Prefix.Addr())
@@ -81,7 +81,7 @@ func (c *Conn) HasAddr(a netip.Addr) (has bool, err error) {
 	if a.Is4() {
 		return c.IsLocal(a)
 	}
-	h := codec.NewIfAddrmsg(family(a)).Serialize()
+	h := codec.NewIfAddrmsg(int(family(a))).Serialize()
 	m := NewMessage("look for address "+a.String(), unix.RTM_GETADDR, 0, h...).IP(unix.IFA_ADDRESS, a)
 	m.Forgive = []unix.Errno{unix.EADDRNOTAVAIL, unix.EOPNOTSUPP}
 	m.Reply = func([]byte) error {
@@ -140,21 +140,25 @@ func DelNeigh(n Neigh) *Message {
 }
 
 func (n Neigh) message(what string, typ, flags uint16) *Message {
-	h := make([]byte, unix.SizeofNdMsg)
-	h[0] = uint8(family(n.IP))
-	binary.NativeEndian.PutUint32(h[4:], uint32(n.Index))
-	binary.NativeEndian.PutUint16(h[8:], n.State)
+	h := ndmsg(unix.NdMsg{Family: family(n.IP), Ifindex: int32(n.Index), State: n.State})
 	return NewMessage(what+" neighbour "+n.IP.String(), typ, flags, h...).IP(unix.NDA_DST, n.IP)
+}
+
+// ndmsg is the header of messages about neighbours and forwarding entries.
+func ndmsg(h unix.NdMsg) []byte {
+	b := make([]byte, unix.SizeofNdMsg)
+	b[0], b[10], b[11] = h.Family, h.Flags, h.Type
+	binary.NativeEndian.PutUint32(b[4:], uint32(h.Ifindex))
+	binary.NativeEndian.PutUint16(b[8:], h.State)
+	return b
 }
 
 // Neighs returns the neighbours of a family: unix.AF_INET, AF_INET6, or
 // AF_BRIDGE for what bridges have learnt of their ports. Its cost grows with
 // their number.
 func (c *Conn) Neighs(family uint8) ([]Neigh, error) {
-	h := make([]byte, unix.SizeofNdMsg)
-	h[0] = family
 	var all []Neigh
-	m := NewMessage("list neighbours", unix.RTM_GETNEIGH, 0, h...)
+	m := NewMessage("list neighbours", unix.RTM_GETNEIGH, 0, ndmsg(unix.NdMsg{Family: family})...)
 	m.Reply = func(b []byte) error {
 		n, err := parseNeigh(b)
 		if err == nil && b[0] == family {

@@ -1,7 +1,6 @@
 package nl
 
 import (
-	"encoding/binary"
 	"net"
 	"net/netip"
 
@@ -20,7 +19,11 @@ type FDB struct {
 // a VXLAN interface its own.
 func SetFDB(f FDB) *Message {
 	const staticEntry = unix.NUD_NOARP | unix.NUD_REACHABLE // what both take for one
-	m := f.message("set", unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, staticEntry)
+	h := unix.NdMsg{State: staticEntry, Flags: unix.NTF_MASTER}
+	if f.Host.IsValid() {
+		h.Flags |= unix.NTF_SELF
+	}
+	m := f.message("set", unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h)
 	if f.Host.IsValid() {
 		m.IP(unix.NDA_DST, f.Host)
 	}
@@ -30,25 +33,16 @@ func SetFDB(f FDB) *Message {
 // DelFDB deletes a forwarding entry: with Host a VXLAN interface's own, else the
 // bridge's. What is not there is success.
 func DelFDB(f FDB) *Message {
-	m := f.message("delete", unix.RTM_DELNEIGH, 0, 0)
+	h := unix.NdMsg{Flags: unix.NTF_MASTER}
 	if f.Host.IsValid() {
-		m.body[ndmFlags] = unix.NTF_SELF
+		h.Flags = unix.NTF_SELF
 	}
+	m := f.message("delete", unix.RTM_DELNEIGH, 0, h)
 	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
 	return m
 }
 
-// ndmFlags is where struct ndmsg has its flags.
-const ndmFlags = 10
-
-func (f FDB) message(what string, typ, flags, state uint16) *Message {
-	h := make([]byte, unix.SizeofNdMsg)
-	h[0] = unix.AF_BRIDGE
-	binary.NativeEndian.PutUint32(h[4:], uint32(f.Index))
-	binary.NativeEndian.PutUint16(h[8:], state)
-	h[ndmFlags] = unix.NTF_MASTER
-	if f.Host.IsValid() {
-		h[ndmFlags] |= unix.NTF_SELF
-	}
-	return NewMessage(what+" forwarding of "+f.MAC.String(), typ, flags, h...).Attr(unix.NDA_LLADDR, f.MAC)
+func (f FDB) message(what string, typ, flags uint16, h unix.NdMsg) *Message {
+	h.Family, h.Ifindex = unix.AF_BRIDGE, int32(f.Index)
+	return NewMessage(what+" forwarding of "+f.MAC.String(), typ, flags, ndmsg(h)...).Attr(unix.NDA_LLADDR, f.MAC)
 }

@@ -26,7 +26,7 @@ func (c *Conn) RouteFrom(src, addr netip.Addr, in int) (Route, error) {
 }
 
 func (c *Conn) routeFor(addr netip.Addr, srcLen uint8, ask func(*Message)) (Route, error) {
-	h := unix.RtMsg{Family: uint8(family(addr)), Dst_len: uint8(addr.BitLen()), Src_len: srcLen, Flags: unix.RTM_F_FIB_MATCH}
+	h := unix.RtMsg{Family: family(addr), Dst_len: uint8(addr.BitLen()), Src_len: srcLen, Flags: unix.RTM_F_FIB_MATCH}
 	if addr.Is4() { // IPv6 always names the table, and refuses the flag once dumps are strict
 		h.Flags |= unix.RTM_F_LOOKUP_TABLE
 	}

@@ -63,7 +63,7 @@ func (r Route) header(typ uint16) *codec.RtMsg {
 	if typ == unix.RTM_DELROUTE {
 		h = codec.NewRtDelMsg()
 	}
-	h.Family, h.Dst_len = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits())
+	h.Family, h.Dst_len = family(r.Dst.Addr()), uint8(r.Dst.Bits())
 	switch {
 	case r.Table > math.MaxUint8: // in an attribute
 		h.Table = unix.RT_TABLE_UNSPEC
@@ -195,7 +195,7 @@ func (c *Conn) Routes(table uint32) ([]Route, error) {
 // For an IPv6 address that does not hold as soon as it is added: a worker of the
 // kernel puts it into the local table.
 func (c *Conn) IsLocal(a netip.Addr) (local bool, err error) {
-	h := rtmsg(unix.RtMsg{Family: uint8(family(a)), Dst_len: uint8(a.BitLen())})
+	h := rtmsg(unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen())})
 	m := NewMessage("route to "+a.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, a)
 	m.Forgive = []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EACCES, unix.EINVAL}
 	m.Reply = func(b []byte) error {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -103,7 +102,7 @@ func (r *requested) parse(s string) error {
 // ForRemoval is what DEL and GC need to know. They do without the rest of the
 // configuration.
 func ForRemoval(c *plugin.Call) Config {
-	return Config{dir: leaseDir(c), reclaim: c.Removing() && mayReclaim(c)}
+	return Config{dir: lease.DirOf(c.Conf.IPAM.DataDir, c.Conf.Name), reclaim: c.Removing() && mayReclaim(c)}
 }
 
 // Config checks what is written.
@@ -123,16 +122,6 @@ func (n *Document) Config(c *plugin.Call) (Config, error) {
 	}
 	conf.requested, err = n.requests(c)
 	return conf, err
-}
-
-// leaseDir returns where the network's leases are. Its name is checked to be one
-// part of a path.
-func leaseDir(c *plugin.Call) string {
-	dir := c.Conf.IPAM.DataDir
-	if dir == "" {
-		dir = lease.DefaultDir
-	}
-	return filepath.Join(dir, c.Conf.Name)
 }
 
 // mayReclaim reads the one key that removing respects. In doubt nothing is

@@ -3,6 +3,7 @@
 package vxlan
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 
@@ -59,6 +60,18 @@ func (c *Conf) Check() error {
 		return cnierr.Config("vxlan: local %q: not an address of this host that others reach", c.Local)
 	}
 	return nil
+}
+
+// Of returns the key vxlan of a configuration of bridge; nil where it has none, or one that
+// cannot work.
+func Of(bridge json.RawMessage) *Conf {
+	var o struct {
+		VXLAN *Conf `json:"vxlan"`
+	}
+	if json.Unmarshal(bridge, &o) != nil || o.VXLAN == nil || o.VXLAN.Check() != nil {
+		return nil
+	}
+	return o.VXLAN
 }
 
 // Name returns the uplink's name.

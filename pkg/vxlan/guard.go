@@ -59,6 +59,21 @@ func (c *Conf) port() []byte { return binary.BigEndian.AppendUint16(nil, uint16(
 
 func (c *Conf) key(name string) []byte { return nft.Parts(nft.PadName(name), c.port()) }
 
+// member is an element of one of the sets.
+type member struct {
+	set nft.Set
+	key []byte
+}
+
+// guarded are the elements that the rules need for an uplink.
+func (c *Conf) guarded(bridge string) []member {
+	all := []member{{bridges, c.key(bridge)}}
+	if c.Dev != "" {
+		all = append(all, member{ports, c.port()}, member{devs, c.key(c.Dev)})
+	}
+	return all
+}
+
 // Guard keeps containers from sending VXLAN packets. It is the uplink's, and stays with it.
 func (c *Conf) Guard(ctx context.Context, g gate.Gate, bridge string) error {
 	return with(g, func(conn *nft.Conn) error {
@@ -74,10 +89,8 @@ func (c *Conf) Guard(ctx context.Context, g gate.Gate, bridge string) error {
 				tx.EnsureSet(s)
 			}
 			tx.Ensure(have, rules()...)
-			tx.Add(bridges, nft.Elem{Key: c.key(bridge)})
-			if c.Dev != "" {
-				tx.Add(ports, nft.Elem{Key: c.port()})
-				tx.Add(devs, nft.Elem{Key: c.key(c.Dev)})
+			for _, e := range c.guarded(bridge) {
+				tx.Add(e.set, nft.Elem{Key: e.key})
 			}
 			return nil
 		})
@@ -91,23 +104,18 @@ func (c *Conf) CheckGuard(g gate.Gate, bridge string) error {
 		if err != nil {
 			return err
 		}
-		missing := have.Lacks(rules()...) != nil
-		wanted := map[*nft.Set][]byte{&bridges: c.key(bridge)}
-		if c.Dev != "" {
-			wanted[&devs], wanted[&ports] = c.key(c.Dev), c.port()
+		missing := cnierr.Check("the rules that drop VXLAN packets of containers on %s are missing (netcleat reconcile restores them)", bridge)
+		if have.Lacks(rules()...) != nil {
+			return missing
 		}
-		for set, key := range wanted {
-			if missing {
-				break
-			}
-			found, err := conn.Find(*set, key)
+		for _, e := range c.guarded(bridge) {
+			found, err := conn.Find(e.set, e.key)
 			if err != nil && !nft.Missing(err) {
 				return err
 			}
-			missing = len(found) == 0
-		}
-		if missing {
-			return cnierr.Check("the rules that drop VXLAN packets of containers on %s are missing (netcleat reconcile restores them)", bridge)
+			if len(found) == 0 {
+				return missing
+			}
 		}
 		return nil
 	})
@@ -163,13 +171,10 @@ func with(g gate.Gate, fn func(*nft.Conn) error) error {
 func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
 	conf := struct {
 		Bridge string `json:"bridge"`
-		VXLAN  *Conf  `json:"vxlan"`
 	}{Bridge: "cni0"}
-	if json.Unmarshal(r.Config, &conf) != nil || conf.VXLAN == nil || conf.VXLAN.Check() != nil {
+	c := Of(r.Config)
+	if c == nil || json.Unmarshal(r.Config, &conf) != nil || c.CheckGuard(g, conf.Bridge) == nil {
 		return nil
 	}
-	if conf.VXLAN.CheckGuard(g, conf.Bridge) == nil {
-		return nil
-	}
-	return conf.VXLAN.Guard(ctx, g, conf.Bridge)
+	return c.Guard(ctx, g, conf.Bridge)
 }

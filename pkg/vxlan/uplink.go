@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -98,7 +99,7 @@ func (c *Conf) create(host *nl.Conn, bridge, mtu int) error {
 	}
 	m := nl.NewLink("vxlan", c.Name(), 0)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
-	m.Attr(unix.IFLA_ADDRESS, randomMAC()).Uint32(unix.IFLA_MTU, uint32(mtu)).Uint32(unix.IFLA_MASTER, uint32(bridge))
+	m.Attr(unix.IFLA_ADDRESS, uplinkMAC()).Uint32(unix.IFLA_MTU, uint32(mtu)).Uint32(unix.IFLA_MASTER, uint32(bridge))
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "vxlan").Begin(unix.IFLA_INFO_DATA)
 	m.Uint32(unix.IFLA_VXLAN_ID, uint32(c.ID)).Uint8(unix.IFLA_VXLAN_LEARNING, 0)
 	m.Uint16(unix.IFLA_VXLAN_PORT, nl.NetworkOrder(uint16(c.Port)))
@@ -151,10 +152,9 @@ func (u Uplink) Suppresses() (on bool) {
 	return on
 }
 
-// randomMAC is above the addresses of network cards, so that no bridge takes it.
-func randomMAC() net.HardwareAddr {
-	m := make(net.HardwareAddr, 6)
-	_, _ = unix.Getrandom(m, 0) // six bytes never fail
+// uplinkMAC is random, and above the addresses of network cards, so that no bridge takes it.
+func uplinkMAC() net.HardwareAddr {
+	m := link.RandomMAC()
 	m[0] = 0xfe
 	return m
 }

@@ -60,7 +60,7 @@ func ensureBridge(p *nl.Pair, c *config) (b nl.Brief, err error) {
 func createBridge(p *nl.Pair, c *config) error {
 	m := nl.NewLink("bridge", c.Bridge, 0)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
-	m.Attr(unix.IFLA_ADDRESS, randomMAC())
+	m.Attr(unix.IFLA_ADDRESS, link.RandomMAC())
 	mtu, err := c.bridgeMTU(p)
 	if err != nil {
 		return err
@@ -78,13 +78,6 @@ func createBridge(p *nl.Pair, c *config) error {
 func noRA(p *nl.Pair, name string) error {
 	// Hosts started with ipv6.disable=1 have no such key, and need none.
 	return sysctl.Set(nil, p.Gate, sysctl.Setting{Key: "net/ipv6/conf/" + name + "/accept_ra", Value: "0", IfExists: true})
-}
-
-func randomMAC() net.HardwareAddr {
-	m := make(net.HardwareAddr, 6)
-	_, _ = unix.Getrandom(m, 0) // six bytes never fail; crypto/rand would be paid for at each start
-	m[0] = m[0]&^1 | 2
-	return m
 }
 
 // requireFiltering refuses VLANs on a bridge that would not keep them apart:
@@ -165,8 +158,8 @@ func createGatewayPair(p *nl.Pair, c *config, bridge int) error {
 	if err != nil {
 		return err
 	}
-	name, mac := c.gatewayLink(), randomMAC()
-	portName, portMAC := "br"+hex.EncodeToString(mac[2:]), randomMAC()
+	name, mac := c.gatewayLink(), link.RandomMAC()
+	portName, portMAC := "br"+hex.EncodeToString(mac[2:]), link.RandomMAC()
 	portMAC[0] = 0xfe // above others, of which the bridge takes the lowest
 	m := nl.NewLink("veth", portName, unix.IFF_UP)
 	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
+	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -78,8 +79,7 @@ func (a *attachment) addNeighbours(steps *undo.Stack) error {
 	}
 	var set, del []*nl.Message
 	for _, ip := range a.res.IPs {
-		addr, _ := netip.AddrFromSlice(ip.Address.IP)
-		n := nl.Neigh{Index: a.bridge.Index, IP: addr.Unmap(), MAC: a.sandbox.MAC, State: unix.NUD_PERMANENT}
+		n := nl.Neigh{Index: a.bridge.Index, IP: link.AddrOf(ip.Address.IP), MAC: a.sandbox.MAC, State: unix.NUD_PERMANENT}
 		m := nl.SetNeigh(n)
 		m.Forgive = []unix.Errno{unix.ENOENT} // IPv6 is disabled on the bridge
 		set, del = append(set, m), append(del, nl.DelNeigh(n))

@@ -451,15 +451,7 @@ type others struct {
 // others looks at all elements of one family. It is for the last attachment of a
 // network that has a record: with many elements it takes time.
 func (j *job) others(c *nft.Conn, l layout) (found others, err error) {
-	sets, err := l.existing(c)
-	if err != nil {
-		return found, err
-	}
-	for _, set := range sets {
-		elems, err := c.Elements(set)
-		if err != nil {
-			return found, err
-		}
+	err = l.eachMap(c, func(_ nft.Set, elems []nft.Elem) error {
 		for _, e := range elems {
 			o := ownerOf(e.Comment)
 			if e.Comment == "" || e.Expires || j.goes(o) {
@@ -472,8 +464,9 @@ func (j *job) others(c *nft.Conn, l layout) (found others, err error) {
 			}
 			found.nearby = found.nearby || j.isNear(e.Data)
 		}
-	}
-	return found, nil
+		return nil
+	})
+	return found, err
 }
 
 // goes reports whether an owner's elements are about to go: the attachment's own,

@@ -133,6 +133,24 @@ func (l layout) existing(c *nft.Conn) (sets []nft.Set, err error) {
 	return sets, err
 }
 
+// eachMap calls fn with the elements of each map that is there.
+func (l layout) eachMap(c *nft.Conn, fn func(nft.Set, []nft.Elem) error) error {
+	sets, err := l.existing(c)
+	if err != nil {
+		return err
+	}
+	for _, set := range sets {
+		elems, err := c.Elements(set)
+		if err != nil {
+			return err
+		}
+		if err := fn(set, elems); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (g group) sets() []nft.Set {
 	return []nft.Set{g.ports(), g.anywhere(), g.ranges(tcp), g.ranges(udp), g.ranges(sctp)}
 }

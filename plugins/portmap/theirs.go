@@ -93,15 +93,7 @@ func (j *job) nativeConflict(c *nft.Conn) error {
 }
 
 func (j *job) elementConflict(c *nft.Conn, l layout) error {
-	sets, err := l.existing(c)
-	if err != nil {
-		return err
-	}
-	for _, set := range sets {
-		elems, err := c.Elements(set)
-		if err != nil {
-			return err
-		}
+	return l.eachMap(c, func(set nft.Set, elems []nft.Elem) error {
 		for _, m := range j.pick(l.v6) {
 			for _, h := range overlapping(set, elems, m) {
 				if _, err := j.judge(h); err != nil {
@@ -109,6 +101,6 @@ func (j *job) elementConflict(c *nft.Conn, l layout) error {
 				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -28,23 +28,15 @@ func (j *job) recover(c *nft.Conn) error {
 		if err != nil {
 			return err
 		}
-		sets, err := l.existing(c)
-		if err != nil {
+		if err := l.eachMap(c, j.learn); err != nil {
 			return err
-		}
-		for _, set := range sets {
-			elems, err := c.Elements(set)
-			if err != nil {
-				return err
-			}
-			j.learn(set, elems)
 		}
 	}
 	return nil
 }
 
 // learn takes over the attachment's own of a map's elements.
-func (j *job) learn(set nft.Set, elems []nft.Elem) {
+func (j *job) learn(set nft.Set, elems []nft.Elem) error {
 	own := func(e nft.Elem) bool { return !e.Expires && ownerOf(e.Comment) == ownerOf(j.owner()) }
 	if set.Interval {
 		i := slices.IndexFunc(protos, func(p proto) bool { return strings.HasPrefix(set.Name, "ranges_"+p.String()) })
@@ -53,7 +45,7 @@ func (j *job) learn(set nft.Set, elems []nft.Elem) {
 				j.know(mapping{Proto: protos[i], Host: r.first, Container: r.first, Count: r.last - r.first + 1}, nil)
 			}
 		}
-		return
+		return nil
 	}
 	for _, e := range elems {
 		const port = 4 // as a part of a key or of data
@@ -66,6 +58,7 @@ func (j *job) learn(set nft.Set, elems []nft.Elem) {
 		m.Container = binary.BigEndian.Uint16(e.Data[len(e.Data)-port:])
 		j.know(m, e.Data[:len(e.Data)-port])
 	}
+	return nil
 }
 
 func (j *job) know(m mapping, target []byte) {

@@ -35,7 +35,7 @@ var steps = []step{
 	{"test", []string{"go", "test", "-json", "-count=1", "-timeout", timeout, "./..."}, goTest},
 	{"user", []string{"make", "-s", "test-user"}, goTest},
 	{"demo", []string{"go", "run", "./test/demo"}, whole},
-	{"vm", []string{"make", "-s", "test-vm"}, totals},
+	{"vm", []string{"make", "-s", "test-vm", "test-vm-nerdctl"}, totals},
 }
 
 func main() {

@@ -20,17 +20,7 @@ import (
 )
 
 // build builds the programs once.
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "cluster")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/cni", "../../cmd/netcleat", "./demo").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, err
-})
+var build = sync.OnceValues(func() (string, error) { return lab.Build("./demo") })
 
 func TestMain(m *testing.M) {
 	if what := os.Getenv(measuring); what != "" {

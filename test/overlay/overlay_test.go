@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,17 +18,7 @@ import (
 )
 
 // build builds the programs once.
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "overlay")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/cni", "../../cmd/netcleat").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, err
-})
+var build = sync.OnceValues(func() (string, error) { return lab.Build() })
 
 func TestMain(m *testing.M) {
 	code := m.Run()

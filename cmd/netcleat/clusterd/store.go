@@ -64,7 +64,7 @@ type listing struct {
 //	net/NAME/deny/HOST   why it does not get the address that it wants
 //	net/NAME/vtep/HOST   how the host is reached on an overlay network
 //	stop                 why the cluster hands out no more blocks
-//	reset                the name of the last reset, in which hosts say anew what they use
+//	reset                the name of the last reset, in which hosts say again what they use
 const (
 	hostKeys   = "host/"
 	statusKeys = "status/"

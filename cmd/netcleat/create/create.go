@@ -125,30 +125,40 @@ func Made(path string) (bool, error) {
 // warnIfFirst tells that the network, by its file's name, has come before that of
 // somebody else, which the CRI's pods had so far.
 func (o Options) warnIfFirst(path string) {
-	files, err := os.ReadDir(filepath.Dir(path))
+	names, err := Files(filepath.Dir(path))
 	if err != nil {
 		return // it just was written to
-	}
-	var names []string
-	for _, f := range files {
-		if slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(f.Name())) {
-			names = append(names, f.Name())
-		}
 	}
 	if len(names) > 1 && names[0] == filepath.Base(path) && !strings.HasPrefix(names[1], filePrefix) {
 		o.Warn("%s comes before %s: containerd gives the first file's network to its pods", names[0], names[1])
 	}
 }
 
-// writeNew writes a file that does not exist, all of it or nothing. The
-// directory's lock keeps others away meanwhile.
-func writeNew(path string, text []byte) (err error) {
+// Files returns the names of the files of a directory that runtimes read, in their order.
+func Files(dir string) (names []string, err error) {
+	files, err := os.ReadDir(dir)
+	for _, f := range files {
+		if slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(f.Name())) {
+			names = append(names, f.Name())
+		}
+	}
+	return names, err
+}
+
+// writeNew writes a file that does not exist. The directory's lock keeps others away
+// meanwhile.
+func writeNew(path string, text []byte) error {
 	switch _, err := os.Lstat(path); {
 	case err == nil:
 		return fmt.Errorf("%s: %w", path, fs.ErrExist)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
+	return Write(path, text)
+}
+
+// Write writes a network's file, or replaces it: all of it or nothing.
+func Write(path string, text []byte) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	if err != nil {
 		return err

@@ -5,12 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
-	"path/filepath"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
-	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/slot"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"
 )
@@ -47,19 +44,9 @@ func (e *exam) blocksOf(ctx context.Context, n show.Network) error {
 
 // unowned looks for leases of addresses that are in no block of this host: an operator
 // has released them while containers had them.
-func (e *exam) unowned(ctx context.Context, n show.Network, pool *clusterlocal.Pool, parts slot.Parts) (err error) {
-	soon, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	s, err := lease.View(soon, lease.Place{Dir: filepath.Join(n.IPAM.DataDir, n.Name), Index: string(e.Journal), Boot: lease.ThisBoot()})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing is held yet
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	all, err := s.All()
-	if err != nil {
+func (e *exam) unowned(ctx context.Context, n show.Network, pool *clusterlocal.Pool, parts slot.Parts) error {
+	all, exists, err := e.held(ctx, n)
+	if !exists || err != nil {
 		return err
 	}
 	for _, l := range all {

@@ -184,7 +184,7 @@ func (e *exam) leasesOfOthers(m ruleset.Mark) {
 // leasesIn looks for leases of a network where host-local has them unless it is told
 // otherwise.
 func (e *exam) leasesIn(network string) error {
-	dir := filepath.Join("/var/lib/cni/networks", network)
+	dir := lease.DirOf("", network)
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

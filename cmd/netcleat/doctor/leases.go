@@ -31,20 +31,24 @@ func (e *exam) leases(ctx context.Context) {
 	}
 }
 
-func (e *exam) leasesOf(ctx context.Context, n show.Network) (err error) {
+// held returns the leases of a network; exists is false where it never had one.
+func (e *exam) held(ctx context.Context, n show.Network) (all []lease.Lease, exists bool, err error) {
 	soon, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	dir := filepath.Join(n.IPAM.DataDir, n.Name)
-	s, err := lease.View(soon, lease.Place{Dir: dir, Index: string(e.Journal), Boot: lease.ThisBoot()})
+	s, err := lease.View(soon, lease.Place{Dir: lease.DirOf(n.IPAM.DataDir, n.Name), Index: string(e.Journal), Boot: lease.ThisBoot()})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing is held yet
+		return nil, false, nil
 	}
 	if err != nil {
-		return err
+		return nil, false, err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	all, err := s.All()
-	if err != nil {
+	all, err = s.All()
+	return all, true, errors.Join(err, s.Close())
+}
+
+func (e *exam) leasesOf(ctx context.Context, n show.Network) error {
+	all, exists, err := e.held(ctx, n)
+	if !exists || err != nil {
 		return err
 	}
 	owners := map[lease.Owner]bool{}
@@ -52,7 +56,7 @@ func (e *exam) leasesOf(ctx context.Context, n show.Network) (err error) {
 		owners[lease.Owner{ContainerID: r.Container, IfName: r.Interface}] = true
 		owners[lease.Owner{ContainerID: r.Container}] = true
 	}
-	e.unleased(n, dir, all)
+	e.unleased(n, all)
 	held := 0
 	for _, l := range all {
 		e.holders[l.Owner.ContainerID], e.leased[n.Name] = true, true
@@ -71,7 +75,7 @@ func (e *exam) leasesOf(ctx context.Context, n show.Network) (err error) {
 }
 
 // unleased looks for attachments that live without a lease of their addresses.
-func (e *exam) unleased(n show.Network, dir string, all []lease.Lease) {
+func (e *exam) unleased(n show.Network, all []lease.Lease) {
 	held := map[string]bool{}
 	for _, l := range all {
 		held[l.Addr.String()] = true
@@ -82,7 +86,7 @@ func (e *exam) unleased(n show.Network, dir string, all []lease.Lease) {
 			if r.Health != show.Healthy || held[addr] || !leases(r, n.IPAM.DataDir) {
 				continue
 			}
-			e.add(finding.Problem, show.TakeLease(filepath.Join(dir, addr), r), "%s %s %s: has %s without a lease: another container may be given it", n.Name, r.Called(), r.Interface, addr)
+			e.add(finding.Problem, show.TakeLease(filepath.Join(lease.DirOf(n.IPAM.DataDir, n.Name), addr), r), "%s %s %s: has %s without a lease: another container may be given it", n.Name, r.Called(), r.Interface, addr)
 		}
 	}
 }
@@ -94,6 +98,6 @@ func leases(r show.Row, dataDir string) bool {
 		var conf struct {
 			IPAM struct{ Type, DataDir string }
 		}
-		return json.Unmarshal(rec.Config, &conf) == nil && lease.KeptBy(conf.IPAM.Type) && cmp.Or(conf.IPAM.DataDir, "/var/lib/cni/networks") == dataDir
+		return json.Unmarshal(rec.Config, &conf) == nil && lease.KeptBy(conf.IPAM.Type) && cmp.Or(conf.IPAM.DataDir, lease.DefaultDir) == dataDir
 	})
 }

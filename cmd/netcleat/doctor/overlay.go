@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 
@@ -20,12 +19,12 @@ import (
 func (e *exam) overlays(ctx context.Context) {
 	programmed := false
 	for _, n := range e.networks {
-		c, bridge, ok := overlayOf(n)
-		if !ok || len(n.Containers) == 0 {
+		c := overlayOf(n)
+		if c == nil || len(n.Containers) == 0 {
 			continue
 		}
 		programmed = programmed || c.Control == vxlan.Etcd
-		if err := e.uplinkOf(n, c, bridge); err != nil {
+		if err := e.uplinkOf(n, c); err != nil {
 			e.broken(err)
 		}
 	}
@@ -49,22 +48,17 @@ func (e *exam) overlays(ctx context.Context) {
 	}
 }
 
-// overlayOf returns what a network's configuration says of its uplink.
-func overlayOf(n show.Network) (c *vxlan.Conf, bridge string, ok bool) {
+// overlayOf returns what a network's configuration says of its uplink; nil is nothing, or
+// what lint speaks of.
+func overlayOf(n show.Network) *vxlan.Conf {
 	if n.Driver != "bridge" || len(n.Options) == 0 {
-		return nil, "", false
+		return nil
 	}
-	var o struct {
-		VXLAN *vxlan.Conf `json:"vxlan"`
-	}
-	if json.Unmarshal(n.Options[0], &o) != nil || o.VXLAN == nil || o.VXLAN.Check() != nil {
-		return nil, "", false // lint speaks of it
-	}
-	return o.VXLAN, n.Link, true
+	return vxlan.Of(n.Options[0])
 }
 
 // uplinkOf looks at one network's uplink.
-func (e *exam) uplinkOf(n show.Network, c *vxlan.Conf, bridge string) (err error) {
+func (e *exam) uplinkOf(n show.Network, c *vxlan.Conf) (err error) {
 	conn, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return err
@@ -78,7 +72,7 @@ func (e *exam) uplinkOf(n show.Network, c *vxlan.Conf, bridge string) (err error
 	if err != nil {
 		return err
 	}
-	if cerr := c.CheckGuard(nil, bridge); cerr != nil {
+	if cerr := c.CheckGuard(nil, n.Link); cerr != nil {
 		e.add(finding.Problem, finding.Run("netcleat reconcile"), "network %s: %v", n.Name, cerr)
 	}
 	under, err := c.Underlay(conn)

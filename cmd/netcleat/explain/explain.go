@@ -63,7 +63,7 @@ func Container(ctx context.Context, o Options, name string) (reports []Report, e
 		return nil, err
 	}
 	reports, xerr := h.explain(ctx, o, mine)
-	return reports, errors.Join(err, xerr)
+	return reports, errors.Join(err, xerr, h.evidence.Close())
 }
 
 // All explains the attachments of rows, which are all of the host's. What could not be
@@ -77,7 +77,7 @@ func All(ctx context.Context, o Options, rows []show.Row) ([]Report, error) {
 		return nil, err
 	}
 	reports, xerr := h.explain(ctx, o, rows)
-	return reports, errors.Join(err, xerr)
+	return reports, errors.Join(err, xerr, h.evidence.Close())
 }
 
 // Health completes the rows' health by the first problem of each, or else by its first
@@ -102,10 +102,11 @@ func Health(ctx context.Context, o Options, rows []show.Row) ([]show.Row, error)
 
 // host is what is read once for all attachments.
 type host struct {
-	rows   []show.Row
-	rules  *ruleset.Ruleset
-	links  map[int]*nl.Link
-	neighs map[uint8][]nl.Neigh // by family
+	rows     []show.Row
+	rules    *ruleset.Ruleset
+	links    map[int]*nl.Link
+	neighs   map[uint8][]nl.Neigh // by family
+	evidence *evidence.Judge      // the caller closes it
 }
 
 // newHost reads it. Without the rules, of which the error tells, the rest is there.
@@ -127,6 +128,9 @@ func newHost(ctx context.Context, rows []show.Row) (h *host, err error) {
 		if h.neighs[family], err = c.Host.Neighs(family); err != nil {
 			return nil, err
 		}
+	}
+	if h.evidence, err = evidence.New(); err != nil {
+		return nil, err
 	}
 	h.rules, err = ruleset.Read(ctx)
 	return h, err
@@ -231,8 +235,8 @@ func (x *exam) examine(ctx context.Context) (err error) {
 		x.problem(x.main(), "a sandbox at "+x.row.Netns, "there is none, which does not prove that it is gone", finding.Do("detach it with its runtime"))
 		return nil
 	}
-	if here, err := x.here(); err != nil || !here {
-		return err
+	if !x.here() {
+		return nil
 	}
 	if err := x.open(); err != nil {
 		return err
@@ -264,16 +268,12 @@ func (x *exam) examine(ctx context.Context) (err error) {
 
 // here reports whether the attachment was made from this network namespace: from
 // another the host's part cannot be seen.
-func (x *exam) here() (bool, error) {
-	judge, err := evidence.New()
-	if err != nil {
-		return false, err
-	}
-	here := judge.Here(x.row.Attachment().Records)
+func (x *exam) here() bool {
+	here := x.evidence.Here(x.row.Attachment().Records)
 	if !here {
 		x.note(x.main(), "the network namespace that it was attached from", "this is another: netcleat explain has to run there", finding.Mend{})
 	}
-	return here, judge.Close()
+	return here
 }
 
 // open opens both namespaces.

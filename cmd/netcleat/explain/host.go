@@ -51,7 +51,7 @@ func (x *exam) parent() {
 	}
 }
 
-// end looks at the host's end of a pair.
+// endUp looks at the host's end of a pair.
 func (x *exam) endUp() {
 	have := ""
 	if !x.end.Up() {

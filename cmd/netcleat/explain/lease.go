@@ -1,7 +1,6 @@
 package explain
 
 import (
-	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -19,7 +18,7 @@ func (x *exam) lease() error {
 	if !lease.KeptBy(x.ipam()) {
 		return nil
 	}
-	dir := filepath.Join(cmp.Or(x.confs[0].IPAM.DataDir, "/var/lib/cni/networks"), x.row.Network)
+	dir := lease.DirOf(x.confs[0].IPAM.DataDir, x.row.Network)
 	for _, h := range x.hops() {
 		a := h.addr.Addr()
 		file := filepath.Join(dir, a.String())

@@ -67,7 +67,7 @@ func (o Options) confirm(records []journal.Record) error {
 
 // leases gives back what host-local has given to the container.
 func (o Options) leases(ctx context.Context, network, container string) (given []string, err error) {
-	data := "/var/lib/cni/networks"
+	data := lease.DefaultDir
 	all, err := show.Networks(ctx, o.Places)
 	if err != nil {
 		o.Warn("%v", err)

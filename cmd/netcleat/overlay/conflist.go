@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/create"
 )
@@ -144,11 +143,7 @@ func (d *Definition) Write(ctx context.Context, dir string, u Underlay) (err err
 	if err := notFirst(dir, filepath.Base(path)); err != nil {
 		return err
 	}
-	fresh := filepath.Join(dir, "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(fresh, text, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(fresh, path)
+	return create.Write(path, text)
 }
 
 // Made reports whether a file's content is the cluster's.
@@ -159,14 +154,12 @@ func Made(text []byte) bool {
 
 // notFirst refuses a file that runtimes would find before all others.
 func notFirst(dir, name string) error {
-	files, err := os.ReadDir(dir)
+	names, err := create.Files(dir)
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		if slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(f.Name())) && f.Name() < name {
-			return nil
-		}
+	if len(names) > 0 && names[0] < name {
+		return nil
 	}
 	return fmt.Errorf("%s: would be the first file there, of which runtimes take the network for all pods: create the default network first", filepath.Join(dir, name))
 }

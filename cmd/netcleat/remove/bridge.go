@@ -2,7 +2,6 @@ package remove
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -92,11 +91,8 @@ func gateways(links []*nl.Link, br *nl.Link) (pairs []*nl.Link) {
 // overlays are the uplinks that a network's configuration names.
 func overlays(n show.Network) (all []vxlan.Conf) {
 	for _, raw := range n.Options {
-		var o struct {
-			VXLAN *vxlan.Conf `json:"vxlan"`
-		}
-		if json.Unmarshal(raw, &o) == nil && o.VXLAN != nil && o.VXLAN.Check() == nil {
-			all = append(all, *o.VXLAN)
+		if c := vxlan.Of(raw); c != nil {
+			all = append(all, *c)
 		}
 	}
 	return all

@@ -183,7 +183,7 @@ func (l conflist) network(ctx context.Context, p Places, rows []Row) Network {
 			n.Hairpin = m.Hairpin || m.Promisc
 			n.Driver, n.Link, n.Masquerade, n.IPAM.Driver = m.Type, cmp.Or(m.Bridge, m.Master), m.IPMasq, m.IPAM.Type
 			if lease.KeptBy(m.IPAM.Type) {
-				n.IPAM.DataDir = cmp.Or(m.IPAM.DataDir, "/var/lib/cni/networks")
+				n.IPAM.DataDir = cmp.Or(m.IPAM.DataDir, lease.DefaultDir)
 				n.IPAM.Pools = m.pools(ctx, p, l, raw)
 			}
 		}
