@@ -25,10 +25,10 @@ type plugin struct {
 type code map[string]*packages.Package
 
 const (
-	childPath = module + "pkg/child"
-	confPath  = module + "pkg/plugin"
-	rangePath = module + "pkg/ranges"
-	typesPath = "github.com/containernetworking/cni/pkg/types"
+	sublinkPath = module + "pkg/sublink"
+	confPath    = module + "pkg/plugin"
+	rangePath   = module + "pkg/ranges"
+	typesPath   = "github.com/containernetworking/cni/pkg/types"
 )
 
 func load(t *testing.T) code {
@@ -36,7 +36,7 @@ func load(t *testing.T) code {
 	all, err := packages.Load(&packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports,
 		Dir:  "../..",
-	}, "./plugins/...", childPath, confPath, rangePath, typesPath)
+	}, "./plugins/...", sublinkPath, confPath, rangePath, typesPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +125,11 @@ func document(p *packages.Package) (typ types.Type) {
 }
 
 // common returns the keys of plugin.Conf and its ipam section that the plugin's
-// code uses, those of pkg/child and pkg/ranges included where it is built upon them.
+// code uses, those of pkg/sublink and pkg/ranges included where it is built upon them.
 func (c code) common(p *packages.Package) map[string]bool {
 	used := map[string]bool{}
 	all := []*packages.Package{p}
-	for _, path := range []string{childPath, rangePath} {
+	for _, path := range []string{sublinkPath, rangePath} {
 		if p.Imports[path] != nil {
 			all = append(all, c[path])
 		}

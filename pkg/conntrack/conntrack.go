@@ -85,7 +85,7 @@ func Forget(g gate.Gate, by Filter, stale func(Conn) bool) (err error) {
 		if f.zone != nil {
 			m.Attr(attrZone, f.zone)
 		}
-		m.Forgive = []unix.Errno{unix.ENOENT}
+		m.Ignore = []unix.Errno{unix.ENOENT}
 		msgs = append(msgs, m)
 	}
 	return c.Do(msgs...)

@@ -609,7 +609,7 @@ const locks = ".locks"
 // Where the directory cannot be written there is nothing to share the lock with:
 // what is to be removed can be removed without. unlock is then a no-op.
 func (d Dir) Lock(ctx context.Context, what string) (unlock func() error, err error) {
-	ctx, cancel := Patience(ctx, lockWait)
+	ctx, cancel := LazyTimeout(ctx, lockWait)
 	defer cancel()
 	unlock, err = d.lock(ctx, what)
 	if err != nil && !errors.Is(err, ErrBusy) {

@@ -54,7 +54,7 @@ func EnsureLinkLocal(index int, mac net.HardwareAddr, have []nl.Addr) []*nl.Mess
 		}
 	}
 	add := nl.AddAddr(a)
-	add.Forgive = []unix.Errno{unix.EEXIST}
+	add.Ignore = []unix.Errno{unix.EEXIST}
 	return append(all, add)
 }
 

@@ -213,7 +213,7 @@ func writeElems(m *nl.Message, elems []Elem) {
 // HasSet reports whether the set exists.
 func (c *Conn) HasSet(s Set) (found bool, err error) {
 	m := setMessage("look up set", s, unix.NFT_MSG_GETSET, 0)
-	m.Query, m.Forgive = true, []unix.Errno{unix.ENOENT}
+	m.Query, m.Ignore = true, []unix.Errno{unix.ENOENT}
 	m.Reply = func([]byte) error { found = true; return nil }
 	return found, c.nl.Do(m)
 }
@@ -237,7 +237,7 @@ func (c *Conn) Find(s Set, keys ...[]byte) (found []Elem, err error) {
 		var msgs []*nl.Message
 		for _, k := range keys[:n] {
 			m := elemQuery("look up element of", s)
-			m.Forgive = []unix.Errno{unix.ENOENT}
+			m.Ignore = []unix.Errno{unix.ENOENT}
 			m.Reply = func(b []byte) error { found = append(found, s.parseElems(b)...); return nil }
 			writeElems(m, []Elem{{Key: k}})
 			msgs = append(msgs, m)

@@ -151,7 +151,7 @@ func (c *Conn) GetChain(ch Chain) (info *ChainInfo, err error) {
 		return nil, nil // the kernel would refuse to look for it
 	}
 	m := chainMessage("look up", ch, unix.NFT_MSG_GETCHAIN)
-	m.Query, m.Forgive = true, []unix.Errno{unix.ENOENT}
+	m.Query, m.Ignore = true, []unix.Errno{unix.ENOENT}
 	m.Reply = func(b []byte) error {
 		i := parseChain(b)
 		info = &i.ChainInfo
@@ -228,14 +228,14 @@ func parseChain(b []byte) (p parsedChain) {
 // HasTable reports whether the table exists.
 func (c *Conn) HasTable(t Table) (found bool, err error) {
 	m := query("look up "+t.String(), t.Family, unix.NFT_MSG_GETTABLE).String(unix.NFTA_TABLE_NAME, t.Name)
-	m.Forgive = []unix.Errno{unix.ENOENT}
+	m.Ignore = []unix.Errno{unix.ENOENT}
 	m.Reply = func([]byte) error { found = true; return nil }
 	return found, c.nl.Do(m)
 }
 
 // dump asks for many objects. A table or chain that does not exist has none.
 func (c *Conn) dump(m *nl.Message, reset func()) error {
-	m.Forgive = append(m.Forgive, unix.ENOENT)
+	m.Ignore = append(m.Ignore, unix.ENOENT)
 	return c.nl.Dump(m, reset)
 }
 

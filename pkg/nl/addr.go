@@ -52,7 +52,7 @@ func AddAddr(a Addr) *Message {
 // DelAddr removes an address; one that is gone is success.
 func DelAddr(a Addr) *Message {
 	m := addrMessage("delete address", unix.RTM_DELADDR, 0, a)
-	m.Forgive = []unix.Errno{unix.EADDRNOTAVAIL, unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.EADDRNOTAVAIL, unix.ENODEV}
 	return m
 }
 
@@ -83,7 +83,7 @@ func (c *Conn) HasAddr(a netip.Addr) (has bool, err error) {
 	}
 	h := codec.NewIfAddrmsg(int(family(a))).Serialize()
 	m := NewMessage("look for address "+a.String(), unix.RTM_GETADDR, 0, h...).IP(unix.IFA_ADDRESS, a)
-	m.Forgive = []unix.Errno{unix.EADDRNOTAVAIL, unix.EOPNOTSUPP}
+	m.Ignore = []unix.Errno{unix.EADDRNOTAVAIL, unix.EOPNOTSUPP}
 	m.Reply = func([]byte) error {
 		has = true
 		return nil
@@ -135,7 +135,7 @@ func SetNeigh(n Neigh) *Message {
 // DelNeigh deletes a neighbour entry; one that is gone is success.
 func DelNeigh(n Neigh) *Message {
 	m := n.message("delete", unix.RTM_DELNEIGH, 0)
-	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ENOENT, unix.ENODEV}
 	return m
 }
 

@@ -109,7 +109,7 @@ func (m *Message) judge(err error) error {
 }
 
 func (m *Message) forgives(err error) bool {
-	for _, f := range m.Forgive {
+	for _, f := range m.Ignore {
 		if errors.Is(err, f) {
 			return true
 		}

@@ -38,7 +38,7 @@ func DelFDB(f FDB) *Message {
 		h.Flags = unix.NTF_SELF
 	}
 	m := f.message("delete", unix.RTM_DELNEIGH, 0, h)
-	m.Forgive = []unix.Errno{unix.ENOENT, unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ENOENT, unix.ENODEV}
 	return m
 }
 

@@ -106,21 +106,21 @@ func SetDown(name string, index int) *Message {
 func NoAddresses(name string, index int) *Message {
 	const none = 1 // IN6_ADDR_GEN_MODE_NONE
 	m := SetLink("no address for "+name, index)
-	m.Forgive = []unix.Errno{unix.EAFNOSUPPORT} // a host without IPv6
+	m.Ignore = []unix.Errno{unix.EAFNOSUPPORT} // a host without IPv6
 	return m.Begin(unix.IFLA_AF_SPEC).Begin(unix.AF_INET6).Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, none).End().End()
 }
 
 // DelLinkIndex deletes a link; one that is gone is success.
 func DelLinkIndex(name string, index int) *Message {
 	m := LinkMessage("delete "+name, unix.RTM_DELLINK, 0, index)
-	m.Forgive = []unix.Errno{unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ENODEV}
 	return m
 }
 
 // DelLinkName deletes a link by its name; one that is gone is success.
 func DelLinkName(name string) *Message {
 	m := LinkMessage("delete "+name, unix.RTM_DELLINK, 0, 0).String(unix.IFLA_IFNAME, name)
-	m.Forgive = []unix.Errno{unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ENODEV}
 	return m
 }
 

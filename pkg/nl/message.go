@@ -13,9 +13,9 @@ type Message struct {
 	What  string
 	Type  uint16
 	Flags uint16 // beside NLM_F_REQUEST, which is always set
-	// Forgive lists what counts as success: EEXIST for "ensure", ENODEV for
+	// Ignore lists what counts as success: EEXIST for "ensure", ENODEV for
 	// "is gone".
-	Forgive []unix.Errno
+	Ignore []unix.Errno
 	// Query says that a message of another protocol than rtnetlink only asks.
 	Query bool
 	// Reply, if set, is called with the body of each answer (NLM_F_ECHO or a

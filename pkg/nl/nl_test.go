@@ -268,7 +268,7 @@ func TestGate(t *testing.T) {
 		t.Errorf("%q, %d changes", got, faults.Seen)
 	}
 	faults.At = 3
-	forgiving.Forgive = []unix.Errno{unix.EPERM}
+	forgiving.Ignore = []unix.Errno{unix.EPERM}
 	if err := c.Do(forgiving); err != nil {
 		t.Errorf("a forgiven refusal: %v", err)
 	}

@@ -162,7 +162,7 @@ func SortOnLinkFirst(routes []Route) {
 // DelRoute removes a route; one that is gone is success.
 func DelRoute(r Route) *Message {
 	m := r.message("delete route", unix.RTM_DELROUTE, 0)
-	m.Forgive = []unix.Errno{unix.ESRCH, unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ESRCH, unix.ENODEV}
 	return m
 }
 
@@ -197,7 +197,7 @@ func (c *Conn) Routes(table uint32) ([]Route, error) {
 func (c *Conn) IsLocal(a netip.Addr) (local bool, err error) {
 	h := rtmsg(unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen())})
 	m := NewMessage("route to "+a.String(), unix.RTM_GETROUTE, 0, h...).IP(unix.RTA_DST, a)
-	m.Forgive = []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EACCES, unix.EINVAL}
+	m.Ignore = []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EACCES, unix.EINVAL}
 	m.Reply = func(b []byte) error {
 		local = len(b) >= unix.SizeofRtMsg && codec.DeserializeRtMsg(b).Type == unix.RTN_LOCAL
 		return nil

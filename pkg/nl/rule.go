@@ -68,7 +68,7 @@ func AddRule(r Rule) *Message {
 // DelRule removes a rule; one that is gone is success.
 func DelRule(r Rule) *Message {
 	m := r.message("delete rule", unix.RTM_DELRULE, 0)
-	m.Forgive = []unix.Errno{unix.ENOENT}
+	m.Ignore = []unix.Errno{unix.ENOENT}
 	return m
 }
 

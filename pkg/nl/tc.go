@@ -75,7 +75,7 @@ func NewFilter(what string, t TC) *Message {
 // whose place another one with a different handle has taken, is success.
 func DelQdisc(what string, t TC) *Message {
 	m := t.message(what, unix.RTM_DELQDISC, 0)
-	m.Forgive = []unix.Errno{unix.ENOENT, unix.EINVAL, unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ENOENT, unix.EINVAL, unix.ENODEV}
 	return m
 }
 

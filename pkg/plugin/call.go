@@ -336,12 +336,12 @@ func (c *Call) AttachedBy(sandbox netns.ID) (bool, error) {
 	return false, nil
 }
 
-// Living returns what GC must leave alone: the attachments of its list, and those
+// ValidAttachments returns what GC must leave alone: the attachments of its list, and those
 // that the configuration's plugin has a record of by now, also where that cannot be
 // read. Ask under the lock of what is collected: an ADD has its record before it makes
 // anything, so one that came after the list was made is among them. Without the
 // records nothing may be collected.
-func (c *Call) Living() ([]Attachment, error) {
+func (c *Call) ValidAttachments() ([]Attachment, error) {
 	living := slices.Clone(c.valid)
 	records, err := c.Journal.Readable(c.Conf.Name)
 	if err != nil {

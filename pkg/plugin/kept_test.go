@@ -52,7 +52,7 @@ func TestKept(t *testing.T) {
 func TestCreatedIsNoKey(t *testing.T) {
 	dels := 0
 	p := toy(nothing)
-	p.Keeps = func(toyConf) bool { return true }
+	p.HasRecord = func(toyConf) bool { return true }
 	p.Del = func(context.Context, *Call, toyConf) error { dels++; return nil }
 	dir := journal.Dir(t.TempDir())
 	for i, env := range []string{"", EnvCreated + "=2001-01-01T00:00:00Z"} {
@@ -92,7 +92,7 @@ func TestGCOfOddRecords(t *testing.T) {
 	record("dead", "eth\xff\xfe")
 	var gone []string
 	p := toy(nothing)
-	p.Keeps = func(toyConf) bool { return true }
+	p.HasRecord = func(toyConf) bool { return true }
 	p.Del = func(_ context.Context, c *Call, _ toyConf) error {
 		gone = append(gone, c.ContainerID+" "+c.IfName+" "+c.Netns+" "+c.Args)
 		return nil

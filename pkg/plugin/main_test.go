@@ -367,7 +367,7 @@ func keeper(log *[]string) Spec[toyConf] {
 		return nil
 	}
 	p := toy(nothing)
-	p.Keeps = func(toyConf) bool { return true }
+	p.HasRecord = func(toyConf) bool { return true }
 	p.Add = func(_ context.Context, c *Call, _ toyConf) (*current.Result, error) {
 		return &current.Result{}, note(context.Background(), c, toyConf{})
 	}
@@ -529,7 +529,7 @@ func TestGCLeavesOtherHosts(t *testing.T) {
 	}
 }
 
-// Living has the owner of a record that cannot be read, and fails where the records
+// ValidAttachments has the owner of a record that cannot be read, and fails where the records
 // cannot be listed.
 func TestLivingOfUnreadableRecords(t *testing.T) {
 	d := journal.Dir(t.TempDir())
@@ -539,13 +539,13 @@ func TestLivingOfUnreadableRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &Call{Journal: d, Conf: Conf{Name: "net", Type: "toy"}}
-	if living, err := c.Living(); err != nil || !slices.Equal(living, []Attachment{{ContainerID: "c1", IfName: "eth0"}}) {
+	if living, err := c.ValidAttachments(); err != nil || !slices.Equal(living, []Attachment{{ContainerID: "c1", IfName: "eth0"}}) {
 		t.Errorf("%v, %v", living, err)
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.Symlink(dir, dir)); err != nil {
 		t.Fatal(err)
 	}
-	if living, err := c.Living(); err == nil {
+	if living, err := c.ValidAttachments(); err == nil {
 		t.Errorf("records that cannot be listed: %v", living)
 	}
 }

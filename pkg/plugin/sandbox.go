@@ -19,7 +19,7 @@ const sandboxWait = 30 * time.Second
 // routing table. The reference's sbr locks the same file, the sandbox's namespace.
 // Closing p unlocks it.
 func LockSandbox(ctx context.Context, p *nl.Pair) error {
-	ctx, cancel := journal.Patience(ctx, sandboxWait)
+	ctx, cancel := journal.LazyTimeout(ctx, sandboxWait)
 	defer cancel()
 	err := journal.Flock(ctx, p.NS.Fd())
 	if errors.Is(err, journal.ErrBusy) {

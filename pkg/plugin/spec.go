@@ -30,14 +30,14 @@ type Spec[C any] struct {
 	// Parse reads the configuration. It must not look at the host. On an error
 	// it returns what it could read: DEL and GC go on with that.
 	Parse func(*Call) (C, error)
-	// Keeps says whether an attachment with this configuration has a record in
+	// HasRecord says whether an attachment with this configuration has a record in
 	// the journal: whether ADD makes something that DEL must find again without
 	// the runtime's help. nil is never. Call.Entry is that record.
-	Keeps func(C) bool
-	// Again lets an ADD of a live attachment through, for a plugin that may be
+	HasRecord func(C) bool
+	// AllowRepeat lets an ADD of a live attachment through, for a plugin that may be
 	// in one list more than once. Add then finds the record as the first left it
 	// (Call.Entry.Found is journal.Done), and begins it anew with what it adds.
-	Again bool
+	AllowRepeat bool
 	// Add attaches. It undoes what it did where it fails. A nil result passes
 	// prevResult on as it came.
 	Add func(context.Context, *Call, C) (*current.Result, error)
@@ -53,7 +53,7 @@ type Spec[C any] struct {
 	CheckIn func(context.Context, *Call, *nl.Pair, C) error
 	// Status says whether an ADD could work.
 	Status func(context.Context, *Call, C) error
-	// GC removes what belongs to the network and to none of Call.Living;
+	// GC removes what belongs to the network and to none of Call.ValidAttachments;
 	// attachments that are not valid and have a record were removed by Del before.
 	GC func(context.Context, *Call, C) error
 	// Restore makes what is missing of the rules that a record speaks of; nil where
@@ -157,7 +157,7 @@ func call[C any](fn func(context.Context, *Call, C) error, ctx context.Context, 
 // add runs ADD with a pending record around it. The record becomes done when
 // the result has been written (see finish).
 func (s Spec[C]) add(ctx context.Context, c *Call, conf C) (*current.Result, error) {
-	if s.Keeps == nil || !s.Keeps(conf) {
+	if s.HasRecord == nil || !s.HasRecord(conf) {
 		return s.attach(ctx, c, conf)
 	}
 	if err := s.begin(ctx, c, conf); err != nil {
@@ -188,7 +188,7 @@ func (s Spec[C]) renew(ctx context.Context, c *Call, conf C) error {
 		switch v, err := judge(e.Record, c.Netns); {
 		case err != nil:
 			return err
-		case v.State == evidence.Alive && s.Again && here(e.Record, c.Netns):
+		case v.State == evidence.Alive && s.AllowRepeat && here(e.Record, c.Netns):
 			return nil
 		case v.State == evidence.Alive:
 			return cnierr.Newf(cnierr.AlreadyAttached, "container %q interface %q on network %q already exists: attached since %s", c.ContainerID, c.IfName, c.Conf.Name, e.Created.Format(time.RFC3339))
@@ -249,7 +249,7 @@ func here(r journal.Record, path string) bool {
 
 // abort ends a failed ADD: the record goes with what it spoke of, unless
 // something could not be undone, which DEL or GC will find by it. The record of
-// an earlier ADD of the same attachment (Again) stays as it was.
+// an earlier ADD of the same attachment (AllowRepeat) stays as it was.
 func (s Spec[C]) abort(c *Call, cause error) error {
 	var err error
 	if !undo.Incomplete(cause) {
@@ -279,7 +279,7 @@ func (s Spec[C]) revert(ctx context.Context, c *Call) error {
 
 // open locks the attachment's record, waiting for another call on it.
 func (s Spec[C]) open(ctx context.Context, c *Call) (err error) {
-	ctx, cancel := journal.Patience(ctx, lockWait)
+	ctx, cancel := journal.LazyTimeout(ctx, lockWait)
 	defer cancel()
 	c.Entry, err = c.Journal.Open(ctx, c.Key(s.Name))
 	if errors.Is(err, journal.ErrBusy) {
@@ -300,7 +300,7 @@ func (s Spec[C]) close(c *Call) error {
 // del runs DEL with the record, if there is one, and forgets it when nothing of
 // the attachment is left. It also works where the journal cannot be used.
 func (s Spec[C]) del(ctx context.Context, c *Call, conf C) error {
-	if s.Keeps == nil {
+	if s.HasRecord == nil {
 		return s.detach(ctx, c, conf)
 	}
 	if err := s.open(ctx, c); err != nil {
@@ -375,7 +375,7 @@ func (s Spec[C]) delUnlocked(ctx context.Context, c *Call, conf C) error {
 
 // check runs CHECK with a copy of the record.
 func (s Spec[C]) check(ctx context.Context, c *Call, conf C) error {
-	if s.Keeps != nil && s.Keeps(conf) {
+	if s.HasRecord != nil && s.HasRecord(conf) {
 		e, err := c.Journal.Peek(c.Key(s.Name))
 		if err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
@@ -403,7 +403,7 @@ func (s Spec[C]) gc(ctx context.Context, c *Call, conf C) error {
 	}
 	c.valid = list
 	var errs []error
-	if s.Keeps != nil {
+	if s.HasRecord != nil {
 		errs = append(errs, s.gcRecords(ctx, c, conf))
 	}
 	return errors.Join(append(errs, call(s.GC, ctx, c, conf))...)

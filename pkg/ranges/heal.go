@@ -27,9 +27,9 @@ func (a *allocation) heal() bool {
 		a.call.Note("%v (no lease is reclaimed)", err)
 		return false
 	}
-	f := funeral{judge: judge}
+	f := healing{judge: judge}
 	for _, r := range byAttachment(records) {
-		if err := a.bury(&f, r); err != nil {
+		if err := a.reclaim(&f, r); err != nil {
 			a.call.Note("lease of container %q interface %q: %v (kept)", r[0].ContainerID, r[0].IfName, err)
 		}
 	}
@@ -42,8 +42,8 @@ func (a *allocation) heal() bool {
 	return f.reclaimed > 0
 }
 
-// funeral counts what one heal has found.
-type funeral struct {
+// healing counts what one heal has found.
+type healing struct {
 	judge              *evidence.Judge
 	reclaimed, unknown int
 	one, why           string // of the unknown ones
@@ -60,8 +60,8 @@ func byAttachment(records []journal.Record) map[lease.Owner][]journal.Record {
 	return all
 }
 
-// bury gives back what an attachment holds if it is dead.
-func (a *allocation) bury(f *funeral, records []journal.Record) error {
+// reclaim gives back what an attachment holds if it is dead.
+func (a *allocation) reclaim(f *healing, records []journal.Record) error {
 	who := lease.Owner{ContainerID: records[0].ContainerID, IfName: records[0].IfName}
 	leases, err := a.store.Of(who)
 	if err != nil || len(leases) == 0 {
@@ -117,7 +117,7 @@ func (a *allocation) unpublish(ctx context.Context) (some bool) {
 // isDead judges an attachment by its records. While an operation on it runs it is
 // alive. The lock is tried and not waited for: who holds it may be waiting for the
 // leases.
-func (a *allocation) isDead(f *funeral, records []journal.Record) (bool, error) {
+func (a *allocation) isDead(f *healing, records []journal.Record) (bool, error) {
 	now, cancel := context.WithTimeout(context.Background(), 0)
 	defer cancel()
 	var all []journal.Record

@@ -33,7 +33,7 @@ type opener func(context.Context, lease.Place) (*lease.Store, error)
 
 // with runs fn on the network's leases, opened by open.
 func with(ctx context.Context, open opener, p lease.Place, fn func(*lease.Store) error) error {
-	soon, cancel := journal.Patience(ctx, lockWait)
+	soon, cancel := journal.LazyTimeout(ctx, lockWait)
 	defer cancel()
 	s, err := open(soon, p)
 	if busy := (*lease.BusyError)(nil); errors.As(err, &busy) {
@@ -115,7 +115,7 @@ func Del(ctx context.Context, c *plugin.Call, conf Config) error {
 // GC gives back what belongs to no valid attachment.
 func GC(ctx context.Context, c *plugin.Call, conf Config) error {
 	err := with(ctx, lease.Open, place(c, conf), func(s *lease.Store) error {
-		living, err := c.Living()
+		living, err := c.ValidAttachments()
 		if err != nil {
 			return err
 		}

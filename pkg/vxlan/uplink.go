@@ -98,7 +98,7 @@ func (c *Conf) create(host *nl.Conn, bridge, mtu int) error {
 		return err
 	}
 	m := nl.NewLink("vxlan", c.Name(), 0)
-	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Ignore = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	m.Attr(unix.IFLA_ADDRESS, uplinkMAC()).Uint32(unix.IFLA_MTU, uint32(mtu)).Uint32(unix.IFLA_MASTER, uint32(bridge))
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "vxlan").Begin(unix.IFLA_INFO_DATA)
 	m.Uint32(unix.IFLA_VXLAN_ID, uint32(c.ID)).Uint8(unix.IFLA_VXLAN_LEARNING, 0)

@@ -10,6 +10,6 @@ import "github.com/netcleat/netcleat/pkg/plugin"
 
 // Plugin is the bandwidth plugin.
 var Plugin = plugin.Spec[config]{
-	Name: "bandwidth", Since: "0.3.0", Role: plugin.Chained, Parse: parse, Keeps: config.limits,
+	Name: "bandwidth", Since: "0.3.0", Role: plugin.Chained, Parse: parse, HasRecord: config.limits,
 	Add: attach, Del: detach, Check: check, Restore: Reconcile,
 }

@@ -11,14 +11,14 @@ import (
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:   "bridge",
-	Parse:  parse,
-	Keeps:  func(config) bool { return true },
-	AddIn:  attach,
-	DelIn:  detach,
-	Check:  check,
-	Status: status,
-	GC:     collect,
+	Name:      "bridge",
+	Parse:     parse,
+	HasRecord: func(config) bool { return true },
+	AddIn:     attach,
+	DelIn:     detach,
+	Check:     check,
+	Status:    status,
+	GC:        collect,
 
 	Restore: Reconcile,
 }

@@ -59,7 +59,7 @@ func ensureBridge(p *nl.Pair, c *config) (b nl.Brief, err error) {
 // the kernel chooses changes with the ports.
 func createBridge(p *nl.Pair, c *config) error {
 	m := nl.NewLink("bridge", c.Bridge, 0)
-	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Ignore = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	m.Attr(unix.IFLA_ADDRESS, link.RandomMAC())
 	mtu, err := c.bridgeMTU(p)
 	if err != nil {
@@ -141,7 +141,7 @@ func ensureGatewayLink(p *nl.Pair, c *config, bridge int) (int, error) {
 // reference's pair.
 func createGatewayVLAN(p *nl.Pair, c *config, bridge int) error {
 	m := nl.NewLink("vlan", c.gatewayLink(), 0)
-	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Ignore = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	m.Uint32(unix.IFLA_LINK, uint32(bridge))
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "vlan")
 	m.Begin(unix.IFLA_INFO_DATA).Uint16(unix.IFLA_VLAN_ID, uint16(c.VLAN)).End().End()
@@ -162,7 +162,7 @@ func createGatewayPair(p *nl.Pair, c *config, bridge int) error {
 	portName, portMAC := "br"+hex.EncodeToString(mac[2:]), link.RandomMAC()
 	portMAC[0] = 0xfe // above others, of which the bridge takes the lowest
 	m := nl.NewLink("veth", portName, unix.IFF_UP)
-	m.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	m.Ignore = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	m.Attr(unix.IFLA_ADDRESS, portMAC).Uint32(unix.IFLA_MASTER, uint32(bridge)).Uint32(unix.IFLA_MTU, uint32(br.MTU))
 	const peer = 1 // VETH_INFO_PEER
 	m.Begin(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Begin(unix.IFLA_INFO_DATA).Begin(peer)
@@ -252,7 +252,7 @@ func (a *attachment) ensureAddress(gw nl.Addr, gws []netip.Prefix) (added bool, 
 		batch = append(batch, link.EnsureLinkLocal(gw.Index, mac, have)...)
 	}
 	add := nl.AddAddr(gw)
-	add.Forgive = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
+	add.Ignore = []unix.Errno{unix.EEXIST} // by another ADD meanwhile
 	if err := host.Do(append(batch, add)...); err != nil {
 		return false, err
 	}

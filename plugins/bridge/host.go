@@ -173,7 +173,7 @@ func freshNeighbours(index int, sandbox veth.End, ips []*current.IPConfig) []*nl
 	for _, ip := range ips {
 		m := nl.SetNeigh(nl.Neigh{Index: index, IP: link.AddrOf(ip.Address.IP), MAC: sandbox.MAC, State: unix.NUD_STALE})
 		m.Flags = unix.NLM_F_REPLACE
-		m.Forgive = []unix.Errno{unix.ENOENT}
+		m.Ignore = []unix.Errno{unix.ENOENT}
 		all = append(all, m)
 	}
 	return all

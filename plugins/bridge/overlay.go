@@ -81,7 +81,7 @@ func (a *attachment) addNeighbours(steps *undo.Stack) error {
 	for _, ip := range a.res.IPs {
 		n := nl.Neigh{Index: a.bridge.Index, IP: link.AddrOf(ip.Address.IP), MAC: a.sandbox.MAC, State: unix.NUD_PERMANENT}
 		m := nl.SetNeigh(n)
-		m.Forgive = []unix.Errno{unix.ENOENT} // IPv6 is disabled on the bridge
+		m.Ignore = []unix.Errno{unix.ENOENT} // IPv6 is disabled on the bridge
 		set, del = append(set, m), append(del, nl.DelNeigh(n))
 	}
 	steps.Push("delete neighbours", func() error { return a.net.Host.Do(del...) })

@@ -165,7 +165,7 @@ func status(_ context.Context, _ *plugin.Call, conf Config) error {
 func gc(ctx context.Context, c *plugin.Call, conf Config) error {
 	all, err := LeasesOf(conf.Socket()).holders(c.Conf.Name)
 	living := map[plugin.Attachment]bool{}
-	valid, lerr := c.Living() // after the leases: whoever has one has a record by now
+	valid, lerr := c.ValidAttachments() // after the leases: whoever has one has a record by now
 	if lerr != nil {
 		return lerr
 	}

@@ -28,7 +28,7 @@ const Name = "dnsname"
 
 // Plugin is dnsname.
 var Plugin = plugin.Spec[config]{
-	Name: Name, Since: "0.3.0", Role: plugin.Chained, Parse: parse, Keeps: func(config) bool { return true },
+	Name: Name, Since: "0.3.0", Role: plugin.Chained, Parse: parse, HasRecord: func(config) bool { return true },
 	Add: add, Del: del, Check: check, Status: status, GC: gc, Restore: Reconcile,
 }
 

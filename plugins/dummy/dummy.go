@@ -18,14 +18,14 @@ import (
 
 // Plugin is the plugin for the table. It has no configuration of its own.
 var Plugin = plugin.Spec[struct{}]{
-	Name:   kind,
-	Parse:  parse,
-	Keeps:  func(struct{}) bool { return true },
-	AddIn:  attach,
-	DelIn:  detach,
-	Check:  check,
-	Status: func(ctx context.Context, c *plugin.Call, _ struct{}) error { return ipam.Status(ctx, c) },
-	GC:     collect,
+	Name:      kind,
+	Parse:     parse,
+	HasRecord: func(struct{}) bool { return true },
+	AddIn:     attach,
+	DelIn:     detach,
+	Check:     check,
+	Status:    func(ctx context.Context, c *plugin.Call, _ struct{}) error { return ipam.Status(ctx, c) },
+	GC:        collect,
 }
 
 const kind = "dummy"

@@ -31,16 +31,16 @@ import (
 
 // Plugin is firewall.
 var Plugin = plugin.Spec[config]{
-	Name:   "firewall",
-	Since:  "0.4.0",
-	Role:   plugin.Chained,
-	Parse:  parse,
-	Keeps:  func(config) bool { return true },
-	Add:    add,
-	Del:    del,
-	Check:  check,
-	Status: status,
-	GC:     gc,
+	Name:      "firewall",
+	Since:     "0.4.0",
+	Role:      plugin.Chained,
+	Parse:     parse,
+	HasRecord: func(config) bool { return true },
+	Add:       add,
+	Del:       del,
+	Check:     check,
+	Status:    status,
+	GC:        gc,
 
 	Restore: Reconcile,
 }
@@ -444,7 +444,7 @@ func status(_ context.Context, _ *plugin.Call, conf config) error {
 // valid attachments have records, or are the reference's.
 func gc(ctx context.Context, c *plugin.Call, _ config) error {
 	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "firewall"}, dir: c.Journal, gate: c.Gate, gc: true}
-	return j.collect(ctx, c.Living)
+	return j.collect(ctx, c.ValidAttachments)
 }
 
 // Collect removes the rules of a network where no record needs them. It looks for

@@ -65,7 +65,7 @@ func (s sysfs) attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf conf
 // move is a device on its way into the sandbox.
 type move struct {
 	device
-	belongings
+	savedConfig
 }
 
 // prepare finds the device and writes what it is like into the attachment's
@@ -80,7 +80,7 @@ func (t target) prepare(p *nl.Pair, c *plugin.Call) (m move, err error) {
 		return m, err
 	}
 	m.device = remember(l, t)
-	if m.belongings, err = collectBelongings(p.Host, l.Index); err != nil {
+	if m.savedConfig, err = saveConfig(p.Host, l.Index); err != nil {
 		return m, err
 	}
 	c.Entry.Links = []journal.Link{{Name: c.IfName, MAC: m.MAC, Kind: m.Kind, Sandbox: true}}

@@ -15,9 +15,9 @@ import (
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:  name,
-	Parse: parse,
-	Keeps: func(config) bool { return true },
+	Name:      name,
+	Parse:     parse,
+	HasRecord: func(config) bool { return true },
 	AddIn: func(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (*current.Result, error) {
 		return sys.attach(ctx, c, p, conf)
 	},

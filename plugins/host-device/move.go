@@ -63,7 +63,7 @@ func moveOut(p *nl.Pair, c *plugin.Call, d *device, l *nl.Link) (_ *nl.Link, err
 	// The host's udev sees the device once, under its final name, where it can
 	// have that in the sandbox already. Otherwise it is renamed on arrival.
 	early := nl.SetLink("rename "+l.Name+" to "+name, l.Index).String(unix.IFLA_IFNAME, name)
-	early.Forgive = []unix.Errno{unix.EEXIST}
+	early.Ignore = []unix.Errno{unix.EEXIST}
 	eerr := p.Sandbox.Do(nl.SetDown(l.Name, l.Index), early)
 
 	m := nl.SetLink(fmt.Sprintf("move %s to the host as %s", l.Name, name), l.Index)

@@ -92,7 +92,7 @@ func TestPublishedAddressOfADeadSandbox(t *testing.T) {
 	refusal := errors.New("refused")
 	var detached []string
 	publisher := plugin.Spec[struct{}]{
-		Name: "portmap", Role: plugin.Chained, Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil }, Keeps: func(struct{}) bool { return true },
+		Name: "portmap", Role: plugin.Chained, Parse: func(*plugin.Call) (struct{}, error) { return struct{}{}, nil }, HasRecord: func(struct{}) bool { return true },
 		Del: func(_ context.Context, c *plugin.Call, _ struct{}) error {
 			detached = append(detached, c.ContainerID+" "+c.IfName)
 			return refusal

@@ -248,7 +248,7 @@ func TestDuplicateAddress(t *testing.T) {
 	add(bed, "a", "10.1.0.2/16", "")
 	stub := &nltest.StubIPAM{Addresses: []string{"10.1.0.2/16"}}
 	msg := bed.Fails(plugin.Add, life.Call(stub), cnierr.Internal)
-	if !strings.Contains(msg, "another child of it has this address") || stub.Held != 0 {
+	if !strings.Contains(msg, "another interface on it has this address") || stub.Held != 0 {
 		t.Errorf("%s, %d addresses held", msg, stub.Held)
 	}
 	bed.Reaches(lan, "10.1.0.2")

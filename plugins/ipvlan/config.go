@@ -1,14 +1,14 @@
 package ipvlan
 
 import (
-	"github.com/netcleat/netcleat/pkg/child"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sublink"
 )
 
 // config is the plugin's network configuration, valid once parse returns it.
 type config struct {
-	child.Conf
+	sublink.Conf
 	Mode string `json:"mode"`
 	// Flag is what Docker calls ipvlan_flag; ours, not the reference's.
 	Flag string `json:"flag"`
@@ -16,7 +16,7 @@ type config struct {
 	traits traits
 }
 
-// traits are what the kernel keeps once for all children of a master.
+// traits are what the kernel keeps once for all sublinks of a master.
 type traits struct {
 	Mode mode
 	Flag flag
@@ -36,7 +36,7 @@ const (
 
 func (m mode) String() string { return [...]string{"l2", "l3", "l3s"}[min(m, l3s)] }
 
-// flag says whether children of one master reach each other.
+// flag says whether sublinks of one master reach each other.
 type flag uint16
 
 // From linux/if_link.h.

@@ -3,15 +3,15 @@ package macvlan
 import (
 	"net"
 
-	"github.com/netcleat/netcleat/pkg/child"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sublink"
 )
 
 // config is the plugin's network configuration, valid once parse returns it.
 type config struct {
-	child.Conf
+	sublink.Conf
 	link.MACKeys
 	Mode       string `json:"mode"`
 	BCQueueLen uint32 `json:"bcqueuelen"`
@@ -20,7 +20,7 @@ type config struct {
 	mac  net.HardwareAddr // nil where nobody asked for one
 }
 
-// mode says whom on the same master the child reaches, and how.
+// mode says whom on the same master the sublink reaches, and how.
 type mode uint32
 
 // From linux/if_link.h.

@@ -8,44 +8,44 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
-	"github.com/netcleat/netcleat/pkg/child"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sublink"
 )
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:  kind,
-	Parse: parse,
-	Keeps: func(config) bool { return true },
-	AddIn: attach,
-	DelIn: detach,
-	Check: check,
+	Name:      kind,
+	Parse:     parse,
+	HasRecord: func(config) bool { return true },
+	AddIn:     attach,
+	DelIn:     detach,
+	Check:     check,
 	Status: func(ctx context.Context, c *plugin.Call, conf config) error {
-		return child.Status(ctx, c, conf.spec(c))
+		return sublink.Status(ctx, c, conf.spec(c))
 	},
-	GC: func(ctx context.Context, c *plugin.Call, _ config) error { return child.Collect(ctx, c) },
+	GC: func(ctx context.Context, c *plugin.Call, _ config) error { return sublink.Collect(ctx, c) },
 }
 
 const kind = "macvlan"
 
 func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (*current.Result, error) {
-	return child.Attach(ctx, c, p, conf.spec(c))
+	return sublink.Attach(ctx, c, p, conf.spec(c))
 }
 
 func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, _ config) error {
-	return child.Detach(ctx, c, p, kind)
+	return sublink.Detach(ctx, c, p, kind)
 }
 
-// spec is the child that the configuration asks for.
-func (c *config) spec(call *plugin.Call) child.Spec {
+// spec is the sublink that the configuration asks for.
+func (c *config) spec(call *plugin.Call) sublink.Spec {
 	mac := c.mac
 	if mac == nil && c.mode != passthru {
 		mac = link.DerivedMAC(call.Key(""))
 	}
-	return child.Spec{Conf: c.Conf, Kind: kind, MAC: mac, Shared: true, Info: func(m *nl.Message) {
+	return sublink.Spec{Conf: c.Conf, Kind: kind, MAC: mac, Shared: true, Info: func(m *nl.Message) {
 		m.Uint32(unix.IFLA_MACVLAN_MODE, uint32(c.mode))
 		if c.BCQueueLen != 0 {
 			m.Uint32(unix.IFLA_MACVLAN_BC_QUEUE_LEN, c.BCQueueLen)
@@ -55,7 +55,7 @@ func (c *config) spec(call *plugin.Call) child.Spec {
 
 // check answers CHECK.
 func check(ctx context.Context, c *plugin.Call, conf config) error {
-	l, err := child.Check(ctx, c, conf.spec(c))
+	l, err := sublink.Check(ctx, c, conf.spec(c))
 	if err != nil {
 		return err
 	}

@@ -28,15 +28,15 @@ import (
 
 // Plugin is portmap.
 var Plugin = plugin.Spec[config]{
-	Name:   "portmap",
-	Role:   plugin.Chained,
-	Parse:  parse,
-	Keeps:  func(conf config) bool { return len(conf.Mappings) > 0 },
-	Add:    add,
-	Del:    del,
-	Check:  check,
-	Status: status,
-	GC:     gc,
+	Name:      "portmap",
+	Role:      plugin.Chained,
+	Parse:     parse,
+	HasRecord: func(conf config) bool { return len(conf.Mappings) > 0 },
+	Add:       add,
+	Del:       del,
+	Check:     check,
+	Status:    status,
+	GC:        gc,
 
 	Restore: Reconcile,
 }

@@ -194,7 +194,7 @@ func sweepSet(c *nft.Conn, tx *nft.Tx, set nft.Set, stale func(owner) bool) erro
 func gc(ctx context.Context, c *plugin.Call, _ config) error {
 	j := &job{key: journal.Key{Network: c.Conf.Name, Plugin: "portmap"}, dir: c.Journal, gate: c.Gate, note: c.Note}
 	return j.locked(ctx, func(n *nft.Conn) error {
-		living, err := c.Living()
+		living, err := c.ValidAttachments()
 		if err != nil {
 			return err
 		}

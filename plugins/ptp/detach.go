@@ -25,7 +25,7 @@ func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (err e
 
 // collect removes what of the network is not valid and has no record.
 func collect(ctx context.Context, c *plugin.Call, conf config) error {
-	rules := masq.GC(ctx, masq.Of(c, conf.IPMasqBackend), c.Living)
+	rules := masq.GC(ctx, masq.Of(c, conf.IPMasqBackend), c.ValidAttachments)
 	if c.Conf.IPAM.Type == "" {
 		return rules
 	}

@@ -12,14 +12,14 @@ import (
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:   "ptp",
-	Parse:  parse,
-	Keeps:  func(config) bool { return true },
-	AddIn:  attach,
-	DelIn:  detach,
-	Check:  check,
-	Status: func(ctx context.Context, c *plugin.Call, _ config) error { return ipam.Status(ctx, c) },
-	GC:     collect,
+	Name:      "ptp",
+	Parse:     parse,
+	HasRecord: func(config) bool { return true },
+	AddIn:     attach,
+	DelIn:     detach,
+	Check:     check,
+	Status:    func(ctx context.Context, c *plugin.Call, _ config) error { return ipam.Status(ctx, c) },
+	GC:        collect,
 
 	Restore: masq.Reconcile,
 }

@@ -188,7 +188,7 @@ func (st state) moveBack() []*nl.Message {
 	}
 	moved := nl.Hops(st.Moved, nl.AddRoute)
 	for _, m := range moved {
-		m.Forgive = []unix.Errno{unix.EEXIST}
+		m.Ignore = []unix.Errno{unix.EEXIST}
 	}
 	return append(all, moved...)
 }

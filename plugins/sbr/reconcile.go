@@ -59,7 +59,7 @@ func (st state) restore(rules []nl.Rule, routes []nl.Route) (all []*nl.Message) 
 	}
 	for _, r := range rules {
 		m := nl.AddRule(r)
-		m.Forgive = []unix.Errno{unix.EEXIST}
+		m.Ignore = []unix.Errno{unix.EEXIST}
 		all = append(all, m)
 	}
 	return all

@@ -7,6 +7,6 @@ import "github.com/netcleat/netcleat/pkg/plugin"
 
 // Plugin is the sbr plugin.
 var Plugin = plugin.Spec[config]{
-	Name: "sbr", Role: plugin.Chained, Parse: parse, Keeps: func(config) bool { return true },
+	Name: "sbr", Role: plugin.Chained, Parse: parse, HasRecord: func(config) bool { return true },
 	Add: attach, DelIn: detach, Check: check, Restore: Reconcile,
 }

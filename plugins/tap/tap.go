@@ -12,14 +12,14 @@ import (
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:   "tap",
-	Parse:  parse,
-	Keeps:  func(c config) bool { return c.within == nil },
-	Add:    attach,
-	DelIn:  detach,
-	Check:  check,
-	Status: status,
-	GC:     collect,
+	Name:      "tap",
+	Parse:     parse,
+	HasRecord: func(c config) bool { return c.within == nil },
+	Add:       attach,
+	DelIn:     detach,
+	Check:     check,
+	Status:    status,
+	GC:        collect,
 }
 
 // status answers STATUS: whether the kernel makes taps, and the IPAM plugin

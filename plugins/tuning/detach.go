@@ -80,7 +80,7 @@ func setBackLink(c *plugin.Call, p *nl.Pair, st state) error {
 	}
 	var errs []error
 	for _, m := range st.Before.set(l) {
-		m.Forgive = []unix.Errno{unix.ENODEV}
+		m.Ignore = []unix.Errno{unix.ENODEV}
 		errs = append(errs, tolerate(c, p.Sandbox.Do(m)))
 	}
 	return errors.Join(errs...)

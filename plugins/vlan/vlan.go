@@ -8,29 +8,31 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
-	"github.com/netcleat/netcleat/pkg/child"
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/plugin"
+	"github.com/netcleat/netcleat/pkg/sublink"
 )
 
 // Plugin is the plugin for the table.
 var Plugin = plugin.Spec[config]{
-	Name:   kind,
-	Parse:  parse,
-	Keeps:  func(config) bool { return true },
-	AddIn:  attach,
-	DelIn:  detach,
-	Check:  check,
-	Status: func(ctx context.Context, c *plugin.Call, conf config) error { return child.Status(ctx, c, conf.spec()) },
-	GC:     func(ctx context.Context, c *plugin.Call, _ config) error { return child.Collect(ctx, c) },
+	Name:      kind,
+	Parse:     parse,
+	HasRecord: func(config) bool { return true },
+	AddIn:     attach,
+	DelIn:     detach,
+	Check:     check,
+	Status: func(ctx context.Context, c *plugin.Call, conf config) error {
+		return sublink.Status(ctx, c, conf.spec())
+	},
+	GC: func(ctx context.Context, c *plugin.Call, _ config) error { return sublink.Collect(ctx, c) },
 }
 
 const kind = "vlan"
 
 // config is the plugin's network configuration, valid once parse returns it.
 type config struct {
-	child.Conf
+	sublink.Conf
 	VLANID int `json:"vlanId"` // 0 is the priority tag
 }
 
@@ -50,24 +52,24 @@ func parse(c *plugin.Call) (conf config, err error) {
 }
 
 func attach(ctx context.Context, c *plugin.Call, p *nl.Pair, conf config) (*current.Result, error) {
-	return child.Attach(ctx, c, p, conf.spec())
+	return sublink.Attach(ctx, c, p, conf.spec())
 }
 
 func detach(ctx context.Context, c *plugin.Call, p *nl.Pair, _ config) error {
-	return child.Detach(ctx, c, p, kind)
+	return sublink.Detach(ctx, c, p, kind)
 }
 
-// spec is the child that the configuration asks for. The kernel takes a VLAN's
+// spec is the sublink that the configuration asks for. The kernel takes a VLAN's
 // frames off its master before a bridge or bond gets them, so they share it.
-func (c *config) spec() child.Spec {
-	return child.Spec{Conf: c.Conf, Kind: kind, Info: func(m *nl.Message) {
+func (c *config) spec() sublink.Spec {
+	return sublink.Spec{Conf: c.Conf, Kind: kind, Info: func(m *nl.Message) {
 		m.Uint16(unix.IFLA_VLAN_ID, uint16(c.VLANID))
 	}}
 }
 
 // check answers CHECK.
 func check(ctx context.Context, c *plugin.Call, conf config) error {
-	l, err := child.Check(ctx, c, conf.spec())
+	l, err := sublink.Check(ctx, c, conf.spec())
 	if err != nil {
 		return err
 	}

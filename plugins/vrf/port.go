@@ -89,7 +89,7 @@ func (st state) release(p *nl.Pair, name string) error {
 // leave takes a link out of the VRF that it is in; one that is gone is success.
 func leave(name string, index int) *nl.Message {
 	m := nl.SetLink("take "+name+" out of its vrf", index).Uint32(unix.IFLA_MASTER, 0)
-	m.Forgive = []unix.Errno{unix.ENODEV}
+	m.Ignore = []unix.Errno{unix.ENODEV}
 	return m
 }
 

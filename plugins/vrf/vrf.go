@@ -6,6 +6,6 @@ import "github.com/netcleat/netcleat/pkg/plugin"
 
 // Plugin is the vrf plugin.
 var Plugin = plugin.Spec[config]{
-	Name: "vrf", Since: "0.3.1", Role: plugin.Chained, Parse: parse, Keeps: func(config) bool { return true },
+	Name: "vrf", Since: "0.3.1", Role: plugin.Chained, Parse: parse, HasRecord: func(config) bool { return true },
 	Add: attach, Del: detach, Check: check,
 }

@@ -54,7 +54,7 @@ func Run(ctx context.Context, o Options) error {
 			fmt.Fprintf(o.Out, "left %s: not provably dead: %s (%s)\n", a, v.Why, evidence.Forget(a.Network, a.ContainerID))
 			left++
 		default:
-			if err := o.bury(ctx, a); err != nil {
+			if err := o.reclaim(ctx, a); err != nil {
 				fmt.Fprintf(o.Out, "left %s: %v\n", a, err)
 				errs = append(errs, fmt.Errorf("%s: %w", a, err))
 				left++
@@ -83,8 +83,8 @@ func plugins(a attached.Attachment) (names []string) {
 	return names
 }
 
-// bury has the plugins of an attachment remove it, the last of the list first.
-func (o Options) bury(ctx context.Context, a attached.Attachment) error {
+// reclaim has the plugins of an attachment remove it, the last of the list first.
+func (o Options) reclaim(ctx context.Context, a attached.Attachment) error {
 	if o.DryRun {
 		return nil
 	}

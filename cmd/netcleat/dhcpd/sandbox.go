@@ -127,14 +127,14 @@ func (s *sandbox) change(old, next *binding, priority int) error {
 	}
 	if next != nil && moved {
 		add := nl.AddAddr(nl.Addr{Index: s.link.Index, Prefix: next.Address})
-		add.Forgive = append(add.Forgive, unix.EEXIST)
+		add.Ignore = append(add.Ignore, unix.EEXIST)
 		msgs = append(msgs, add)
 	}
 	if next != nil {
 		for _, r := range next.Routes {
 			if moved || !slices.Contains(old.Routes, r) {
 				add := nl.AddRoute(s.route(r, priority))
-				add.Forgive = append(add.Forgive, unix.EEXIST)
+				add.Ignore = append(add.Ignore, unix.EEXIST)
 				msgs = append(msgs, add)
 			}
 		}

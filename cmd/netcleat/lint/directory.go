@@ -120,7 +120,7 @@ func (l *linter) overlaps(n, o *list) {
 }
 
 // masters compares what two networks make of one master: the kernel gives its
-// traffic to one kind of child, and all that are ipvlan have one mode and flag.
+// traffic to one kind of sublink, and all that are ipvlan have one mode and flag.
 func (l *linter) masters(n, o *list) {
 	a, b := n.way.main, o.way.main
 	if n.way.link != o.way.link || !strings.HasPrefix(n.way.link, "master ") || a.conf.isTrue("linkInContainer") || b.conf.isTrue("linkInContainer") {

@@ -163,7 +163,7 @@ func (p place) extra(want, have table) (changes []*nl.Message) {
 func (p place) setNeigh(a netip.Addr, m mac) *nl.Message {
 	set := nl.SetNeigh(nl.Neigh{Index: p.bridge, IP: a, MAC: m.hardware(), State: unix.NUD_PERMANENT})
 	if a.Is6() {
-		set.Forgive = []unix.Errno{unix.ENOENT, unix.EAFNOSUPPORT} // IPv6 is disabled on the bridge
+		set.Ignore = []unix.Errno{unix.ENOENT, unix.EAFNOSUPPORT} // IPv6 is disabled on the bridge
 	}
 	return set
 }

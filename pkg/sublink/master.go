@@ -1,4 +1,4 @@
-package child
+package sublink
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/plugin"
 )
 
-// master returns the link that the child is made from.
+// master returns the link that the sublink is made from.
 func (s *Spec) master(p *nl.Pair) (*nl.Link, error) {
 	c, where := p.Host, "on the host"
 	if s.LinkInContainer {
@@ -40,7 +40,7 @@ func defaultMaster(c *nl.Conn, where string) (*nl.Link, error) {
 	return c.LinkByIndex(r.Index)
 }
 
-// fits says before anything is made why the master cannot have the child, where
+// fits says before anything is made why the master cannot have the sublink, where
 // the kernel would not, or only with a number.
 func (s *Spec) fits(c *plugin.Call, m *nl.Link) error {
 	switch {
@@ -61,7 +61,7 @@ func (s *Spec) fits(c *plugin.Call, m *nl.Link) error {
 }
 
 // busyPort reports whether what the link receives goes to the bridge or bond
-// that it is a port of. A VRF leaves it to the link's children.
+// that it is a port of. A VRF leaves it to the link's sublinks.
 func busyPort(m *nl.Link) bool { return m.Master != 0 && m.PortKind != "vrf" }
 
 func wireless(name string) bool {
@@ -83,9 +83,9 @@ func (s *Spec) explain(c *plugin.Call, m *nl.Link, err error) error {
 	case errors.Is(err, unix.ENETDOWN) && s.Kind == "vlan": // which cannot be up on a master that is down
 		return cnierr.Newf(cnierr.TryAgain, "master %q: is down: `ip link set %s up` first: %w", m.Name, m.Name, err)
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("master %q: another child of it has this address: %w", m.Name, err)
+		return fmt.Errorf("master %q: another interface on it has this address: %w", m.Name, err)
 	case errors.Is(err, unix.EINVAL) && s.Kind == "macvlan":
-		return fmt.Errorf("master %q: cannot have this child (one in mode passthru is always alone): %w", m.Name, err)
+		return fmt.Errorf("master %q: cannot have this interface (one in mode passthru is always alone): %w", m.Name, err)
 	}
 	return err
 }
@@ -103,7 +103,7 @@ func (s *Spec) rival(c *plugin.Call, m *nl.Link) string {
 			return fmt.Sprintf("container %s of network %q uses it with %s: %s", r.ContainerID, r.Network, r.Plugin, remedy)
 		}
 	}
-	return "in use by a bridge, a bond or children of another kind: " + remedy
+	return "in use by a bridge, a bond or interfaces of another kind: " + remedy
 }
 
 func (s *Spec) rivalIn(dir journal.Dir, network string, m *nl.Link) (rival journal.Record, found bool) {

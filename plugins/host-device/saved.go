@@ -9,13 +9,13 @@ import (
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
-// belongings are the addresses and routes that a device has on the host and
+// savedConfig are the addresses and routes that a device has on the host and
 // loses when it is moved, as the kernel told them. A failed ADD gives them back.
-type belongings struct{ addrs, routes [][]byte }
+type savedConfig struct{ addrs, routes [][]byte }
 
-// collectBelongings reads what is on a link. Most devices that are moved have
+// saveConfig reads what is on a link. Most devices that are moved have
 // nothing; those without an address are not asked for routes.
-func collectBelongings(c *nl.Conn, index int) (b belongings, err error) {
+func saveConfig(c *nl.Conn, index int) (b savedConfig, err error) {
 	if err := c.StrictDumps(); err != nil {
 		return b, err
 	}
@@ -42,7 +42,7 @@ func collectBelongings(c *nl.Conn, index int) (b belongings, err error) {
 
 // collectRoutes reads the routes that somebody added: the kernel's own follow
 // from the addresses.
-func (b *belongings) collectRoutes(c *nl.Conn, index int, family byte) error {
+func (b *savedConfig) collectRoutes(c *nl.Conn, index int, family byte) error {
 	h := make([]byte, unix.SizeofRtMsg)
 	h[0] = family
 	before := len(b.routes)
@@ -58,11 +58,11 @@ func (b *belongings) collectRoutes(c *nl.Conn, index int, family byte) error {
 }
 
 // giveBack puts all of it on the link. What is there already is no error.
-func (b *belongings) giveBack(c *nl.Conn, l *nl.Link) error {
+func (b *savedConfig) giveBack(c *nl.Conn, l *nl.Link) error {
 	var batch []*nl.Message
 	add := func(what string, typ uint16, body []byte) {
 		m := nl.NewMessage(what+l.Name, typ, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body...)
-		m.Forgive = []unix.Errno{unix.EEXIST}
+		m.Ignore = []unix.Errno{unix.EEXIST}
 		batch = append(batch, m)
 	}
 	for _, a := range b.addrs {

@@ -1,7 +1,7 @@
-// Package child gives a sandbox a link made from another one, its master:
+// Package sublink gives a sandbox a link made from another one, its master:
 // macvlan, ipvlan or vlan. The plugins of those names differ in what they ask
 // of the kernel for that link.
-package child
+package sublink
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 
 // Conf is the configuration that the plugins share, to be embedded in theirs.
 type Conf struct {
-	// Master is the link that the child is made from; "" is the one with the
+	// Master is the link that the sublink is made from; "" is the one with the
 	// default route.
 	Master string `json:"master"`
 	MTU    int    `json:"mtu"` // 0 is the master's
@@ -42,18 +42,18 @@ func (c *Conf) Validate() error {
 	return nil
 }
 
-// Spec is a child: what the configuration says, and what is particular to the
+// Spec is a sublink: what the configuration says, and what is particular to the
 // plugin.
 type Spec struct {
 	Conf
 	Kind string            // of the link: "macvlan", "ipvlan", "vlan"
 	Info func(*nl.Message) // adds the kind's attributes
-	MAC  net.HardwareAddr  // of the child; nil where it is the master's
-	// Alone says that the child has no neighbours to announce itself to, nor to
+	MAC  net.HardwareAddr  // of the sublink; nil where it is the master's
+	// Alone says that the sublink has no neighbours to announce itself to, nor to
 	// ask for duplicate addresses: ipvlan of layer 3.
 	Alone bool
 	// Shared says that the kernel gives the master's traffic to one kind of
-	// child, or to a bridge or bond, but not to two of them.
+	// sublink, or to a bridge or bond, but not to two of them.
 	Shared bool
 	// Refuse says why the plugin cannot use the master; nil has no objections. No
 	// other attachment of the kind gets the master meanwhile, and whoever has it
@@ -106,7 +106,7 @@ func (s *Spec) addresses(ctx context.Context, p *nl.Pair, c *plugin.Call) (*curr
 	return ipam.Add(ctx, c)
 }
 
-// prepare finds the master, looks whether it can have the child, and writes into
+// prepare finds the master, looks whether it can have the sublink, and writes into
 // the attachment's record what is about to be made.
 func (s *Spec) prepare(ctx context.Context, p *nl.Pair, c *plugin.Call) (_ *nl.Link, err error) {
 	m, err := s.master(p)
@@ -143,7 +143,7 @@ func (s *Spec) link(c *plugin.Call, m *nl.Link) link.New {
 
 // chained returns the result to build upon, and the addresses in it that wait
 // for an interface: where the configuration has no IPAM plugin they are the
-// child's.
+// sublink's.
 func (s *Spec) chained() (res, given *current.Result) {
 	res, given = &current.Result{}, &current.Result{}
 	if s.Prev == nil {
@@ -167,7 +167,7 @@ func (s *Spec) setup(l *nl.Link, given *current.Result) link.Setup {
 	return set
 }
 
-// complete adds the child and its addresses to the result.
+// complete adds the sublink and its addresses to the result.
 func (s *Spec) complete(c *plugin.Call, l *nl.Link, res, given *current.Result) *current.Result {
 	at := len(res.Interfaces)
 	res.Interfaces = append(res.Interfaces, link.Interface(l, c.Netns))
@@ -205,7 +205,7 @@ func unchecked(kind string) string {
 	}
 }
 
-// Check answers CHECK: what ADD made is still so. It returns the child for the
+// Check answers CHECK: what ADD made is still so. It returns the sublink for the
 // plugin to compare what is particular to it.
 func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) {
 	err = ipam.Check(ctx, c, unchecked(s.Kind), func(p *nl.Pair, res *current.Result) error {
@@ -220,7 +220,7 @@ func Check(ctx context.Context, c *plugin.Call, s Spec) (l *nl.Link, err error) 
 	return l, err
 }
 
-// compare compares what children have beside what all links have.
+// compare compares what sublinks have beside what all links have.
 func (s *Spec) compare(c *plugin.Call, l *nl.Link) error {
 	switch {
 	case c.Entry != nil && len(c.Entry.Links) > 0 && c.Entry.Links[0].Parent != 0 && c.Entry.Links[0].Parent != l.Parent:

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Patience is context.WithTimeout for waits that hardly ever come to pass: it
+// LazyTimeout is context.WithTimeout for waits that hardly ever come to pass: it
 // starts a timer when somebody waits for Done, and not before. The first timer of
 // a process starts the runtime's poller and a thread for it, which takes as long
 // as a dozen system calls.
-func Patience(parent context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
-	p := &patience{Context: parent, until: time.Now().Add(wait)}
+func LazyTimeout(parent context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	p := &lazyTimeout{Context: parent, until: time.Now().Add(wait)}
 	return p, p.cancel
 }
 
-type patience struct {
+type lazyTimeout struct {
 	context.Context // the parent
 	until           time.Time
 
@@ -25,14 +25,14 @@ type patience struct {
 	over  bool // cancelled before anybody waited
 }
 
-func (p *patience) Deadline() (time.Time, bool) {
+func (p *lazyTimeout) Deadline() (time.Time, bool) {
 	if d, ok := p.Context.Deadline(); ok && d.Before(p.until) {
 		return d, true
 	}
 	return p.until, true
 }
 
-func (p *patience) Done() <-chan struct{} {
+func (p *lazyTimeout) Done() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timed == nil {
@@ -44,7 +44,7 @@ func (p *patience) Done() <-chan struct{} {
 	return p.timed.Done()
 }
 
-func (p *patience) Err() error {
+func (p *lazyTimeout) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -60,7 +60,7 @@ func (p *patience) Err() error {
 	return nil
 }
 
-func (p *patience) cancel() {
+func (p *lazyTimeout) cancel() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
