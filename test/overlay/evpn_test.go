@@ -105,6 +105,17 @@ func TestEVPN(t *testing.T) {
 	}
 	eventually("after a reflector restarted, the containers reach each other")
 
+	// The bgpd of a host that is no reflector restarts: others do not notice, and the host
+	// is reached again.
+	lost = s.under(cs[0], cs[1], func() {
+		must(t, s.Hosts[2].Kill(s.ctx, "bgpd"))
+		s.startBGP(s.Hosts[2])
+		eventually("after the host's own bgpd restarted, the containers reach each other")
+	})
+	if lost != "0%" {
+		t.Errorf("%s of the packets between other hosts were lost while a bgpd restarted", lost)
+	}
+
 	// A container that is gone is not announced any more.
 	must(t, cs[0].Detach(s.ctx))
 	must(t, lab.Until(s.ctx, "FRR forgets the container", func() error {

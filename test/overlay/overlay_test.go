@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 )
 
 // build builds the programs once.
-var build = sync.OnceValues(func() (string, error) { return lab.Build() })
+var build = sync.OnceValues(func() (string, error) { return lab.Build("../../test/e2e/peer") })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -31,8 +32,9 @@ func TestMain(m *testing.M) {
 // story is three hosts.
 type story struct {
 	*lab.Lab
-	t   testing.TB
-	ctx context.Context
+	t        testing.TB
+	ctx      context.Context
+	programs string // directory of what was built
 }
 
 // newStory makes three hosts without services.
@@ -45,7 +47,7 @@ func newStory(t testing.TB) *story {
 	must(t, err)
 	l, err := lab.New(t.Context(), 3, filepath.Join(programs, "netcleat"))
 	must(t, err)
-	s := &story{Lab: l, t: t, ctx: t.Context()}
+	s := &story{Lab: l, t: t, ctx: t.Context(), programs: programs}
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.describe()
@@ -54,6 +56,9 @@ func newStory(t testing.TB) *story {
 	})
 	return s
 }
+
+// peer is the program that is both ends of traffic.
+func (s *story) peer() string { return filepath.Join(s.programs, "peer") }
 
 // describe says what explains a failure.
 func (s *story) describe() {
@@ -170,7 +175,13 @@ func TestThreeHosts(t *testing.T) {
 	// A container that moves to another host keeps nothing, and leaves nothing.
 	must(t, b.Detach(s.ctx))
 	s.apart(a, b)
+	if out, err := h2.Sh(s.ctx, "! ip -br link show type veth | grep '^veth' && ! find /run/netcleat /var/lib/cni | grep "+b.Addr[0].String()+" && ! bridge fdb | grep "+b.MAC); err != nil {
+		t.Errorf("left behind on %s: %s", h2.Name, out)
+	}
 	moved := s.add(h3, web, "b")
+	if slices.Equal(moved.Addr, b.Addr) || moved.MAC == b.MAC {
+		t.Errorf("moved with %v and %s", moved.Addr, moved.MAC)
+	}
 	s.all(a, c, moved)
 	s.inStep()
 }
@@ -195,8 +206,7 @@ func (s *story) large(from, to *lab.Container) {
 // tcp carries a file from one container to another.
 func (s *story) tcp(from, to *lab.Container) {
 	s.t.Helper()
-	_, err := to.Host.Sh(s.ctx, "mkdir -p /run/www && head -c 3000000 /dev/urandom >/run/www/file && (ip netns exec "+to.Name+" busybox httpd -f -p 80 -h /run/www >/dev/null 2>&1 &)")
-	must(s.t, err)
+	s.serveFile(to)
 	for _, a := range to.Addr {
 		url := "http://" + netip.AddrPortFrom(a, 80).String() + "/file"
 		must(s.t, lab.Until(s.ctx, url+" is served", func() error {
@@ -206,6 +216,33 @@ func (s *story) tcp(from, to *lab.Container) {
 			}
 			return err
 		}))
+	}
+}
+
+// serveFile has a container serve a file of 3,000,000 bytes.
+func (s *story) serveFile(c *lab.Container) {
+	s.t.Helper()
+	_, err := c.Host.Sh(s.ctx, "mkdir -p /run/www && head -c 3000000 /dev/urandom >/run/www/file && (ip netns exec "+c.Name+" busybox httpd -f -p 80 -h /run/www >/dev/null 2>&1 &)")
+	must(s.t, err)
+}
+
+// download begins to download the file, slowly, and returns when some of it is there. The
+// function that it returns waits for the end and says how much came.
+func (s *story) download(from, to *lab.Container) (ended func() string) {
+	s.t.Helper()
+	_, err := from.Host.Sh(s.ctx, fmt.Sprintf("rm -f /run/size; (ip netns exec %s curl -sS --retry 5 --retry-connrefused --limit-rate 1000000 -o /run/slow -w '%%{size_download}' http://%s/file >/run/size.new 2>&1; mv /run/size.new /run/size) >/dev/null 2>&1 &", from.Name, to.Addr[0]))
+	must(s.t, err)
+	must(s.t, lab.Until(s.ctx, "the download has begun", func() error {
+		_, err := from.Host.Run(s.ctx, "test", "-s", "/run/slow")
+		return err
+	}))
+	return func() (size string) {
+		must(s.t, lab.Until(s.ctx, "the download has ended", func() error {
+			b, err := os.ReadFile(from.Host.Path("/run/size"))
+			size = string(b)
+			return err
+		}))
+		return size
 	}
 }
 
@@ -314,7 +351,9 @@ func TestForwardingStays(t *testing.T) {
 	s.inStep()
 	s.all(a, c)
 
-	// A host that is cut off.
+	// A host that is cut off. A connection with a container there survives it.
+	s.serveFile(c)
+	ended := s.download(a, c)
 	must(t, h3.Cut(s.ctx))
 	s.apart(a, c)
 	d := s.add(h2, web, "d")
@@ -323,26 +362,36 @@ func TestForwardingStays(t *testing.T) {
 	must(t, h3.Join(s.ctx))
 	must(t, lab.Until(s.ctx, "the host that was cut off is reached", func() error { return errors.Join(a.Ping(s.ctx, c.Addr[0]), d.Ping(s.ctx, c.Addr[0])) }))
 	must(t, lab.Until(s.ctx, "it reaches what came meanwhile", func() error { return c.Ping(s.ctx, d.Addr[1]) }))
+	if got := ended(); got != "3000000" {
+		t.Errorf("the connection did not survive that a host was cut off: %s", got)
+	}
 	s.inStep()
 }
 
 // under sends packets all the while and returns how many were lost.
 func (s *story) under(from, to *lab.Container, disturb func()) string {
 	s.t.Helper()
-	_, err := from.Host.Sh(s.ctx, fmt.Sprintf("ip netns exec %s ping -i 0.05 -q %s >/run/pings 2>&1 & echo $! >/run/pings.pid", from.Name, to.Addr[0]))
+	sent, received := s.packets(from, to, disturb)
+	return fmt.Sprintf("%.3g%%", 100*float64(sent-received)/float64(max(1, sent)))
+}
+
+// packets sends a hundred packets a second all the while, and returns how many it sent and
+// how many answers came.
+func (s *story) packets(from, to *lab.Container, disturb func()) (sent, received int) {
+	s.t.Helper()
+	_, err := from.Host.Sh(s.ctx, fmt.Sprintf("ip netns exec %s ping -i 0.01 -q %s >/run/pings 2>&1 & echo $! >/run/pings.pid", from.Name, to.Addr[0]))
 	must(s.t, err)
 	disturb()
 	_, err = from.Host.Sh(s.ctx, "kill -INT $(cat /run/pings.pid); while kill -0 $(cat /run/pings.pid) 2>/dev/null; do sleep 0.05; done")
 	must(s.t, err)
 	b, err := os.ReadFile(from.Host.Path("/run/pings"))
 	must(s.t, err)
-	for f := range strings.FieldsSeq(string(b)) {
-		if strings.HasSuffix(f, "%") {
-			s.t.Logf("%s", b)
-			return f
-		}
+	_, statistics, _ := strings.Cut(string(b), "statistics ---")
+	if _, err := fmt.Sscanf(strings.TrimSpace(statistics), "%d packets transmitted, %d received", &sent, &received); err != nil || sent == 0 {
+		s.t.Fatalf("ping: %v: %s", err, b)
 	}
-	return string(b)
+	s.t.Logf("%d of %d packets were answered", received, sent)
+	return sent, received
 }
 
 // Two thousand entries stay, though the neighbour table is over the size at which the

@@ -59,6 +59,18 @@ func Status(ctx context.Context, s *Settings) (r *Report, err error) {
 	return r, err
 }
 
+// Others returns what the hosts but one have of a network.
+func (r *Report) Others(host, network string) (all []OwnerReport) {
+	for _, n := range r.Networks {
+		for _, o := range n.Owners {
+			if n.Name == network && o.Host != host {
+				all = append(all, o)
+			}
+		}
+	}
+	return all
+}
+
 // operate runs fn on the store.
 func operate(ctx context.Context, s *Settings, fn func(*etcd) error) (err error) {
 	client, err := dial(ctx, s)
@@ -185,20 +197,11 @@ func (r *Report) Print(w io.Writer, format string) error {
 	fmt.Fprintln(t, "NETWORK\tHOST\tADDRESSES\tBLOCKS\tVTEP\tSHORT OF")
 	for _, n := range r.Networks {
 		for _, o := range n.Owners {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, o.Host, o.Owned, brief(o.Blocks), o.VTEP, o.Short)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, o.Host, o.Owned, term.Brief(o.Blocks), o.VTEP, o.Short)
 		}
 		for _, e := range n.Errors {
 			fmt.Fprintf(t, "%s\t\t\t%s\t\t\n", n.Name, e)
 		}
 	}
 	return t.Flush()
-}
-
-// brief shortens a list for a table.
-func brief(all []string) string {
-	const most = 4
-	if len(all) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], " "), len(all)-most)
-	}
-	return strings.Join(all, " ")
 }

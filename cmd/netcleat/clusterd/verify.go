@@ -12,9 +12,19 @@ import (
 	"github.com/netcleat/netcleat/pkg/journal"
 )
 
-// Verify compares what this host's uplinks forward with what etcd says, and returns
-// what differs, a line for each.
-func Verify(ctx context.Context, s *Settings) (differences []string, err error) {
+// Difference is one between what this host forwards and what etcd says.
+type Difference struct {
+	What string
+	// Others says that it is between hosts: what this host's daemon does at its start does
+	// not repair it.
+	Others bool
+}
+
+// String returns what differs.
+func (d Difference) String() string { return d.What }
+
+// Verify compares what this host's uplinks forward with what etcd says.
+func Verify(ctx context.Context, s *Settings) (differences []Difference, err error) {
 	err = operate(ctx, s, func(e *etcd) error {
 		l := e.read()
 		if l.err != nil {
@@ -26,8 +36,8 @@ func Verify(ctx context.Context, s *Settings) (differences []string, err error) 
 	return differences, err
 }
 
-func verify(s *Settings, l listing) (all []string, err error) {
-	f := &files{dir: s.StateDir, journal: journal.Default, note: func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }}
+func verify(s *Settings, l listing) (all []Difference, err error) {
+	f := &files{dir: s.StateDir, journal: journal.Default, note: func(format string, args ...any) { all = append(all, differs(format, args...)) }}
 	d := newDaemon(identity{host: s.Host}, nil, f, log.New(lines{&all}, "", 0))
 	for _, k := range l.keys {
 		d.learn(k.key, k, l.rev)
@@ -49,7 +59,7 @@ func verify(s *Settings, l listing) (all []string, err error) {
 }
 
 // verify compares one network.
-func (d *daemon) verify(k *kernel, n *network) (all []string) {
+func (d *daemon) verify(k *kernel, n *network) (all []Difference) {
 	if n.layout == nil {
 		return nil
 	}
@@ -61,18 +71,18 @@ func (d *daemon) verify(k *kernel, n *network) (all []string) {
 	case errors.Is(err, overlay.ErrNoUplink):
 		return nil // nothing is attached since the boot
 	case err != nil:
-		return []string{fmt.Sprintf("network %s: %v", n.name, err)}
+		return []Difference{differs("network %s: %v", n.name, err)}
 	case s.Missing+s.Extra > 0:
-		all = append(all, fmt.Sprintf("network %s: of the entries that forward to other hosts, %d are missing and %d should not be there", n.name, s.Missing, s.Extra))
+		all = append(all, differs("network %s: of the entries that forward to other hosts, %d are missing and %d should not be there", n.name, s.Missing, s.Extra))
 	}
 	if s.Host != n.uplink.here {
-		all = append(all, fmt.Sprintf("network %s: this host is at %s, and etcd says %s", n.name, s.Host, n.uplink.here))
+		all = append(all, differs("network %s: this host is at %s, and etcd says %s", n.name, s.Host, n.uplink.here))
 	}
 	return append(all, sameAddress(n)...)
 }
 
 // sameAddress finds hosts that say they are at one address.
-func sameAddress(n *network) (all []string) {
+func sameAddress(n *network) (all []Difference) {
 	by := map[string]string{}
 	for _, h := range slices.Sorted(maps.Keys(n.uplink.tunnels)) {
 		t, err := parseTunnel(n.uplink.tunnels[h].value)
@@ -81,17 +91,21 @@ func sameAddress(n *network) (all []string) {
 		}
 		a := t.addr.String()
 		if o := by[a]; o != "" {
-			all = append(all, fmt.Sprintf("network %s: hosts %s and %s are both at %s", n.name, o, h, a))
+			all = append(all, Difference{fmt.Sprintf("network %s: hosts %s and %s are both at %s", n.name, o, h, a), true})
 		}
 		by[a] = h
 	}
 	return all
 }
 
-// lines takes what is logged.
-type lines struct{ all *[]string }
+func differs(format string, args ...any) Difference {
+	return Difference{What: fmt.Sprintf(format, args...)}
+}
+
+// lines takes what is logged: of hosts that are not reached.
+type lines struct{ all *[]Difference }
 
 func (l lines) Write(b []byte) (int, error) {
-	*l.all = append(*l.all, string(b[:max(0, len(b)-1)]))
+	*l.all = append(*l.all, Difference{string(b[:max(0, len(b)-1)]), true})
 	return len(b), nil
 }

@@ -19,12 +19,12 @@ import (
 func (e *exam) overlays(ctx context.Context) {
 	programmed := false
 	for _, n := range e.networks {
-		c := overlayOf(n)
+		c := n.VXLAN()
 		if c == nil || len(n.Containers) == 0 {
 			continue
 		}
 		programmed = programmed || c.Control == vxlan.Etcd
-		if err := e.uplinkOf(n, c); err != nil {
+		if err := e.uplinkOf(ctx, n, c); err != nil {
 			e.broken(err)
 		}
 	}
@@ -44,21 +44,16 @@ func (e *exam) overlays(ctx context.Context) {
 		e.broken(err)
 	}
 	for _, d := range differences {
-		e.add(finding.Problem, finding.Run("systemctl restart netcleat-cluster"), "%s", d)
+		mend := finding.Run("systemctl restart netcleat-cluster")
+		if d.Others {
+			mend = finding.Do("correct the hosts' configurations or addresses; netcleat cluster release-host HOST removes one that no longer exists")
+		}
+		e.add(finding.Problem, mend, "%s", d)
 	}
-}
-
-// overlayOf returns what a network's configuration says of its uplink; nil is nothing, or
-// what lint speaks of.
-func overlayOf(n show.Network) *vxlan.Conf {
-	if n.Driver != "bridge" || len(n.Options) == 0 {
-		return nil
-	}
-	return vxlan.Of(n.Options[0])
 }
 
 // uplinkOf looks at one network's uplink.
-func (e *exam) uplinkOf(n show.Network, c *vxlan.Conf) (err error) {
+func (e *exam) uplinkOf(ctx context.Context, n show.Network, c *vxlan.Conf) (err error) {
 	conn, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return err
@@ -79,10 +74,22 @@ func (e *exam) uplinkOf(n show.Network, c *vxlan.Conf) (err error) {
 	switch {
 	case err != nil:
 		e.add(finding.Problem, nothing, "network %s: %v", n.Name, err)
+	case movedAway(conn, l):
+		e.add(finding.Problem, finding.Mend{Command: "ip link del " + c.Name(), When: "and start a container, which makes it again"}, "network %s: uplink %s sends from an address that the host does not have any more: other hosts do not answer", n.Name, l.Name)
 	case under.MTU < l.MTU:
 		e.add(finding.Problem, finding.Do("raise the MTU of the interface to the other hosts, or remove and recreate the network"), "network %s: uplink %s has an MTU of %d, of which the interface to the other hosts lets only %d through", n.Name, l.Name, l.MTU, under.MTU)
 	default:
 		e.add(finding.Fine, nothing, "network %s: uplink %s at %s, MTU %d", n.Name, l.Name, under.Addr, l.MTU)
 	}
-	return nil
+	return e.tunnels(ctx, n, c, l)
+}
+
+// movedAway reports whether an uplink's own address is no longer the host's.
+func movedAway(conn *nl.Conn, l *nl.Link) bool {
+	u, ok := vxlan.Read(l)
+	if !ok || !u.Local.IsValid() {
+		return false
+	}
+	has, err := conn.HasAddr(u.Local)
+	return err == nil && !has
 }

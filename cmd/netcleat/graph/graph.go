@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
+	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -20,11 +22,37 @@ var Formats = []string{"text", "dot", "mermaid", "svg"}
 // node is a network with its link on the host.
 type node struct {
 	show.Network
-	hub string // the link, its index and addresses
+	hub     string // the link, its index and addresses
+	remotes []Remote
 }
 
-// Draw draws the networks in the format.
-func Draw(w io.Writer, networks []show.Network, format string) error {
+// Remote is another host of an overlay network.
+type Remote struct {
+	Host   string     // its name; "" where it is not known
+	VTEP   netip.Addr // to which the uplink sends
+	Uplink string     // of this host
+	Blocks []string   // of addresses that the host has
+	// Forwarded is to how many MAC addresses behind the host this one forwards.
+	Forwarded int
+}
+
+// lines are what the box of a remote host says.
+func (r Remote) lines() []string {
+	who := strings.TrimSpace("host " + r.Host)
+	all := []string{who + " at " + r.VTEP.String()}
+	if len(r.Blocks) > 0 {
+		all = append(all, term.Brief(r.Blocks))
+	} else {
+		all = append(all, fmt.Sprintf("MAC addresses: %d", r.Forwarded))
+	}
+	if r.Forwarded == 0 {
+		all = append(all, "not reached: this host has no entries for it")
+	}
+	return all
+}
+
+// Draw draws the networks in the format. remotes are the other hosts of each.
+func Draw(w io.Writer, networks []show.Network, remotes map[string][]Remote, format string) error {
 	draw := map[string]func([]node) string{"text": text, "dot": dot, "mermaid": mermaid, "svg": svg}[format]
 	if draw == nil {
 		return fmt.Errorf("format %q: want %s", format, strings.Join(Formats, ", "))
@@ -32,6 +60,9 @@ func Draw(w io.Writer, networks []show.Network, format string) error {
 	nodes, err := look(networks)
 	if err != nil {
 		return err
+	}
+	for i, n := range nodes {
+		nodes[i].remotes = remotes[n.Name]
 	}
 	_, err = io.WriteString(w, draw(nodes))
 	return err
@@ -60,7 +91,7 @@ func look(networks []show.Network) (nodes []node, err error) {
 		} else if n.Link != "" {
 			hub += " (not there)"
 		}
-		nodes = append(nodes, node{n, hub})
+		nodes = append(nodes, node{Network: n, hub: hub})
 	}
 	return nodes, nil
 }
@@ -97,27 +128,42 @@ func text(nodes []node) string {
 		if n.hub != "" {
 			fmt.Fprintf(&b, " │\n %s\n", n.hub)
 		}
+		last := len(n.Containers) + len(n.remotes) - 1
 		for i, r := range n.Containers {
-			branch, trunk := "├", "│"
-			if i == len(n.Containers)-1 {
-				branch, trunk = "└", " "
-			}
-			host, sandbox := ends(r)
-			if host != "" {
-				host += " ═══ "
-			}
-			fmt.Fprintf(&b, "  %s── %s%s in %s  %s", branch, host, sandbox, r.Called(), strings.Join(r.Addresses, " "))
-			if r.Health != show.Healthy {
-				fmt.Fprintf(&b, "  (%s)", r.Health)
-			}
-			b.WriteString("\n")
-			for _, p := range r.Ports {
-				fmt.Fprintf(&b, "  %s     published %s\n", trunk, p)
-			}
+			textContainer(&b, r, i == last)
+		}
+		for i, r := range n.remotes {
+			branch, _ := arms(len(n.Containers)+i == last)
+			fmt.Fprintf(&b, "  %s── %s ═══ %s\n", branch, r.Uplink, strings.Join(r.lines(), "  "))
 		}
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// arms are what joins a line to those above and below it.
+func arms(last bool) (branch, trunk string) {
+	if last {
+		return "└", " "
+	}
+	return "├", "│"
+}
+
+// textContainer draws the line to a container.
+func textContainer(b *strings.Builder, r show.Row, last bool) { //nolint:revive // a place in the picture
+	branch, trunk := arms(last)
+	host, sandbox := ends(r)
+	if host != "" {
+		host += " ═══ "
+	}
+	fmt.Fprintf(b, "  %s── %s%s in %s  %s", branch, host, sandbox, r.Called(), strings.Join(r.Addresses, " "))
+	if r.Health != show.Healthy {
+		fmt.Fprintf(b, "  (%s)", r.Health)
+	}
+	b.WriteString("\n")
+	for _, p := range r.Ports {
+		fmt.Fprintf(b, "  %s     published %s\n", trunk, p)
+	}
 }
 
 // dot draws for Graphviz.
@@ -133,6 +179,9 @@ func dot(nodes []node) string {
 		for _, r := range n.Containers {
 			host, sandbox := ends(r)
 			fmt.Fprintf(&b, "  n%d -- c%d [taillabel=%q, headlabel=%q];\n", i, indexOf(all, r), host, sandbox)
+		}
+		for j, r := range n.remotes {
+			fmt.Fprintf(&b, "  r%d_%d [label=%q];\n  n%d -- r%d_%d [taillabel=%q, style=dashed];\n", i, j, strings.Join(r.lines(), "\n"), i, i, j, r.Uplink)
 		}
 	}
 	b.WriteString("}\n")
@@ -152,6 +201,9 @@ func mermaid(nodes []node) string {
 		for _, r := range n.Containers {
 			host, sandbox := ends(r)
 			fmt.Fprintf(&b, "  n%d ---|\"%s\"| c%d\n", i, plain(host+" = "+sandbox), indexOf(all, r))
+		}
+		for j, r := range n.remotes {
+			fmt.Fprintf(&b, "  r%d_%d[\"%s\"]\n  n%d -.-|\"%s\"| r%d_%d\n", i, j, plain(strings.Join(r.lines(), "<br/>")), i, plain(r.Uplink), i, j)
 		}
 	}
 	return b.String()

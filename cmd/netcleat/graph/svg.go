@@ -27,6 +27,9 @@ func svg(nodes []node) string {
 		for _, r := range n.Containers {
 			right = max(right, width(strings.Split(box([]show.Row{r}, "\n"), "\n")...))
 		}
+		for _, r := range n.remotes {
+			right = max(right, width(r.lines()...))
+		}
 	}
 	y := float64(margin)
 	for _, n := range nodes {
@@ -52,15 +55,34 @@ func svgNetwork(b *strings.Builder, n node, p pen) float64 {
 		if r.Health != show.Healthy {
 			fill = "#fdd"
 		}
-		x := margin + p.left + wire
-		h := svgBox(b, x, y, p.right, strings.Split(box([]show.Row{r}, "\n"), "\n"), fill)
 		host, sandbox := ends(r)
-		at := y + h/2
-		fmt.Fprintf(b, `<path d="M%.0f %.0f L%.0f %.0f L%.0f %.0f" fill="none" stroke="#667"/>`+"\n", margin+p.left, from, margin+p.left+24, at, x, at)
-		fmt.Fprintf(b, `<text x="%.0f" y="%.0f" text-anchor="middle">%s</text>`+"\n", x-(wire-24)/2, at-4, html.EscapeString(host+" ═ "+sandbox))
-		y += h + gap
+		y = svgEnd(b, end{pen{y, p.left, p.right}, from, host + " ═ " + sandbox}, strings.Split(box([]show.Row{r}, "\n"), "\n"), fill)
+	}
+	for _, r := range n.remotes {
+		fill := "#ffe"
+		if r.Forwarded == 0 {
+			fill = "#fdd"
+		}
+		y = svgEnd(b, end{pen{y, p.left, p.right}, from, r.Uplink}, r.lines(), fill)
 	}
 	return max(y, p.y+height+gap) + gap
+}
+
+// end is where the line to a box on the right begins, and what it says.
+type end struct {
+	pen
+	from float64
+	wire string
+}
+
+// svgEnd draws a box on the right with its line, and returns where the next begins.
+func svgEnd(b *strings.Builder, e end, lines []string, fill string) float64 {
+	x := margin + e.left + wire
+	h := svgBox(b, x, e.y, e.right, lines, fill)
+	at := e.y + h/2
+	fmt.Fprintf(b, `<path d="M%.0f %.0f L%.0f %.0f L%.0f %.0f" fill="none" stroke="#667"/>`+"\n", margin+e.left, e.from, margin+e.left+24, at, x, at)
+	fmt.Fprintf(b, `<text x="%.0f" y="%.0f" text-anchor="middle">%s</text>`+"\n", x-(wire-24)/2, at-4, html.EscapeString(e.wire))
+	return e.y + h + gap
 }
 
 // svgBox draws a box with lines of text and returns its height.

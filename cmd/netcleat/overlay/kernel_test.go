@@ -2,9 +2,12 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,8 +96,15 @@ func TestNoUplink(t *testing.T) {
 	}
 }
 
-// A hundred hosts' blocks: what is programmed, and compared, in one go.
+// The blocks of a hundred and of a thousand other hosts: what programming them takes,
+// what comparing them takes, and the memory of the kernel.
 func BenchmarkProgram(b *testing.B) {
+	for _, hosts := range []int{100, 1000} {
+		b.Run(fmt.Sprint("hosts=", hosts), func(b *testing.B) { benchmarkHosts(b, hosts) })
+	}
+}
+
+func benchmarkHosts(b *testing.B, hosts int) {
 	bed := nltest.New(b)
 	bed.IPBatch("link add br0 up type bridge\nlink add vxlan7 master br0 up type vxlan id 7 local 192.0.2.1 dstport 4789 nolearning\n")
 	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
@@ -102,19 +112,58 @@ func BenchmarkProgram(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	n := network()
-	for i := range 100 {
-		four, six := [4]byte{10, 1, byte(i / 4), byte(i % 4 * 64)}, netip.MustParseAddr("fd00:1::").As16()
-		six[14], six[15] = four[2], four[3]
-		n.Blocks = append(n.Blocks, Block{[]netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(four), 26), netip.PrefixFrom(netip.AddrFrom16(six), 122)}, netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 2)})})
-	}
+	n := blocksOf(hosts)
+	var made, compared time.Duration
+	var grown, entries int
 	for b.Loop() {
-		if _, err := Program(c, n); err != nil {
+		before, start := slab(b), time.Now()
+		s, err := Program(c, n)
+		if err != nil {
 			b.Fatal(err)
 		}
+		made += time.Since(start)
+		grown, entries = max(grown, slab(b)-before), s.Missing
+		start = time.Now()
+		if s, err := Compare(c, n); err != nil || s.Missing+s.Extra > 0 {
+			b.Fatalf("%+v, %v", s, err)
+		}
+		compared += time.Since(start)
 		if _, err := Program(c, network()); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(6400, "addresses")
+	addresses := 64 * hosts
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(addresses), "addresses")
+	b.ReportMetric(float64(entries), "changes")
+	b.ReportMetric(made.Seconds()*1000/float64(b.N), "program-ms")
+	b.ReportMetric(compared.Seconds()*1000/float64(b.N), "compare-ms")
+	b.ReportMetric(float64(grown)/float64(addresses), "kernel-bytes/address")
+}
+
+// blocksOf are blocks of 64 addresses of both families, one for each host.
+func blocksOf(hosts int) *Network {
+	n := network()
+	four, six := netip.MustParseAddr("10.1.0.0"), netip.MustParseAddr("fd00:1::")
+	for i := range hosts {
+		n.Blocks = append(n.Blocks, Block{[]netip.Prefix{netip.PrefixFrom(four, 26), netip.PrefixFrom(six, 122)}, netip.AddrFrom4([4]byte{192, 0, byte(2 + i/200), byte(i%200 + 2)})})
+		for range 64 {
+			four, six = four.Next(), six.Next()
+		}
+	}
+	return n
+}
+
+// slab is the memory of the kernel's objects, in bytes.
+func slab(b *testing.B) (n int) {
+	b.Helper()
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nSlab:")
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		b.Fatal(err)
+	}
+	return n * 1024
 }

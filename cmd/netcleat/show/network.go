@@ -17,6 +17,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/lease"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/ranges"
+	"github.com/netcleat/netcleat/pkg/vxlan"
 	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
@@ -95,6 +96,15 @@ type mainConf struct {
 type subnet struct {
 	Subnet  string `json:"subnet"`
 	Gateway string `json:"gateway"`
+}
+
+// VXLAN is what the network's configuration says of its uplink to other hosts; nil is
+// nothing, or what cannot work.
+func (n Network) VXLAN() *vxlan.Conf {
+	if n.Driver != "bridge" || len(n.Options) == 0 {
+		return nil
+	}
+	return vxlan.Of(n.Options[0])
 }
 
 // lists reads the configuration files of all directories.

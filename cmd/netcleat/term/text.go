@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // JSON writes a value for programs, indented, with <, > and & as they are.
@@ -20,4 +21,13 @@ func Count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Brief shortens a list for a table.
+func Brief(all []string) string {
+	const most = 4
+	if len(all) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], " "), len(all)-most)
+	}
+	return strings.Join(all, " ")
 }

@@ -4,6 +4,7 @@
 //	peer serve PORT…         answer HTTP and UDP on the ports, and echo on port 7
 //	peer ask tcp|udp ADDRESS print the answer
 //	peer talk ADDRESS:7      keep one connection busy until standard input ends
+//	peer trips ADDRESS:7 N   print the median of N round trips, one after the other, in nanoseconds
 //	peer dns udp|tcp NAME [SERVER]   print the answer of the server, or else of the first in resolv.conf, as it comes
 package main
 
@@ -37,6 +38,8 @@ func run(args []string) error {
 		return ask(args[1], args[2])
 	case len(args) == 2 && args[0] == "talk":
 		return talk(args[1])
+	case len(args) == 3 && args[0] == "trips":
+		return trips(args[1], args[2])
 	case len(args) == 3 && args[0] == "dns":
 		server, err := firstServer()
 		if err != nil {
@@ -46,7 +49,7 @@ func run(args []string) error {
 	case len(args) == 4 && args[0] == "dns":
 		return lookUp(args[1], args[2], args[3])
 	}
-	return errors.New("usage: peer serve PORT… | ask tcp|udp ADDRESS | talk ADDRESS | dns udp|tcp NAME [SERVER]")
+	return errors.New("usage: peer serve PORT… | ask tcp|udp ADDRESS | talk ADDRESS | trips ADDRESS N | dns udp|tcp NAME [SERVER]")
 }
 
 // serve answers on all ports until the first error.
