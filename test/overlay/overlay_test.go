@@ -147,7 +147,7 @@ func (s *story) inStep() {
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)
 			}
-			return nil
+			return s.forwards(h, "vxlan100")
 		}))
 	}
 }
@@ -165,6 +165,12 @@ func TestThreeHosts(t *testing.T) {
 	s.large(a, c)
 	s.tcp(a, c)
 	s.paired(a, b, c)
+	out, err := h1.Netcleat(s.ctx, "graph", "web")
+	for _, h := range []*lab.Host{h2, h3} {
+		if err != nil || !strings.Contains(out, "vxlan100 ═══ host "+h.Name+" at "+h.Addr.String()+"  10.100.0.") || strings.Contains(out, "not reached") {
+			t.Errorf("graph: %v\n%s", err, out)
+		}
+	}
 
 	x, y := s.add(h1, shop, "x"), s.add(h3, shop, "y")
 	s.all(x, y)
