@@ -29,12 +29,12 @@ func TestChaos(t *testing.T) {
 	for i, h := range s.Hosts {
 		wg.Go(func() { left[i] = s.churn(h, small, stop) })
 	}
-	rounds := 9
+	rounds := 6
 	if os.Getenv("FAULTS") == "all" {
 		rounds = 90
 	}
 	for i := range rounds {
-		s.disturb(s.Hosts[i%len(s.Hosts)], i/len(s.Hosts)%3)
+		s.disturb(s.Hosts[i%len(s.Hosts)], (i+i/len(s.Hosts))%3)
 	}
 	close(stop)
 	wg.Wait()
