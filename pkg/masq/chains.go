@@ -21,19 +21,27 @@ func chainName(network, containerID string) string {
 	return "CNI-" + iptables.Hash(24, network+containerID)
 }
 
-// addChains makes the container's chain by iptables, one transaction a family.
-func (a Attachment) addChains(ctx context.Context, tool iptables.Tool) error {
+// inChains is the backend of iptables: a chain for the container in table nat.
+type inChains struct {
+	Attachment
+	tool iptables.Tool
+}
+
+// add makes the container's chain, one transaction a family.
+func (a inChains) add(ctx context.Context, _ *nft.Conn) error {
+	tool := a.tool
 	return a.eachFamily(func(own Attachment) error {
 		tool.V6 = own.Addrs[0].Addr().Is6()
 		return own.addChain(ctx, tool, nil)
 	})
 }
 
-// restoreChains makes the container's chain again where something of it is missing or
+// restore makes the container's chain again where something of it is missing or
 // was changed, and with it the rules that enter it.
-func (a Attachment) restoreChains(ctx context.Context, tool iptables.Tool) error {
+func (a inChains) restore(ctx context.Context, _ *nft.Conn) error {
+	tool := a.tool
 	return a.eachFamily(func(own Attachment) error {
-		if own.checkChains(ctx, tool) == nil {
+		if (inChains{own, tool}).compare(ctx, nil) == nil {
 			return nil
 		}
 		tool.V6 = own.Addrs[0].Addr().Is6()
@@ -256,8 +264,9 @@ func (a Attachment) entersFrom(p netip.Prefix, l iptables.Line) bool {
 	return l.Chain == "POSTROUTING" && l.Value("-j") == chain && l.Has("-s", hostPrefix(p.Addr()).String())
 }
 
-// checkChains compares the container's chain, and what enters it, with what Add makes.
-func (a Attachment) checkChains(ctx context.Context, tool iptables.Tool) error {
+// compare compares the container's chain, and what enters it, with what Add makes.
+func (a inChains) compare(ctx context.Context, _ *nft.Conn) error {
+	tool := a.tool
 	return a.eachFamily(func(own Attachment) error {
 		tool.V6 = own.Addrs[0].Addr().Is6()
 		held, err := tool.Holds(ctx, iptables.Script("nat", iptables.Checks(own.entries())))

@@ -99,32 +99,6 @@ func (a Attachment) configured() iptables.Backend {
 	return iptables.Backend(*a.Backend)
 }
 
-// backend is the configured one, or the host's. Where iptables' POSTROUTING has
-// rules that keep packets from what comes after them, such as from masquerading
-// what goes through a tunnel, that is iptables: they do not bind other chains.
-func (a Attachment) backend(c *nft.Conn) (iptables.Backend, iptables.Tool) {
-	if b := a.configured(); b != "" {
-		return b, iptables.Tool{}
-	}
-	b, tool := iptables.Default(c, "nat")
-	if b == iptables.NFTables && tool.Translated() && a.hasExceptions(c) {
-		b = iptables.IPTables
-	}
-	return b, tool
-}
-
-// hasExceptions reports whether iptables' POSTROUTING has rules that others than
-// this suite and the reference, which only jump from there, have made exceptions by.
-func (a Attachment) hasExceptions(c *nft.Conn) bool {
-	for _, t := range natTables {
-		rules, err := c.Rules(nft.Chain{Table: t, Name: "POSTROUTING"})
-		if err == nil && slices.ContainsFunc(rules, func(r nft.RuleInfo) bool { return r.Ends }) {
-			return true
-		}
-	}
-	return false
-}
-
 // locked runs fn with a socket and under the network's lock.
 func (a Attachment) locked(ctx context.Context, fn func(*nft.Conn) error) error {
 	return nft.Shared{Dir: a.Journal, What: "masquerade of " + a.Network, Gate: a.Gate}.Locked(ctx, fn)
@@ -155,17 +129,7 @@ func (a Attachment) add(ctx context.Context, c *nft.Conn) error {
 	if a.isMade(c) {
 		return nil
 	}
-	backend, tool := a.backend(c)
-	if backend == iptables.IPTables {
-		return a.addChains(ctx, tool)
-	}
-	if made, err := a.made(c); err != nil || made {
-		return err
-	}
-	if err := c.Update(ctx, "masquerade "+a.Network, func(tx *nft.Tx) error { return a.addRules(c, tx) }); err != nil {
-		return err
-	}
-	return a.exemptLate(ctx, c)
+	return a.backend(c).add(ctx, c)
 }
 
 // isMade reports whether the rules are there that the choice of a backend, which
@@ -197,28 +161,7 @@ func Check(ctx context.Context, a Attachment) (err error) {
 	if a.isMade(c) {
 		return nil
 	}
-	if backend, tool := a.backend(c); backend == iptables.IPTables {
-		return a.checkChains(ctx, tool)
-	}
-	have, err := c.Ruleset(table)
-	if err != nil {
-		return err
-	}
-	if lacks := a.lacks(have); lacks != nil && !a.hasChains(ctx) {
-		return cnierr.Check("masquerading of %v: %s is missing in %s (netcleat reconcile restores it)", a.Addrs, lacks, table)
-	}
-	stale, err := a.staleExemptions(c, have)
-	if len(stale) > 0 {
-		return cnierr.Check("masquerading of %v: %s exempts it in %s (netcleat reconcile restores it)", a.Addrs, stale[0].set.Name, table)
-	}
-	return err
-}
-
-// hasChains reports whether iptables masquerades the attachment, which was chosen
-// for exceptions (hasExceptions) that have gone since.
-func (a Attachment) hasChains(ctx context.Context) bool {
-	tool := iptables.Tool{}
-	return a.configured() == "" && tool.Translated() && a.checkChains(ctx, tool) == nil
+	return a.backend(c).compare(ctx, c)
 }
 
 // GC removes what is left of the network's attachments that do not live: chains,
@@ -246,10 +189,7 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 		return nil
 	}
 	return a.locked(ctx, func(c *nft.Conn) error {
-		if backend, tool := a.backend(c); backend == iptables.IPTables {
-			return a.restoreChains(ctx, tool)
-		}
-		return a.add(ctx, c)
+		return a.backend(c).restore(ctx, c)
 	})
 }
 

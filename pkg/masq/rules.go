@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
@@ -65,6 +66,37 @@ func (a Attachment) made(c *nft.Conn) (bool, error) {
 	}
 	stale, err := a.staleExemptions(c, have)
 	return err == nil && len(stale) == 0, err
+}
+
+// inRules is the backend of nftables: the rules of a prefix, which the attachments
+// of a network share.
+type inRules struct{ Attachment }
+
+func (a inRules) add(ctx context.Context, c *nft.Conn) error {
+	if made, err := a.made(c); err != nil || made {
+		return err
+	}
+	if err := c.Update(ctx, "masquerade "+a.Network, func(tx *nft.Tx) error { return a.addRules(c, tx) }); err != nil {
+		return err
+	}
+	return a.exemptLate(ctx, c)
+}
+
+func (a inRules) restore(ctx context.Context, c *nft.Conn) error { return a.add(ctx, c) }
+
+func (a inRules) compare(ctx context.Context, c *nft.Conn) error {
+	have, err := c.Ruleset(table)
+	if err != nil {
+		return err
+	}
+	if lacks := a.lacks(have); lacks != nil && !a.hasChains(ctx) {
+		return cnierr.Check("masquerading of %v: %s is missing in %s (netcleat reconcile restores it)", a.Addrs, lacks, table)
+	}
+	stale, err := a.staleExemptions(c, have)
+	if len(stale) > 0 {
+		return cnierr.Check("masquerading of %v: %s exempts it in %s (netcleat reconcile restores it)", a.Addrs, stale[0].set.Name, table)
+	}
+	return err
 }
 
 // addRules adds what is missing for a's prefixes.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/nft"
 )
@@ -104,11 +105,15 @@ func (j *job) eachChain(fn func(tool iptables.Tool, target netip.Prefix) error) 
 	return nil
 }
 
-// addChains makes the container's chain and what it needs of the shared ones,
+// inChains is the backend of iptables: a chain for the container in table nat, and
+// what leads to it.
+type inChains struct{ *job }
+
+// add makes the container's chain and what it needs of the shared ones,
 // one transaction a family. iptables refuses it where what seems to be there is not
 // as it should be, and where the chain exists, of another of the container's
 // interfaces; then what is there is read.
-func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
+func (j inChains) add(ctx context.Context, c *nft.Conn) error {
 	return j.eachChain(func(tool iptables.Tool, target netip.Prefix) error {
 		t, err := j.look(ctx, c, tool)
 		if err != nil {
@@ -122,9 +127,9 @@ func (j *job) addChains(ctx context.Context, c *nft.Conn) error {
 	})
 }
 
-// restoreChains makes what is missing of the container's chain and of what it
+// restore makes what is missing of the container's chain and of what it
 // needs.
-func (j *job) restoreChains(ctx context.Context, _ *nft.Conn) error {
+func (j inChains) restore(ctx context.Context, _ *nft.Conn) error {
 	return j.eachChain(func(tool iptables.Tool, target netip.Prefix) error {
 		if held, err := j.holds(ctx, tool, target); held || err != nil {
 			return err
@@ -132,6 +137,13 @@ func (j *job) restoreChains(ctx context.Context, _ *nft.Conn) error {
 		return j.restoreChain(ctx, tool, target)
 	})
 }
+
+func (j inChains) remove(ctx context.Context, c *nft.Conn) error {
+	return errors.Join(j.delTranslated(ctx, c), j.delLegacy(ctx))
+}
+
+// The rules of iptables refuse nothing.
+func (inChains) readsRecords(*nft.Conn) (bool, error) { return true, nil }
 
 // holds reports whether all is there that the attachment has for the address, the
 // whole of each rule.
@@ -153,7 +165,7 @@ func (j *job) delTranslated(ctx context.Context, c *nft.Conn) error {
 			err = iptables.Tool{V6: f == nft.IPv6}.Change(ctx, j.gate, "nat", j.withdrawal)
 		}
 		// Of an ADD or a DEL that was killed there may be the shared part alone.
-		if err == nil && (found || j.Backend == iptables.IPTables) {
+		if err == nil && (found || j.byIPTables()) {
 			err = j.delShared(ctx, c, f)
 		}
 		if err != nil && !nft.Missing(err) {
@@ -308,4 +320,16 @@ func (j *job) legacyScript(lines []iptables.Line) []string {
 		script = append(script, iptables.DropChain(rest, chain, nil)...)
 	}
 	return script
+}
+
+// compare compares each rule that iptables made for the attachment, and those
+// that it shares.
+func (j inChains) compare(ctx context.Context, _ *nft.Conn) error {
+	return j.eachChain(func(tool iptables.Tool, target netip.Prefix) error {
+		held, err := j.holds(ctx, tool, target)
+		if err == nil && !held {
+			return cnierr.Check("published ports: rules of chain %s, or what leads to it, are missing (netcleat reconcile restores them)", j.chainName("DN"))
+		}
+		return err
+	})
 }

@@ -21,10 +21,8 @@ func (j *job) recordedConflict(ctx context.Context, c *nft.Conn) error {
 	if j.replace {
 		return nil
 	}
-	if j.Backend != iptables.IPTables {
-		if some, err := anyChains(c); err != nil || !some {
-			return err
-		}
+	if reads, err := j.backend().readsRecords(c); err != nil || !reads {
+		return err
 	}
 	names, err := j.dir.Networks()
 	if err != nil {
@@ -67,10 +65,10 @@ func (j *job) conflictWith(r journal.Record, known map[string]bool) error {
 	if r.Plugin != "portmap" || r.GetState(&other.publication) != nil {
 		return nil
 	}
-	if other.Backend == iptables.IPTables {
+	if other.byIPTables() {
 		known[other.chainName("DN")] = true
 	}
-	if r.ContainerID == j.key.ContainerID || j.Backend != iptables.IPTables && other.Backend != iptables.IPTables {
+	if r.ContainerID == j.key.ContainerID || !j.byIPTables() && !other.byIPTables() {
 		return nil
 	}
 	for _, m := range j.Mappings {

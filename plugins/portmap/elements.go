@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/nft"
 )
 
@@ -72,6 +74,30 @@ func (j *job) elements(g group, target netip.Addr) (all []placed) {
 	return all
 }
 
+// inElements is the backend of nftables: elements of maps and sets in tables of
+// the suite's own.
+type inElements struct{ *job }
+
+// expiryTries is how often publishing starts over where an element of a port's
+// last owner is in the way, or vanishes: it expires within a millisecond, and a
+// try takes about a third of one.
+const expiryTries = 20
+
+func (j inElements) add(ctx context.Context, c *nft.Conn) (err error) {
+	for range expiryTries {
+		err = c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return err
+}
+
+func (j inElements) restore(ctx context.Context, c *nft.Conn) error { return j.add(ctx, c) }
+
+// Maps refuse among themselves what another container has.
+func (inElements) readsRecords(c *nft.Conn) (bool, error) { return anyChains(c) }
+
 // addElements publishes in the tables of the container's families.
 func (j *job) addElements(c *nft.Conn, tx *nft.Tx) error {
 	return j.each(func(g group, target netip.Prefix) error {
@@ -99,10 +125,10 @@ func (j *job) addElements(c *nft.Conn, tx *nft.Tx) error {
 	})
 }
 
-// delElements removes the attachment's elements, and what its network or the
+// remove removes the attachment's elements, and what its network or the
 // whole host no longer needs. Single ports of a network that goes on expire,
 // where the kernel can do that: to delete them would take it many times as long.
-func (j *job) delElements(ctx context.Context, c *nft.Conn) error {
+func (j inElements) remove(ctx context.Context, c *nft.Conn) error {
 	err := j.unpublishBy(ctx, c, j.expireOwn)
 	if err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: the map's elements cannot expire
 		err = j.unpublishBy(ctx, c, j.delOwn) // those that the kernel has not let expire
@@ -188,6 +214,55 @@ func (j *job) delOwnRanges(c *nft.Conn, tx *nft.Tx, set nft.Set) error {
 		if r.elems[0].Comment == j.owner() {
 			tx.Remove(set, r.elems...)
 		}
+	}
+	return nil
+}
+
+// compare looks for the rules of each group of ports, and for each element.
+func (j inElements) compare(_ context.Context, c *nft.Conn) error {
+	return j.each(func(g group, target netip.Prefix) error {
+		have, err := c.Ruleset(g.table)
+		if err != nil {
+			return err
+		}
+		missing, err := j.lacks(have, g, target)
+		if err != nil {
+			return err
+		}
+		if missing != nil {
+			return cnierr.Check("published ports: %s is missing in %s (netcleat reconcile restores it)", missing, g.table)
+		}
+		for _, p := range j.elements(g, target.Addr()) {
+			if err := j.checkElements(c, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// checkElements looks for each element with this container as its target or, as
+// its other networks may have come first, as its owner.
+func (j *job) checkElements(c *nft.Conn, p placed) error {
+	elems := slices.DeleteFunc(slices.Clone(p.elems), func(e nft.Elem) bool { return e.End })
+	var keys [][]byte
+	for _, e := range elems {
+		keys = append(keys, e.Key)
+	}
+	found, err := c.Find(p.set, keys...)
+	if err != nil {
+		return err
+	}
+	mine := 0
+	for _, e := range found {
+		i := slices.IndexFunc(elems, func(w nft.Elem) bool { return bytes.Equal(w.Key, e.Key) })
+		asMade := e.Comment != j.owner() || i >= 0 && bytes.Equal(e.Data, elems[i].Data)
+		if !e.Expires && asMade && ownerOf(e.Comment).is(j.key.ContainerID) {
+			mine++
+		}
+	}
+	if mine < len(elems) {
+		return cnierr.Check("published ports: %d of %d are missing in map %s of %s (netcleat reconcile restores them)", len(elems)-mine, len(elems), p.set.Name, p.set.Table)
 	}
 	return nil
 }

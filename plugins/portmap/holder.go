@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 )
@@ -39,7 +38,7 @@ func Ports(r journal.Record) (list []Port, err error) {
 		return nil, fmt.Errorf("record of %s: %w", r.ContainerID, err)
 	}
 	holders := map[string][2]string{}
-	if j.Backend != iptables.IPTables && len(j.Mappings) > 0 {
+	if !j.byIPTables() && len(j.Mappings) > 0 {
 		if holders, err = j.holders(); err != nil {
 			return nil, err
 		}

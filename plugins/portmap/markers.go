@@ -60,7 +60,7 @@ func unmarkable() bool {
 // marks reports whether the attachment gets markers. With iptables its own rules
 // say the same, and the old iptables would not see them.
 func (j *job) marks() bool {
-	return j.Backend != iptables.IPTables && j.marked() && iptables.Tool{}.Translated()
+	return !j.byIPTables() && j.marked() && iptables.Tool{}.Translated()
 }
 
 // marker is the comment of the attachment's markers, the reference's: nerdctl 2
@@ -204,7 +204,7 @@ func (j *job) published() (list []*job, err error) {
 		}
 		for _, r := range records {
 			o := &job{key: r.Key, dir: j.dir, gate: j.gate, note: j.note}
-			if r.Plugin == "portmap" && r.Key != j.key && r.GetState(&o.publication) == nil && o.Backend != iptables.IPTables {
+			if r.Plugin == "portmap" && r.Key != j.key && r.GetState(&o.publication) == nil && !o.byIPTables() {
 				list = append(list, o)
 			}
 		}

@@ -14,7 +14,6 @@ import (
 	"slices"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/gate"
@@ -146,7 +145,7 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 			return err
 		}
 		steps.Push("unpublish ports", func() error { return j.unpublish(context.WithoutCancel(ctx)) })
-		return j.make(ctx, c)
+		return j.backend().add(ctx, c)
 	})
 	if cnierr.Code(err) == cnierr.PortTaken {
 		j.markOthers(ctx)
@@ -161,26 +160,6 @@ func (j *job) publish(ctx context.Context, e *journal.Entry) (err error) {
 	j.mark(ctx)
 	return nil
 }
-
-// make publishes by the chosen backend.
-func (j *job) make(ctx context.Context, c *nft.Conn) error {
-	if j.Backend == iptables.IPTables {
-		return j.addChains(ctx, c)
-	}
-	var err error
-	for range expiryTries {
-		err = c.Update(ctx, "publish ports of "+j.key.ContainerID, func(tx *nft.Tx) error { return j.addElements(c, tx) })
-		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	return err
-}
-
-// expiryTries is how often publishing starts over where an element of a port's
-// last owner is in the way, or vanishes: it expires within a millisecond, and a
-// try takes about a third of one.
-const expiryTries = 20
 
 // record writes down what is published, before the first change.
 func (j *job) record(e *journal.Entry) error {
@@ -248,11 +227,7 @@ func (j *job) unpublish(ctx context.Context) error {
 		if err := j.dir.Leave(j.key); err != nil {
 			return cnierr.With(cnierr.IOFailure, err)
 		}
-		err := j.leaveLocalnet(ctx, c)
-		if j.Backend == iptables.IPTables {
-			return errors.Join(err, j.delTranslated(ctx, c), j.delLegacy(ctx))
-		}
-		return errors.Join(err, j.delElements(ctx, c))
+		return errors.Join(j.leaveLocalnet(ctx, c), j.backend().remove(ctx, c))
 	})
 	j.flushTargets()
 	return err
@@ -284,11 +259,7 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if j.check(ctx) == nil {
 		return nil
 	}
-	restore := j.make
-	if j.Backend == iptables.IPTables {
-		restore = j.restoreChains
-	}
-	if err := j.locked(ctx, func(c *nft.Conn) error { return restore(ctx, c) }); err != nil {
+	if err := j.locked(ctx, func(c *nft.Conn) error { return j.backend().restore(ctx, c) }); err != nil {
 		return err
 	}
 	defer j.flushStale() // packets have come meanwhile, and went elsewhere

@@ -22,7 +22,7 @@ func (j *job) siblings() ([]*job, error) {
 		if r.Plugin != "portmap" || r.Key == j.key || r.GetState(&s.publication) != nil {
 			continue
 		}
-		if s.Backend == iptables.IPTables {
+		if s.byIPTables() {
 			list = append(list, s)
 		}
 	}

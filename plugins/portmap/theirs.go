@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nft"
 )
@@ -67,7 +66,7 @@ func (j *job) clearTheirs(have nft.Ruleset, tx *nft.Tx, l layout) error {
 // the ports which iptables is to publish: by the reference's rules, or by elements of
 // this suite's whose record is lost. nftables itself does as it publishes.
 func (j *job) nativeConflict(c *nft.Conn) error {
-	if j.Backend != iptables.IPTables || !c.Available() {
+	if !j.byIPTables() || !c.Available() {
 		return nil
 	}
 	for _, v6 := range []bool{false, true} {

@@ -62,6 +62,17 @@ func TestPackageNames(t *testing.T) {
 	}
 }
 
+// A file that has more to say has more than one subject.
+func TestFilesAreShort(t *testing.T) {
+	const most = 450 // lines
+	for _, f := range files(t, ".go") {
+		product := slices.Contains([]string{"cmd", "plugins", "pkg"}, strings.Split(f, string(filepath.Separator))[0])
+		if n := strings.Count(read(t, f), "\n"); product && n > most && !strings.HasSuffix(f, "_test.go") {
+			t.Errorf("%s: %d lines, at most %d", f, n, most)
+		}
+	}
+}
+
 // CI runs what developers run.
 func TestCIRunsMakeTestOnly(t *testing.T) {
 	var commands []string
