@@ -57,14 +57,12 @@ func defineOverlay(ctx context.Context, f create.Flags) (d overlay.Definition, e
 
 // definition is what the flags ask for.
 func definition(f create.Flags) (d overlay.Definition, err error) {
-	d = overlay.Definition{Name: f.Name, Internal: f.Internal}
+	d = overlay.Definition{Name: f.Name, Internal: f.Internal, Names: f.Names != create.Without}
 	switch {
 	case len(f.Subnets) == 0:
 		return d, errors.New("driver overlay: --subnet is missing: hosts cannot choose one for each other")
 	case len(f.Ranges) > 0 || len(f.Aux) > 0 || f.Parent != "" || len(f.Labels) > 0:
 		return d, errors.New("driver overlay: takes no --ip-range, --aux-address, --parent and --label")
-	case f.Names == create.With:
-		return d, errors.New("driver overlay: containers of other hosts have no names: leave --dns out")
 	case f.IPAM != "host-local" && f.IPAM != "cluster-local": // the flag's default is the former
 		return d, fmt.Errorf("driver overlay: addresses are those of cluster-local, not of %s", f.IPAM)
 	}

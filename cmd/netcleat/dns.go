@@ -101,6 +101,9 @@ func printNames(out io.Writer, st dnsd.Status) error {
 				fmt.Fprintf(&b, " (does not answer: %s)", g.Problem)
 			}
 		}
+		for _, h := range n.Remote {
+			fmt.Fprintf(&b, " (and %d containers of host %s)", h.Containers, h.Name)
+		}
 		b.WriteByte('\n')
 		for _, name := range n.Names {
 			fmt.Fprintf(&b, "  %s %s\n", name.Name, spaced(name.Addresses))

@@ -225,7 +225,7 @@ func (d Dir) Networks() ([]string, error) {
 	}
 	var names []string
 	for _, e := range dirs {
-		if e.IsDir() && e.Name() != locks {
+		if e.IsDir() && e.Name()[0] != '.' { // of which no network's name is the first
 			names = append(names, e.Name())
 		}
 	}

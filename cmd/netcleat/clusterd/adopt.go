@@ -39,6 +39,7 @@ func (d *daemon) startOver() {
 		clear(n.needs)
 		clear(n.denials)
 		clear(n.uplink.tunnels)
+		clear(n.naming.keys)
 		n.reset()
 	}
 }

@@ -59,6 +59,8 @@ type daemon struct {
 
 	forwarder   forwarder // nil: this host forwards nothing
 	definitions definitions
+	namer       namer // nil: this host's containers have no names elsewhere
+	lease       int64 // of this host's names; 0: none, or it may have expired
 
 	memory   memory
 	saved    int64 // the revision in it that was saved last
@@ -110,7 +112,7 @@ func newDaemon(id identity, s store, l local, logger *log.Logger) *daemon {
 func (d *daemon) network(name string) *network {
 	n := d.nets[name]
 	if n == nil {
-		n = &network{name: name, slots: map[uint64]*slotState{}, needs: map[string]kv{}, denials: map[string]kv{}, idle: map[slot.Part]int{}, uplink: uplink{tunnels: map[string]kv{}}}
+		n = &network{name: name, slots: map[uint64]*slotState{}, needs: map[string]kv{}, denials: map[string]kv{}, idle: map[slot.Part]int{}, uplink: uplink{tunnels: map[string]kv{}}, naming: newNaming()}
 		d.nets[name] = n
 	}
 	return n
@@ -200,6 +202,7 @@ func (d *daemon) work() {
 		name := slices.Min(slices.Collect(maps.Keys(d.dirty)))
 		delete(d.dirty, name)
 		d.settle(d.nets[name])
+		d.exchange(d.nets[name])
 	}
 	d.define()
 }
@@ -209,7 +212,7 @@ func (d *daemon) work() {
 func (d *daemon) send(t txn, done func(answer)) {
 	if d.fence {
 		t.guards = append(t.guards, compare{hostKeys + d.host, d.rev})
-		if !d.memory.Adopting { // which hands out nothing
+		if !d.memory.Adopting && !strings.HasPrefix(t.key, nameKeys) { // which hand out nothing
 			t.guards = append(t.guards, compare{stopKey, 0})
 		}
 	}

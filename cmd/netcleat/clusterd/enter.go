@@ -144,6 +144,7 @@ func (d *daemon) run(l listing) {
 func (n *network) reset() {
 	n.claiming, n.needing, n.denying, n.uplink.telling = false, false, false, false
 	n.pausedTo, n.needTo = 0, 0
+	n.naming.startOver()
 	for _, s := range n.slots {
 		s.busy, s.claim, s.isLost, s.retiring, s.pausedTo = false, false, false, nil, 0
 	}

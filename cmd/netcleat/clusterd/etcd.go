@@ -29,6 +29,7 @@ type etcd struct {
 	life   context.Context
 	post   func(func())
 	again  chan struct{} // to end the watch
+	wanted chan struct{} // that there is a lease
 }
 
 func (e *etcd) rewatch() {
@@ -55,7 +56,7 @@ func (e *etcd) do(t txn) (a answer) {
 		reads = append(reads, clientv3.OpGet(e.prefix+c.key))
 		a.now = append(a.now, kv{key: c.key})
 	}
-	change := clientv3.OpPut(e.prefix+t.key, t.value)
+	change := clientv3.OpPut(e.prefix+t.key, t.value, clientv3.WithLease(clientv3.LeaseID(t.lease)))
 	if t.value == "" {
 		change = clientv3.OpDelete(e.prefix + t.key)
 	}
@@ -222,7 +223,7 @@ func (s *Settings) store(ctx context.Context, client *clientv3.Client, post func
 	if conf == nil {
 		conf = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	return &etcd{client: client, prefix: s.Prefix, tls: conf, life: ctx, post: post, again: make(chan struct{}, 1)}
+	return &etcd{client: client, prefix: s.Prefix, tls: conf, life: ctx, post: post, again: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
 }
 
 // dial connects to etcd. It does not wait for an answer.

@@ -84,7 +84,7 @@ func (d *daemon) giveThis(n *network, host string, want need) {
 		return
 	}
 	n.denying = true
-	t := txn{compare{denyKey(n.name, host), n.denials[host].rev}, denial{want.token, d.host, denyHeld}.String(), nil}
+	t := txn{compare: compare{denyKey(n.name, host), n.denials[host].rev}, value: denial{want.token, d.host, denyHeld}.String()}
 	d.send(t, func(a answer) {
 		n.denying = false
 		if a.err == nil && a.ok {

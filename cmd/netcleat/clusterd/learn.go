@@ -55,6 +55,7 @@ func (d *daemon) keys() (all []string) {
 		for h := range n.uplink.tunnels {
 			all = append(all, vtepKey(name, h))
 		}
+		all = append(all, n.naming.list(name)...)
 	}
 	return all
 }
@@ -86,6 +87,7 @@ func (d *daemon) learn(key string, k kv, at int64) {
 	from, isStatus := strings.CutPrefix(key, statusKeys)
 	defined, isOverlay := strings.CutPrefix(key, overlayKeys)
 	ofNet, isNet := netKey(key)
+	ofName, isName := nameKey(key)
 	switch {
 	case key == stopKey:
 		d.stopped = k.value
@@ -101,6 +103,9 @@ func (d *daemon) learn(key string, k kv, at int64) {
 	case isOverlay && isOverlayName(defined):
 		keep(d.definitions.keys, defined, k, at)
 		d.definitions.changed = true
+	case isName:
+		d.network(ofName.net).naming.learn(ofName, k, at)
+		d.dirty[ofName.net] = true
 	case isNet:
 		n := d.network(ofNet.net)
 		matters := n.matters(ofNet, d.host)
@@ -166,7 +171,9 @@ func (n *network) learnSlot(i uint64, k kv, at int64) {
 
 // read reads a slot. One that the network does not have belongs to no one.
 func (n *network) read(s *slotState, at int64, k kv, i uint64) {
+	n.naming.lookAt(s.owners)
 	s.learn(at, k, n.layout.Bits(), i)
+	defer func() { n.naming.lookAt(s.owners) }()
 	if i >= n.layout.Slots() && s.bad == nil {
 		s.owners, s.bad = nil, fmt.Errorf("slot %d: not in the network", i)
 	}

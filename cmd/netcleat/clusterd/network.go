@@ -18,6 +18,7 @@ type network struct {
 	needs     map[string]kv // of hosts
 	denials   map[string]kv
 	uplink    uplink
+	naming    naming
 
 	// What this host does with it.
 	conf     *clusterlocal.Pool // nil: this host does not use the network

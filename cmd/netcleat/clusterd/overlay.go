@@ -79,6 +79,7 @@ func (d *daemon) forward(n *network) {
 	switch {
 	case errors.Is(err, overlay.ErrNoUplink):
 		u.done, u.here, u.pausedTo = nil, netip.Addr{}, d.ticks+1
+		n.naming.absent = true
 		return
 	case err != nil:
 		u.done, u.pausedTo = nil, d.ticks+backoff
@@ -88,7 +89,7 @@ func (d *daemon) forward(n *network) {
 	if u.done != nil && u.done.Equal(want) && s.Missing+s.Extra > 0 {
 		d.log.Printf("network %s: forwarding repaired: %d entries were missing and %d wrong", n.name, s.Missing, s.Extra)
 	}
-	u.done, u.links, u.here, u.repairAt = want, s.Links, s.Host, d.ticks+repairTicks
+	u.done, u.links, u.here, u.repairAt, n.naming.absent = want, s.Links, s.Host, d.ticks+repairTicks, false
 	d.tell(n)
 }
 

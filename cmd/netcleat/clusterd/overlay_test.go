@@ -36,9 +36,10 @@ func (k *fakeKernel) find(*overlay.Network) (overlay.Links, error) {
 
 // memoryStore answers at once.
 type memoryStore struct {
-	d    *daemon
-	rev  int64
-	keys map[string]kv
+	d      *daemon
+	rev    int64
+	keys   map[string]kv
+	leases map[string]int64
 }
 
 func (s *memoryStore) txn(t txn, done func(answer)) {
@@ -49,13 +50,26 @@ func (s *memoryStore) txn(t txn, done func(answer)) {
 			return
 		}
 	}
-	s.put(t.key, t.value)
+	if s.put(t.key, t.value); t.lease != 0 && s.leases != nil {
+		s.leases[t.key] = t.lease
+	}
 	done(answer{ok: true, rev: s.rev})
 }
 
 func (s *memoryStore) rewatch() {} // it tells of all changes
 
-func (s *memoryStore) put(key, value string) { s.keys[key] = kv{key, value, s.rev} }
+func (s *memoryStore) put(key, value string) {
+	if s.keys[key] = (kv{key, value, s.rev}); value == "" {
+		delete(s.keys, key)
+	}
+}
+
+// remove has another host's daemon remove a key, or a lease end.
+func (s *memoryStore) remove(key string) {
+	s.rev++
+	delete(s.keys, key)
+	s.d.changed(change{kv{key: key}, s.rev})
+}
 
 func (s *memoryStore) list(done func(listing)) {
 	l := listing{rev: s.rev, cluster: 1}

@@ -81,8 +81,9 @@ func (r *release) read() {
 func (r *release) change(k kv, bits map[string]uint8) (t txn, freed uint64, ok bool) {
 	t = txn{compare: compare{k.key, k.rev}, guards: []compare{{hostKeys + r.host, r.mark}}}
 	of, isNet := netKey(k.key)
+	named, isName := nameKey(k.key)
 	switch {
-	case k.key == statusKeys+r.host, isNet && (of.part == needPart || of.part == denyPart || of.part == vtepPart) && of.rest == r.host:
+	case k.key == statusKeys+r.host, isName && named.host == r.host, isNet && (of.part == needPart || of.part == denyPart || of.part == vtepPart) && of.rest == r.host:
 		return t, 0, true
 	case !isNet || of.part != slotPart:
 		return t, 0, false

@@ -65,6 +65,11 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	}
 	defer func() { err = errors.Join(err, k.close()) }()
 	r.d.forwarder = k
+	reg, err := openRegistry(records, store.wanted)
+	if err != nil {
+		return err
+	}
+	r.d.namer = reg
 	if s.NetworkDir != "" {
 		r.d.definitions.maker = newConflists(s, records, r)
 	}
@@ -86,6 +91,8 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	logger.Printf("host %s: listening on %s", s.Host, s.Socket)
 	go socket.Accept(ctx, l, logger, func(conn net.Conn) { go r.answer(conn) })
 	go store.watch(r.d)
+	go store.keepLease(r.d)
+	go reg.follow(r, logger)
 	go watchLinks(ctx, logger, func() { r.post(r.d.linksChanged) })
 	return r.loop()
 }

@@ -117,7 +117,7 @@ func (d *daemon) write(n *network, i uint64, owners slot.Owners, guards []compar
 	value, key := owners.String(), slotKey(n.name, i)
 	before := s.rev
 	s.busy = true
-	d.send(txn{compare{key, before}, value, guards}, func(a answer) {
+	d.send(txn{compare: compare{key, before}, value: value, guards: guards}, func(a answer) {
 		s.busy, s.retiring = false, nil
 		d.dirty[n.name] = true
 		if s.claim {

@@ -45,6 +45,7 @@ type OwnerReport struct {
 	Blocks []string `json:"blocks"`          // of the first range set
 	Short  string   `json:"short,omitempty"` // what it is short of
 	VTEP   string   `json:"vtep,omitempty"`  // where it is reached, on an overlay network
+	Named  int      `json:"named,omitempty"` // containers that others know the names of
 }
 
 // Status reads the state of the cluster.
@@ -171,6 +172,9 @@ func (n *network) report(known map[string]bool) NetworkReport {
 			of(h).VTEP = t.addr.String()
 		}
 	}
+	for h, ids := range n.naming.keys {
+		of(h).Named = len(ids)
+	}
 	for _, h := range slices.Sorted(maps.Keys(owners)) {
 		r.Owners = append(r.Owners, *owners[h])
 	}
@@ -194,13 +198,13 @@ func (r *Report) Print(w io.Writer, format string) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(t, "NETWORK\tHOST\tADDRESSES\tBLOCKS\tVTEP\tSHORT OF")
+	fmt.Fprintln(t, "NETWORK\tHOST\tADDRESSES\tBLOCKS\tVTEP\tNAMED\tSHORT OF")
 	for _, n := range r.Networks {
 		for _, o := range n.Owners {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, o.Host, o.Owned, term.Brief(o.Blocks), o.VTEP, o.Short)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%d\t%s\n", n.Name, o.Host, o.Owned, term.Brief(o.Blocks), o.VTEP, o.Named, o.Short)
 		}
 		for _, e := range n.Errors {
-			fmt.Fprintf(t, "%s\t\t\t%s\t\t\n", n.Name, e)
+			fmt.Fprintf(t, "%s\t\t\t%s\t\t\t\n", n.Name, e)
 		}
 	}
 	return t.Flush()

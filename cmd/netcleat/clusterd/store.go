@@ -36,6 +36,7 @@ type txn struct {
 	compare        // of the key that is changed
 	value   string // "" removes it
 	guards  []compare
+	lease   int64 // with which the key ends; 0: it does not
 }
 
 // answer is the outcome of a txn.
@@ -63,12 +64,14 @@ type listing struct {
 //	net/NAME/need/HOST   the host is short
 //	net/NAME/deny/HOST   why it does not get the address that it wants
 //	net/NAME/vtep/HOST   how the host is reached on an overlay network
+//	names/NAME/HOST/ID   the names of an attachment to an overlay network, with a lease
 //	stop                 why the cluster hands out no more blocks
 //	reset                the name of the last reset, in which hosts say again what they use
 const (
 	hostKeys   = "host/"
 	statusKeys = "status/"
 	netKeys    = "net/"
+	nameKeys   = "names/"
 	stopKey    = "stop"
 	// overlay/NAME is a network that is to be on all hosts, vni/N the network of a VNI.
 	overlayKeys = "overlay/"

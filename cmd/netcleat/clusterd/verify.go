@@ -47,6 +47,9 @@ func verify(s *Settings, l listing) (all []Difference, err error) {
 		return all, err
 	}
 	defer func() { err = errors.Join(err, k.close()) }()
+	if d.namer, err = openRegistry(f.journal, nil); err != nil {
+		return all, err
+	}
 	for _, p := range f.registered() {
 		if p.Overlay == nil {
 			continue
@@ -54,8 +57,26 @@ func verify(s *Settings, l listing) (all []Difference, err error) {
 		n := d.network(p.Name)
 		n.conf = p
 		all = append(all, d.verify(k, n)...)
+		all = append(all, d.verifyNames(n)...)
 	}
 	return all, nil
+}
+
+// verifyNames compares the names of this host's containers.
+func (d *daemon) verifyNames(n *network) []string {
+	d.readNames(n)
+	missing, extra := 0, len(n.naming.keys[d.host])
+	for id, text := range n.naming.wanted() {
+		if k, there := n.naming.keys[d.host][id]; !there {
+			missing++
+		} else if k.value == text {
+			extra--
+		}
+	}
+	if missing+extra == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("network %s: etcd lacks the names of %d containers of this host, and has %d that are not so", n.name, missing, extra)}
 }
 
 // verify compares one network.

@@ -53,6 +53,7 @@ type network struct {
 	names   map[string]*name
 	byAddr  map[netip.Addr]*entry
 	domains map[string]int
+	remote  map[netip.Addr][]*remote // containers of other hosts
 }
 
 // book is what the daemon answers by.
@@ -63,12 +64,13 @@ type book struct {
 	askers   map[netip.Addr][]*entry // by source address
 	members  map[string][]*entry     // by sandbox
 	domains  map[string]int          // of all networks
+	remotes  map[string]remotes      // by network
 }
 
 func newBook() *book {
 	return &book{
 		entries: map[journal.Key]*entry{}, networks: map[string]*network{}, askers: map[netip.Addr][]*entry{},
-		members: map[string][]*entry{}, domains: map[string]int{},
+		members: map[string][]*entry{}, domains: map[string]int{}, remotes: map[string]remotes{},
 	}
 }
 
@@ -126,8 +128,9 @@ func (b *book) size() int {
 func (b *book) add(e *entry) {
 	n := b.networks[e.Network]
 	if n == nil {
-		n = &network{name: e.Network, names: map[string]*name{}, byAddr: map[netip.Addr]*entry{}, domains: map[string]int{}}
+		n = &network{name: e.Network, names: map[string]*name{}, byAddr: map[netip.Addr]*entry{}, domains: map[string]int{}, remote: map[netip.Addr][]*remote{}}
 		b.networks[e.Network] = n
+		b.join(n, e)
 	}
 	b.entries[e.Key] = e
 	b.members[e.sandbox] = append(b.members[e.sandbox], e)
@@ -139,11 +142,25 @@ func (b *book) add(e *entry) {
 		a := p.Addr()
 		n.byAddr[a] = e
 		b.askers[a] = append(b.askers[a], e)
-		for _, text := range e.all() {
-			if n.names[text] == nil {
-				n.names[text] = &name{}
-			}
-			n.names[text].add(a)
+		n.addTo(e.all(), a)
+	}
+}
+
+// addTo has names answered with an address.
+func (n *network) addTo(all []string, a netip.Addr) {
+	for _, text := range all {
+		if n.names[text] == nil {
+			n.names[text] = &name{}
+		}
+		n.names[text].add(a)
+	}
+}
+
+// removeFrom ends that.
+func (n *network) removeFrom(all []string, a netip.Addr) {
+	for _, text := range all {
+		if n.names[text].remove(a) {
+			delete(n.names, text)
 		}
 	}
 }
@@ -188,11 +205,7 @@ func (b *book) remove(e *entry) {
 		if b.askers[a] = without(b.askers[a], e); len(b.askers[a]) == 0 {
 			delete(b.askers, a)
 		}
-		for _, text := range e.all() {
-			if n.names[text].remove(a) {
-				delete(n.names, text)
-			}
-		}
+		n.removeFrom(e.all(), a)
 	}
 	if len(n.byAddr) == 0 {
 		delete(b.networks, e.Network)
@@ -324,15 +337,23 @@ func cutDomain(text string, domains map[string]int) (host string, ok bool) {
 func (b *book) owner(who asker, a netip.Addr) (text string, ours bool) {
 	for _, n := range who.networks {
 		if e := n.byAddr[a]; e != nil && len(e.Names) > 0 {
-			if e.Domain == "" {
-				return e.Names[0], true
-			}
-			return e.Names[0] + "." + e.Domain, true
+			return qualified(e.Names[0], e.Domain), true
 		}
-		for _, e := range n.byAddr {
+		for _, e := range n.byAddr { // any: all have the network's prefixes and domain
+			if far := n.remote[a]; len(far) > 0 {
+				return qualified(far[0].All()[0], e.Domain), true
+			}
 			ours = ours || e.covers(a)
 			break
 		}
 	}
 	return "", ours
+}
+
+// qualified is a name with its domain, if there is one.
+func qualified(name, domain string) string {
+	if domain == "" {
+		return name
+	}
+	return name + "." + domain
 }

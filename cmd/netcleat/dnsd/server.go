@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/names"
 	"github.com/netcleat/netcleat/cmd/netcleat/socket"
 	"github.com/netcleat/netcleat/pkg/boot"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -42,6 +43,8 @@ type server struct {
 	empty  time.Time                // since when there is no attachment; zero is not
 	ending bool                     // nothing is answered any more: the next daemon is to be asked
 	left   map[string][]journal.Key // what containers/dnsname has left, by network
+
+	followers followers
 }
 
 // errEnding has the plugin ask again, and so start the next daemon.
@@ -78,6 +81,7 @@ func (s *server) load() error {
 	if err != nil {
 		return err
 	}
+	s.readRemotes()
 	known := map[journal.Key]bool{}
 	var errs []error
 	var taken []*entry
@@ -169,12 +173,16 @@ func (s *server) enter(e *entry) bool {
 	s.links.forget()
 	for _, old := range s.book.put(e) {
 		s.doors.leave(old)
+		if old.Key != e.Key {
+			s.followers.tell(old.Key)
+		}
 	}
 	if s.book.get(e.Key) != e {
 		return false
 	}
 	s.doors.use(e)
 	s.empty = time.Time{}
+	s.followers.tell(e.Key)
 	return true
 }
 
@@ -194,6 +202,7 @@ func (s *server) open(e *entry) error {
 func (s *server) forget(k journal.Key) {
 	if e := s.book.drop(k); e != nil {
 		s.doors.leave(e)
+		s.followers.tell(k)
 	}
 	if s.book.size() == 0 && s.empty.IsZero() {
 		s.empty = time.Now()
@@ -235,6 +244,14 @@ func (s *server) serve(conn net.Conn) {
 // handshake bounds how long a connection may take to say what it wants.
 const handshake = 10 * time.Second
 
+// maxLine bounds what is read at a time.
+const maxLine = 2048
+
+func readLine(from *bufio.Reader) (string, error) {
+	b, err := from.ReadSlice('\n')
+	return string(b), err
+}
+
 // answer answers one line.
 func (s *server) answer(conn net.Conn) error {
 	if err := socket.Authorised(conn); err != nil {
@@ -243,15 +260,19 @@ func (s *server) answer(conn net.Conn) error {
 	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
 		return err
 	}
-	const maxLine = 2048
-	line, err := bufio.NewReader(io.LimitReader(conn, maxLine)).ReadString('\n')
+	from := bufio.NewReaderSize(conn, maxLine)
+	line, err := readLine(from)
 	if errors.Is(err, io.EOF) && line == "" {
 		return nil // a probe that only connects
 	}
 	if err != nil {
 		return err
 	}
-	text, err := s.act(strings.Fields(line))
+	words := strings.Fields(line)
+	if len(words) == 1 && words[0] == names.Follow {
+		return s.follow(conn, from)
+	}
+	text, err := s.act(words)
 	if errors.Is(err, errEnding) {
 		return nil
 	}

@@ -26,7 +26,14 @@ type Network struct {
 	Name     string       `json:"name"`
 	Gateways []Gateway    `json:"gateways"`
 	Domains  []string     `json:"domains,omitempty"`
-	Names    []NameStatus `json:"names"`
+	Names    []NameStatus `json:"names"` // those of other hosts among them
+	Remote   []Host       `json:"remote,omitempty"`
+}
+
+// Host is another host that has containers on the network.
+type Host struct {
+	Name       string `json:"name"`
+	Containers int    `json:"containers"`
 }
 
 // Gateway is an address that the daemon listens at.
@@ -78,7 +85,7 @@ func (b *book) list() []Network {
 	list := []Network{}
 	for _, key := range slices.Sorted(maps.Keys(b.networks)) {
 		n := b.networks[key]
-		out := Network{Name: n.name, Domains: slices.Sorted(maps.Keys(n.domains)), Gateways: []Gateway{}, Names: []NameStatus{}}
+		out := Network{Name: n.name, Domains: slices.Sorted(maps.Keys(n.domains)), Gateways: []Gateway{}, Names: []NameStatus{}, Remote: b.remotes[key].status()}
 		seen := map[netip.Addr]bool{}
 		for _, e := range n.byAddr {
 			for _, gw := range e.Gateways {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/create"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // Underlay is what a host says for all its overlay networks.
@@ -55,6 +56,7 @@ type uplinkKey struct {
 type capability struct {
 	IPs   bool `json:"ips,omitempty"`
 	Ports bool `json:"portMappings,omitempty"`
+	Alias bool `json:"aliases,omitempty"`
 }
 
 type ipam struct {
@@ -74,6 +76,7 @@ type route struct {
 
 type chained struct {
 	Type    string      `json:"type"`
+	Domain  string      `json:"domainName,omitempty"`
 	Caps    *capability `json:"capabilities,omitempty"`
 	Ingress string      `json:"ingressPolicy,omitempty"`
 }
@@ -82,7 +85,7 @@ type chained struct {
 // make, with an uplink.
 func (d *Definition) Conflist(u Underlay) ([]byte, error) {
 	b := bridge{
-		Type: "bridge", Bridge: d.bridge(), Hairpin: true, MTU: d.MTU, IsGateway: !d.Internal, IPMasq: !d.Internal,
+		Type: "bridge", Bridge: d.bridge(), Hairpin: true, MTU: d.MTU, IsGateway: !d.Internal || d.Names, IPMasq: !d.Internal,
 		VXLAN: uplinkKey{d.VNI, u.Dev, u.Port}, Caps: capability{IPs: true}, IPAM: ipam{Type: "cluster-local"},
 	}
 	for i, s := range d.Subnets {
@@ -100,6 +103,10 @@ func (d *Definition) Conflist(u Underlay) ([]byte, error) {
 		l.Plugins = append(l.Plugins, chained{Type: "portmap", Caps: &capability{Ports: true}}, chained{Type: "firewall", Ingress: "same-bridge"})
 	}
 	l.Plugins = append(l.Plugins, chained{Type: "tuning"})
+	if d.Names {
+		domain, _ := dnsname.Canonical("dns." + d.Name) // "" where the name cannot be a part of one
+		l.Plugins = append(l.Plugins, chained{Type: dnsname.Name, Domain: domain, Caps: &capability{Alias: true}})
+	}
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
 	e.SetIndent("", "  ")

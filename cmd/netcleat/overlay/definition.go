@@ -18,6 +18,7 @@ type Definition struct {
 	Gateways []netip.Addr   `json:"gateways"` // one of each subnet
 	MTU      int            `json:"mtu,omitempty"`
 	Internal bool           `json:"internal,omitempty"`
+	Names    bool           `json:"names,omitempty"` // containers find each other by name
 }
 
 // Bounds of what is read.

@@ -66,7 +66,7 @@ func TestDefinitionRefuses(t *testing.T) {
 }
 
 func FuzzDefinition(f *testing.F) {
-	f.Add(`{"vni":4096,"subnets":["10.100.0.0/16"],"gateways":["10.100.0.1"],"mtu":1400,"internal":true}`)
+	f.Add(`{"vni":4096,"subnets":["10.100.0.0/16"],"gateways":["10.100.0.1"],"mtu":1400,"internal":true,"names":true}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		d, err := ParseDefinition("web", text)
 		if err != nil {
@@ -90,7 +90,7 @@ func (d *Definition) wanted() (unknown []string) {
 	for line := range strings.Lines(string(text)) {
 		if typ, ok := strings.CutPrefix(strings.TrimSpace(line), `"type": "`); ok {
 			typ = strings.TrimRight(typ, `",`)
-			if !strings.Contains("bridge cluster-local portmap firewall tuning", typ) {
+			if !strings.Contains("bridge cluster-local portmap firewall tuning dnsname", typ) {
 				unknown = append(unknown, typ)
 			}
 		}
@@ -139,5 +139,21 @@ func TestWrite(t *testing.T) {
 	}
 	if got, err := os.ReadFile(path); err != nil || !strings.Contains(string(got), `"mtu": 1400`) {
 		t.Errorf("%v: %s", err, got)
+	}
+}
+
+// A network with names has dnsname, and the host's address also where it is internal, as
+// network create makes a bridge network.
+func TestConflistNames(t *testing.T) {
+	d := defined()
+	d.Names, d.Internal = true, true
+	text, err := d.Conflist(Underlay{Dev: "eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, n := range map[string]int{`"type": "dnsname"`: 1, `"domainName": "dns.web"`: 1, `"aliases": true`: 1, `"isGateway": true`: 1, `"routes"`: 0} {
+		if got := strings.Count(string(text), want); got != n {
+			t.Errorf("%s: %d times, want %d, in %s", want, got, n, text)
+		}
 	}
 }

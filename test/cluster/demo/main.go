@@ -1,5 +1,6 @@
 // Command demo shows three hosts that share one range of addresses: containers on all
-// of them, an etcd that loses a member and then all, and a host that is released.
+// of them, an etcd that loses a member and then all, a host that is released, and a
+// network across the others on which a container finds one of another host by name.
 //
 // The hosts are namespaces of this machine, of which nothing is touched. It takes
 // root, etcd, iproute2 and ping.
@@ -33,6 +34,9 @@ func main() {
 	}
 }
 
+// networks is where the daemons make the cluster's networks.
+const networks = "/etc/cni/net.d"
+
 // show is what the demo has made.
 type show struct {
 	*lab.Lab
@@ -53,7 +57,7 @@ func run(ctx context.Context, conflist, netcleat string) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	s := &show{Lab: l, list: string(text)}
-	for _, step := range []func(context.Context) error{s.start, s.attachAll, s.pingAll, s.withoutMember, s.withoutEtcd, s.release} {
+	for _, step := range []func(context.Context) error{s.start, s.attachAll, s.pingAll, s.withoutMember, s.withoutEtcd, s.release, s.acrossHosts} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -66,11 +70,15 @@ func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
 // start starts etcd and the daemons.
 func (s *show) start(ctx context.Context) error {
-	say("\nEach host has a member of etcd and `netcleat cluster daemon`, with this /etc/netcleat/cluster.yaml:\n\n  %s", s.Settings())
+	s.More = "networkDir: " + networks + "\ndev: up0\n"
+	say("\nEach host has a member of etcd and `netcleat cluster daemon`, with this /etc/netcleat/cluster.yaml:\n\n  %s", strings.ReplaceAll(s.Settings(), "\n", "\n  "))
 	if err := s.StartEtcd(ctx); err != nil {
 		return err
 	}
 	for _, h := range s.Hosts {
+		if err := h.Write(networks+"/10-lan.conflist", s.list); err != nil {
+			return err
+		}
 		if err := h.StartDaemon(ctx); err != nil {
 			return err
 		}
@@ -175,8 +183,8 @@ func (s *show) withoutEtcd(ctx context.Context) error {
 
 // release gives back the blocks of a host that no longer exists.
 func (s *show) release(ctx context.Context) error {
-	say("\nh3 breaks for good. An operator gives its blocks to the others:")
-	h := s.Hosts[2]
+	say("\nh2 breaks for good. An operator gives its blocks to the others:")
+	h := s.Hosts[1]
 	for _, service := range []string{lab.Daemon, lab.Etcd} {
 		if err := h.Kill(ctx, service); err != nil {
 			return err
@@ -186,13 +194,59 @@ func (s *show) release(ctx context.Context) error {
 		return err
 	}
 	var out string
-	err := lab.Until(ctx, "h3 is released", func() (err error) {
-		out, err = s.Hosts[0].Netcleat(ctx, "cluster", "release-host", "h3", "--force")
+	err := lab.Until(ctx, "h2 is released", func() (err error) {
+		out, err = s.Hosts[0].Netcleat(ctx, "cluster", "release-host", "h2", "--force")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	say("\nh1$ netcleat cluster release-host h3\n%s", out)
+	say("\nh1$ netcleat cluster release-host h2\n%s", out)
 	return s.status(ctx, s.Hosts[0])
+}
+
+// acrossHosts has a container on h1 find one on h3 by name, on a network of their own.
+func (s *show) acrossHosts(ctx context.Context) error {
+	h1, h3 := s.Hosts[0], s.Hosts[2]
+	create := []string{"network", "create", "-d", "overlay", "--subnet", "10.100.0.0/16", "--subnet", "fd00:100::/64", "web"}
+	say("\nA network across hosts is created once, and exists on all of them:\n\nh1$ netcleat %s", strings.Join(create, " "))
+	if out, err := h1.Netcleat(ctx, create...); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	front, err := s.onWeb(ctx, h1, "front")
+	if err != nil {
+		return err
+	}
+	back, err := s.onWeb(ctx, h3, "back")
+	if err != nil {
+		return err
+	}
+	name, out := h3.Name+"-"+back.Name, ""
+	start := time.Now()
+	err = lab.Until(ctx, front.Name+" on h1 finds "+name, func() (err error) {
+		out, err = front.In(ctx, "ping", "-4", "-c1", "-W3", name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	say("\nThe container on h1 finds the one on h3 by name, %.1f s after it was started:\n\nfront$ ping -4 -c1 %s\n%s", time.Since(start).Seconds(), name, out)
+	return nil
+}
+
+// onWeb starts a container on the network across hosts.
+func (s *show) onWeb(ctx context.Context, h *lab.Host, name string) (c *lab.Container, err error) {
+	var list []byte
+	err = lab.Until(ctx, h.Name+" has the network", func() (err error) {
+		list, err = os.ReadFile(h.Path(networks + "/netcleat-web.conflist"))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c, err = h.Attach(ctx, string(list), name, ""); err != nil {
+		return nil, fmt.Errorf("%s on %s: %w", name, h.Name, err)
+	}
+	say("  %s  ADD %-6s %-13s %s", h.Name, name, c.Addr[0], c.Addr[1])
+	return c, nil
 }

@@ -93,6 +93,11 @@ func (h *Host) Attach(ctx context.Context, conflist, name, ip string) (c *Contai
 	if err != nil {
 		return nil, err
 	}
+	if len(r.DNS.Nameservers) > 0 {
+		if err := h.Write("/etc/netns/"+name+"/resolv.conf", resolvConf(r.DNS)); err != nil {
+			return nil, err
+		}
+	}
 	for _, ip := range r.IPs {
 		a, _ := netip.AddrFromSlice(ip.Address.IP)
 		c.Addr = append(c.Addr, a.Unmap())
@@ -103,6 +108,16 @@ func (h *Host) Attach(ctx context.Context, conflist, name, ip string) (c *Contai
 		}
 	}
 	return c, nil
+}
+
+// resolvConf is what runtimes write into a container. Where it has no domain of its own it
+// has none of the machine's either.
+func resolvConf(d types.DNS) string {
+	text := "search " + strings.Join(append(d.Search, "."), " ") + "\n"
+	for _, server := range d.Nameservers {
+		text += "nameserver " + server + "\n"
+	}
+	return text
 }
 
 // Detach detaches the container and removes it.

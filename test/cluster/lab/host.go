@@ -35,6 +35,7 @@ cp -a /etc "$2/etc"
 rm -rf "$2/etc/cni" "$2/etc/netcleat"
 mkdir -p "$2/etc/cni/net.d" "$2/etc/netcleat"
 mount --bind "$2/etc" /etc
+umount -R /sys/fs/cgroup 2>/dev/null || true # daemons leave the machine's as they are
 echo "$1" >/proc/sys/kernel/hostname
 ip link set lo up
 echo ready

@@ -47,6 +47,13 @@ func New(ctx context.Context, n int, netcleat string) (l *Lab, err error) {
 	if err := combined(command(ctx, netcleat, "install", l.plugins)); err != nil {
 		return nil, err
 	}
+	// The plugin dnsname starts its daemon from there.
+	if netcleat, err = filepath.Abs(netcleat); err != nil {
+		return nil, err
+	}
+	if err := os.Symlink(netcleat, filepath.Join(l.plugins, "netcleat")); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
 	if l.router, err = hold(furnishRouter, unix.CLONE_NEWNET); err != nil {
 		return nil, err
 	}
