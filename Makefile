@@ -49,7 +49,7 @@ demo: build ## Attach two containers, show what that makes, detach them (root)
 	$(GO) run ./test/demo
 
 .PHONY: demo-cluster
-demo-cluster: build ## Three hosts that share one range of addresses, and an etcd that loses a member (root; installs etcd-server)
+demo-cluster: build ## Three hosts that share one range of addresses, an etcd that loses a member, and a network across hosts with names (root; installs etcd-server)
 	@scripts/test-deps iproute2 iputils-ping etcd-server
 	$(GO) run ./test/cluster/demo
 

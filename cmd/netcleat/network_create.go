@@ -34,7 +34,7 @@ reachable.
 
 -d overlay creates the network once for all hosts of the cluster (docs/overlay.md): the cluster daemon
 of each host, of which cluster.yaml names the directory of networks, writes the conflist there. It
-needs --subnet, one or one of each family.
+needs --subnet, one or one of each family. Containers find those of other hosts by name, too.
 
 -o accepts Docker's options com.docker.network.bridge.name, .bridge.enable_ip_masquerade,
 .bridge.enable_icc, .bridge.host_binding_ipv4 and .driver.mtu, its macvlan_mode,

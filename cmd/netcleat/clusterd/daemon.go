@@ -12,6 +12,7 @@ import (
 	"log"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/netcleat/netcleat/pkg/slot"
 	clusterlocal "github.com/netcleat/netcleat/plugins/clusterlocal-ipam"

@@ -125,8 +125,8 @@ func TestAnnounce(t *testing.T) {
 	}
 
 	// The lease expires, and with it the keys.
-	store.remove("names/web/h1/c2:eth0")
 	d.leased(0)
+	store.remove("names/web/h1/c2:eth0")
 	look("")
 	d.leased(6)
 	look(`c2:eth0=b"],"addrs":["10.1.0.2`)
@@ -142,8 +142,11 @@ func TestAnnounce(t *testing.T) {
 	store.other("names/web/h1/c9:eth0", `{"names":["x"],"addrs":["10.1.0.3"]}`)
 	store.other("names/web/h1/c2:eth0", `{"names":["x"],"addrs":["10.1.0.3"]}`)
 	look(`c2:eth0=b"],"addrs":["10.1.0.2`)
-	clear(f.own)
+	delete(f.own, "c2:eth0")
 	d.nameChanged("web", "c2:eth0")
+	look(`c1:eth0=a"],"addrs":["10.1.0.2`)
+	clear(f.own)
+	d.namesUnknown()
 	look("")
 }
 

@@ -63,7 +63,7 @@ func verify(s *Settings, l listing) (all []Difference, err error) {
 }
 
 // verifyNames compares the names of this host's containers.
-func (d *daemon) verifyNames(n *network) []string {
+func (d *daemon) verifyNames(n *network) []Difference {
 	d.readNames(n)
 	missing, extra := 0, len(n.naming.keys[d.host])
 	for id, text := range n.naming.wanted() {
@@ -76,7 +76,7 @@ func (d *daemon) verifyNames(n *network) []string {
 	if missing+extra == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("network %s: etcd lacks the names of %d containers of this host, and has %d that are not so", n.name, missing, extra)}
+	return []Difference{differs("network %s: etcd lacks the names of %d containers of this host, and has %d that are not so", n.name, missing, extra)}
 }
 
 // verify compares one network.
