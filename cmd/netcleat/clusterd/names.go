@@ -247,6 +247,16 @@ func (d *daemon) namesUnknown() {
 	d.work()
 }
 
+// named reports whether a container of this host has names that others are told.
+func (d *daemon) named() bool {
+	for _, n := range d.nets {
+		if len(n.naming.own) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // nameChanged has one record read again.
 func (d *daemon) nameChanged(network, id string) {
 	n := d.nets[network]

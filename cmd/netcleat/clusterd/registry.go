@@ -55,7 +55,10 @@ const lookAgain = time.Second
 // follow tells the daemon of changes of this host's names.
 func (r *registry) follow(run *runner, logger *log.Logger) {
 	said := ""
-	for run.life.Err() == nil {
+	for socket.Pause(run.life, lookAgain) == nil {
+		if !run.named() {
+			continue // where systemd has its socket, connecting starts a dns daemon
+		}
 		err := r.line.Follow(run.life, func() { run.post(run.d.namesUnknown) }, func(network, id string) {
 			run.post(func() { run.d.nameChanged(network, id) })
 		})
@@ -63,10 +66,21 @@ func (r *registry) follow(run *runner, logger *log.Logger) {
 			said = err.Error()
 			logger.Print(err)
 		}
-		run.post(run.d.namesUnknown)
-		if socket.Pause(run.life, lookAgain) != nil {
-			return
-		}
+	}
+}
+
+// named has all records read, and reports whether this host has names.
+func (r *runner) named() bool {
+	answer := make(chan bool, 1)
+	r.post(func() {
+		r.d.namesUnknown()
+		answer <- r.d.named()
+	})
+	select {
+	case is := <-answer:
+		return is
+	case <-r.life.Done():
+		return false
 	}
 }
 
