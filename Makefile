@@ -114,6 +114,11 @@ test-kube: build package ## A node: kubelet with static pods on containerd, and 
 	@scripts/client crio
 	KUBE=built $(GO) test -count=1 -v -p 1 -timeout 30m ./test/e2e/kubelet ./test/e2e/crio
 
+.PHONY: test-flannel
+test-flannel: ## flannel in front of bridge, with etcd; flanneld is built once, with gcc (root)
+	@scripts/client flannel
+	$(GO) test -count=1 -v -run Flannel ./test/overlay
+
 .PHONY: test-release
 test-release: install-deps ## A release: all platforms twice, packages in a Debian of their own, the image in containerd (root)
 	RELEASE=all $(GO) test -count=1 -v -timeout 2h ./test/release

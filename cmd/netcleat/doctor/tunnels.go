@@ -43,6 +43,9 @@ func (e *exam) tunnels(ctx context.Context, n show.Network, c *vxlan.Conf, l *nl
 	for _, host := range slices.SortedFunc(maps.Keys(hosts), netip.Addr.Compare) {
 		in := ruleset.Packet{Src: host, Dst: u.Local, In: c.Dev, Proto: "udp", Port: uint16(c.Port), Local: true}
 		out := ruleset.Packet{Src: u.Local, Dst: host, Out: c.Dev, Proto: "udp", Port: uint16(c.Port)}
+		if v := rules.Redirected(in); v != nil {
+			e.add(finding.Problem, finding.Do("publish another port, or give the network another vxlan.port on all hosts"), "network %s: %s gives udp/%d from host %s another destination: %s: its containers are not reached", n.Name, v.Chain, c.Port, host, v.By)
+		}
 		for _, v := range append(rules.Drops("prerouting", in), rules.Drops("input", in)...) {
 			by[blocked{v, false}] = append(by[blocked{v, false}], host)
 		}
