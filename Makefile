@@ -115,7 +115,7 @@ test-kube: build package ## A node: kubelet with static pods on containerd, and 
 	KUBE=built $(GO) test -count=1 -v -p 1 -timeout 30m ./test/e2e/kubelet ./test/e2e/crio
 
 .PHONY: test-flannel
-test-flannel: ## flannel in front of bridge, with etcd; flanneld is built once, with gcc (root)
+test-flannel: ## flannel in front of bridge, with etcd; flanneld is built once (root)
 	@scripts/client flannel
 	$(GO) test -count=1 -v -run Flannel ./test/overlay
 
