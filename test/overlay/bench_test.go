@@ -186,6 +186,7 @@ func BenchmarkOverlayKilled(b *testing.B) {
 
 // lost reports how many packets are lost while something is disturbed.
 func (s *story) lost(b *testing.B, from, to *lab.Container, disturb func()) {
+	b.Helper()
 	var sent, received int
 	for b.Loop() {
 		n, m := s.packets(from, to, disturb)

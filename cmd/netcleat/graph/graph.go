@@ -142,7 +142,7 @@ func text(nodes []node) string {
 }
 
 // arms are what joins a line to those above and below it.
-func arms(last bool) (branch, trunk string) {
+func arms(last bool) (branch, trunk string) { //nolint:revive // a place in the picture
 	if last {
 		return "└", " "
 	}
@@ -150,7 +150,7 @@ func arms(last bool) (branch, trunk string) {
 }
 
 // textContainer draws the line to a container.
-func textContainer(b *strings.Builder, r show.Row, last bool) { //nolint:revive // a place in the picture
+func textContainer(b *strings.Builder, r show.Row, last bool) {
 	branch, trunk := arms(last)
 	host, sandbox := ends(r)
 	if host != "" {

@@ -105,6 +105,7 @@ func BenchmarkProgram(b *testing.B) {
 }
 
 func benchmarkHosts(b *testing.B, hosts int) {
+	b.Helper()
 	bed := nltest.New(b)
 	bed.IPBatch("link add br0 up type bridge\nlink add vxlan7 master br0 up type vxlan id 7 local 192.0.2.1 dstport 4789 nolearning\n")
 	c, err := nl.Dial(nil, unix.NETLINK_ROUTE, nil)
