@@ -133,8 +133,11 @@ func (d *daemon) giveSurplus(n *network) {
 	var surplus slot.Part
 	found := false
 	ok := d.look(n, func(v view) {
-		free := v.free(n.using)
-		surplus, found = n.largest(v, func(p slot.Part) bool { return free >= n.conf.Capacity(p)+2*n.spare() })
+		free, spare := v.free(n.using), 2*n.spare()
+		if free <= spare { // no part is so small: to look at each costs more than the rest of a tick
+			return
+		}
+		surplus, found = n.largest(v, func(p slot.Part) bool { return free >= n.conf.Capacity(p)+spare })
 	})
 	if !ok || !found {
 		clear(n.idle)
