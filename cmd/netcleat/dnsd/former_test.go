@@ -7,10 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/pkg/nltest"
@@ -140,22 +143,64 @@ func TestFormerDEL(t *testing.T) {
 	w.Must(plugin.Del, w.call(second))
 }
 
-// TestSuccessionFails: an ADD that fails after it has ended dnsmasq starts it again.
-func TestSuccessionFails(t *testing.T) {
+// TestSuccessionNoTrace refuses each change of the ADD that takes over, in turn: the
+// names of before are answered, and all files are as before but for the PID of the
+// dnsmasq that was started again. Where a daemon runs, it answers in dnsmasq's place.
+func TestSuccessionNoTrace(t *testing.T) {
+	for name, prepare := range map[string]func(*town){
+		"no daemon runs": func(*town) {},
+		"a daemon runs": func(w *town) {
+			w.network(2)
+			other := named("other", 2)
+			other.network = 2
+			w.add(other)
+		},
+	} {
+		for at, hit := 1, true; hit && !t.Failed(); at++ {
+			hit = false
+			t.Run(fmt.Sprintf("%s, refuse change %d", name, at), func(t *testing.T) { hit = refuseSuccession(t, at, prepare) })
+		}
+	}
+}
+
+func refuseSuccession(t *testing.T, at int, prepare func(*town)) (hit bool) {
+	t.Helper()
 	first, mine := named("first", 2), named("mine", 4)
 	w := formerTown(t, first)
-	c := w.call(mine)
-	c.Gate = func(what string) error {
-		if strings.HasPrefix(what, "announce") {
-			return errors.New("refused")
-		}
-		return nil
-	}
-	w.Fails(plugin.Add, c, 999)
+	w.Run("iptables", "-P", "INPUT", "DROP") // so that the firewall is one of the changes
+	prepare(w)
 	w.becomes(asks{id: first.id, name: "first"}, "10.1.0.2")
-	if w.dnsmasq() == 0 {
-		t.Error("no dnsmasq runs")
+	faults := &nltest.Faults{At: at}
+	c := w.call(mine)
+	c.Gate = faults.Gate
+	before := w.withoutProcesses()
+	a := w.Do(plugin.Add, c)
+	switch {
+	case !faults.Hit() && a.Exit != 0:
+		t.Errorf("no fault left to inject, yet: %s", a.Stdout)
+	case !faults.Hit():
+		w.want(asks{id: mine.id, name: "first"}, "10.1.0.2")
+	case a.Exit == 0:
+		t.Errorf("change %d (%s) was refused, and ADD succeeded", at, faults.What)
+	default:
+		w.becomes(asks{id: first.id, name: "first"}, "10.1.0.2")
+		if diff := cmp.Diff(before, w.withoutProcesses()); diff != "" {
+			t.Errorf("change %d (%s): %s\nleft behind (-before +after):\n%s", at, faults.What, a.Stdout, diff)
+		}
 	}
+	return faults.Hit()
+}
+
+// counts are those of the rule that containers/dnsname made for its queries.
+var counts = regexp.MustCompile(`packets \d+ bytes \d+`)
+
+// withoutProcesses is a snapshot without the files that differ from process to process,
+// dnsmasq's PID file and the daemon's lock and log, and without counts.
+func (w *town) withoutProcesses() string {
+	lines := strings.SplitAfter(counts.ReplaceAllString(w.Snapshot(), ""), "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool {
+		return strings.Contains(l, "/net1/pidfile: ") || strings.Contains(l, "/journal/.dns.l")
+	}), "")
 }
 
 // TestStranger: a process that has the number in the PID file and is not the network's
