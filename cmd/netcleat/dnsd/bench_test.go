@@ -106,43 +106,43 @@ func dnsmasq(t testing.TB, w *town) {
 	}
 }
 
-// BenchmarkQuery asks one question after the other, and reports the median.
+// BenchmarkQuery asks for one name after the other.
 func BenchmarkQuery(b *testing.B) {
-	for _, c := range contestants {
-		b.Run(c.name, func(b *testing.B) {
-			w := newTown(b)
-			c.start(b, w)
-			w.median(b, func(i int) string { return fmt.Sprintf("c%d.", i%crowdSize) })
-		})
-	}
+	inTurns(b, func(i int) string { return fmt.Sprintf("c%d.", i%crowdSize) })
 }
 
 // BenchmarkAlias asks for the alias, of whose addresses as many are answered as fit.
 func BenchmarkAlias(b *testing.B) {
-	for _, c := range contestants {
-		b.Run(c.name, func(b *testing.B) {
-			w := newTown(b)
-			c.start(b, w)
-			w.median(b, func(int) string { return "app." })
-		})
-	}
+	inTurns(b, func(int) string { return "app." })
 }
 
-// median asks, and reports the median of the answers' times.
-func (w *town) median(b *testing.B, question func(int) string) {
+// inTurns asks the contestants in turns, some questions each, so that all meet the same
+// machine, and reports the medians of the answers' times.
+func inTurns(b *testing.B, question func(int) string) {
 	b.Helper()
-	conn := w.socket(asking.id)
-	defer func() { _ = conn.Close() }()
-	times := make([]time.Duration, 0, b.N)
-	b.ResetTimer()
-	for i := range b.N {
-		start := time.Now()
-		if got := quick(conn, question(i)); got == "silence" {
-			b.Fatal("no answer")
-		}
-		times = append(times, time.Since(start))
+	const turn = 200
+	conns, times := make([]net.Conn, len(contestants)), make([][]time.Duration, len(contestants))
+	for i, c := range contestants {
+		w := newTown(b)
+		c.start(b, w)
+		conns[i] = w.socket(asking.id)
 	}
-	b.ReportMetric(float64(median(times).Nanoseconds())/1e3, "µs-median")
+	b.ResetTimer()
+	for first := 0; first < b.N; first += turn {
+		for i, conn := range conns {
+			for q := first; q < min(first+turn, b.N); q++ {
+				times[i] = append(times[i], timed(func() {
+					if quick(conn, question(q)) == "silence" {
+						b.Fatal("no answer of", contestants[i].name)
+					}
+				}))
+			}
+		}
+	}
+	for i, c := range contestants {
+		_ = conns[i].Close()
+		b.ReportMetric(float64(median(times[i]).Nanoseconds())/1e3, "µs-"+c.name)
+	}
 }
 
 // BenchmarkRate asks from eight sockets at once. The asker spends most of the time.
@@ -192,7 +192,7 @@ func pump(b *testing.B, conn net.Conn, q []byte, n int) {
 
 // BenchmarkADD attaches and detaches a container of a network that has another, by
 // processes: the plugin and containers/dnsname in turns, so that both meet the same
-// machine. It reports the medians.
+// machine. It reports the medians, and those of VERSION: what starting each takes.
 func BenchmarkADD(b *testing.B) {
 	first, second := named("first", 2), named("second", 3)
 	ours := newTown(b)
@@ -201,14 +201,18 @@ func BenchmarkADD(b *testing.B) {
 	mine := ours.call(second)
 	theirs := formerTown(b, first)
 	other := theirs.call(second)
-	var took, tookTheirs []time.Duration
+	var took, tookTheirs, start, startTheirs []time.Duration
 	for b.Loop() {
+		start = append(start, timed(func() { must(b, ours.process("VERSION", mine)) }))
+		startTheirs = append(startTheirs, timed(func() { theirs.former("VERSION", other) }))
 		took = append(took, timed(func() { must(b, ours.process(plugin.Add, mine)) }))
 		tookTheirs = append(tookTheirs, timed(func() { theirs.former(plugin.Add, other) }))
 		must(b, ours.process(plugin.Del, mine))
 		theirs.former(plugin.Del, other)
 	}
 	m, o := median(took), median(tookTheirs)
+	b.ReportMetric(median(start).Seconds()*1e3, "ms-ours-VERSION")
+	b.ReportMetric(median(startTheirs).Seconds()*1e3, "ms-dnsname-VERSION")
 	b.ReportMetric(m.Seconds()*1e3, "ms-ours")
 	b.ReportMetric(o.Seconds()*1e3, "ms-dnsname")
 	b.ReportMetric(o.Seconds()/m.Seconds(), "times-faster")
