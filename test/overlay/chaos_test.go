@@ -29,7 +29,7 @@ func TestChaos(t *testing.T) {
 	for i, h := range s.Hosts {
 		wg.Go(func() { left[i] = s.churn(h, small, stop) })
 	}
-	rounds := 6
+	rounds := 3
 	if os.Getenv("FAULTS") == "all" {
 		rounds = 90
 	}
