@@ -82,10 +82,13 @@ func mayLook() error {
 	return errors.New("doctor needs root on the host: without it, little of what is wrong can be seen")
 }
 
-// exitCode is 1, but for a doctor that has not looked.
+// exitCode is 1, but for a doctor that has not looked, and for a test that was not made.
 func exitCode(c *cobra.Command, err error) int {
 	const cannotLook = 2
 	if n := problems(0); c.Name() == "doctor" && !errors.As(err, &n) {
+		return cannotLook
+	}
+	if n := failures(0); c.Name() == "test" && !errors.As(err, &n) {
 		return cannotLook
 	}
 	return 1

@@ -10,8 +10,8 @@ import (
 )
 
 func networkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "network", Short: "Show, create and remove networks, and connect containers"}
-	c.AddCommand(networkLsCommand(), networkInspectCommand(), networkCreateCommand(), networkConnectCommand(), networkDisconnectCommand(), networkRmCommand(), networkPruneCommand())
+	c := &cobra.Command{Use: "network", Short: "Show, create, test and remove networks, and connect containers"}
+	c.AddCommand(networkLsCommand(), networkInspectCommand(), networkCreateCommand(), networkConnectCommand(), networkDisconnectCommand(), networkRmCommand(), networkPruneCommand(), networkTestCommand())
 	return c
 }
 

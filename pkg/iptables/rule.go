@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/netcleat/netcleat/pkg/look"
 )
 
 // Rule is a rule that is to be in a table.
@@ -54,11 +56,59 @@ func Script(table string, lines []string) string {
 // Holds reports whether nothing of a script of Checks fails: iptables itself compares
 // each rule, the whole of it. Where the tool is not installed there are no rules.
 func (t Tool) Holds(ctx context.Context, script string) (bool, error) {
+	if t.reads(ctx, script) {
+		return true, nil
+	}
 	_, err := t.run(ctx, t.program("restore"), script, "--noflush", "-w", wait)
 	if errors.Is(err, fs.ErrNotExist) || Rejected(err) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// reads reports whether who shares a look (package look) has read each rule that a script of
+// Checks checks. Where not, iptables itself has to say.
+func (t Tool) reads(ctx context.Context, script string) bool {
+	shared, table := look.Of(ctx), ""
+	if shared == nil {
+		return false
+	}
+	for text := range strings.Lines(script) {
+		text = strings.TrimSuffix(text, "\n")
+		switch {
+		case strings.HasPrefix(text, "*"):
+			table = text[1:]
+		case strings.HasPrefix(text, "-C "):
+			saved, err := look.Once(shared, savedAs{t, table}, func() (map[string]bool, error) { return t.saved(ctx, table) })
+			if err != nil || !saved[canonical(split(text)[1:])] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+type savedAs struct {
+	tool  Tool
+	table string
+}
+
+// saved returns the rules of a table, each in the form of canonical.
+func (t Tool) saved(ctx context.Context, table string) (map[string]bool, error) {
+	lines, err := t.Save(ctx, table)
+	all := map[string]bool{}
+	for _, l := range Parse(lines) {
+		if l.Rule {
+			all[canonical(append([]string{l.Chain}, l.words...))] = true
+		}
+	}
+	return all, err
+}
+
+// canonical is one text for all orders of a rule's words, of which the first is its chain.
+func canonical(words []string) string {
+	slices.Sort(words[1:])
+	return strings.Join(words, "\x00")
 }
 
 // Rejected reports whether an error says that a script does not fit what is there: a

@@ -35,7 +35,7 @@ func exception(hash string, v6 bool) nft.Rule {
 func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 	a.off = true
 	undo = func() error { return nil }
-	c, err := nft.Dial(nil, a.Gate)
+	c, err := nft.Look(ctx)
 	if err != nil {
 		return undo, nil // without nf_tables there is no such rule
 	}
@@ -62,8 +62,8 @@ func Exempt(ctx context.Context, a Attachment) (undo func() error, err error) {
 }
 
 // CheckExempt compares the kernel's rules with what Exempt makes.
-func CheckExempt(a Attachment) (err error) {
-	c, err := nft.Dial(nil, a.Gate)
+func CheckExempt(ctx context.Context, a Attachment) (err error) {
+	c, err := nft.Look(ctx)
 	if err != nil {
 		return nil // without nf_tables there is no such rule
 	}

@@ -153,7 +153,7 @@ func Del(ctx context.Context, a Attachment) error {
 
 // Check compares the kernel's rules with what Add makes.
 func Check(ctx context.Context, a Attachment) (err error) {
-	c, err := nft.Dial(nil, a.Gate)
+	c, err := nft.Look(ctx)
 	if err != nil {
 		return err
 	}

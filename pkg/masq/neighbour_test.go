@@ -51,7 +51,7 @@ func TestNeighbour(t *testing.T) {
 					t.Errorf("no rule %s:\n%s", c.rule, out)
 				}
 				h.must(masq.Check(t.Context(), a))
-				h.must(masq.CheckExempt(b))
+				h.must(masq.CheckExempt(t.Context(), b))
 				h.must(masq.Del(t.Context(), b))
 				h.detach(b)
 				if out := h.rules(); strings.Contains(out, "10.1.0.2 ") {

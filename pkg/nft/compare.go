@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/look"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -14,7 +15,11 @@ type Ruleset map[string][]RuleInfo
 
 // Ruleset returns all rules of a table, by one request. A table that does not
 // exist has none.
-func (c *Conn) Ruleset(t Table) (all Ruleset, err error) {
+func (c *Conn) Ruleset(t Table) (Ruleset, error) {
+	return look.Once(c.look, listed{"rules", t, ""}, func() (Ruleset, error) { return c.ruleset(t) })
+}
+
+func (c *Conn) ruleset(t Table) (all Ruleset, err error) {
 	m := query("list rules of "+t.String(), t.Family, unix.NFT_MSG_GETRULE).String(unix.NFTA_RULE_TABLE, t.Name)
 	m.Reply = func(b []byte) error {
 		if r, table, chain := parseRule(b); table == t.Name {

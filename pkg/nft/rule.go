@@ -76,7 +76,11 @@ func (tx *Tx) DeleteRule(c Chain, handle uint64) {
 
 // Rules returns the rules of a chain in order. A chain that does not exist has
 // none.
-func (c *Conn) Rules(ch Chain) (all []RuleInfo, err error) {
+func (c *Conn) Rules(ch Chain) ([]RuleInfo, error) {
+	return list(c, listed{"rules", ch.Table, ch.Name}, func() ([]RuleInfo, error) { return c.rules(ch) })
+}
+
+func (c *Conn) rules(ch Chain) (all []RuleInfo, err error) {
 	m := query("list rules of "+ch.Name, ch.Table.Family, unix.NFT_MSG_GETRULE)
 	m.String(unix.NFTA_RULE_TABLE, ch.Table.Name).String(unix.NFTA_RULE_CHAIN, ch.Name)
 	m.Reply = func(b []byte) error {

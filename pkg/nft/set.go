@@ -220,10 +220,14 @@ func (c *Conn) HasSet(s Set) (found bool, err error) {
 
 // Elements returns the elements of a set; its cost grows with their number. A
 // set that does not exist has none.
-func (c *Conn) Elements(s Set) (all []Elem, err error) {
+func (c *Conn) Elements(s Set) ([]Elem, error) {
 	if len(s.Key) == 0 { // then no key would be of the set's size
 		return nil, fmt.Errorf("list elements of %s: the type of its keys is not given", s.Name)
 	}
+	return list(c, listed{"elements", s.Table, s.Name}, func() ([]Elem, error) { return c.elements(s) })
+}
+
+func (c *Conn) elements(s Set) (all []Elem, err error) {
 	m := elemQuery("list elements of", s)
 	m.Reply = func(b []byte) error { all = append(all, s.parseElems(b)...); return nil }
 	return all, c.dump(m, func() { all = nil })

@@ -180,7 +180,11 @@ type BaseChain struct {
 
 // BaseChains returns the filtering chains at a hook, of the tables of IPv4, of IPv6
 // and of both (inet).
-func (c *Conn) BaseChains(hook uint32) (all []BaseChain, err error) {
+func (c *Conn) BaseChains(hook uint32) ([]BaseChain, error) {
+	return list(c, hook, func() ([]BaseChain, error) { return c.baseChains(hook) })
+}
+
+func (c *Conn) baseChains(hook uint32) (all []BaseChain, err error) {
 	m := query("list chains", unix.NFPROTO_UNSPEC, unix.NFT_MSG_GETCHAIN)
 	m.Reply = func(b []byte) error {
 		i := parseChain(b)

@@ -55,6 +55,11 @@ func Add(ctx context.Context, g gate.Gate, p Port, mac net.HardwareAddr) (undo f
 
 func with(g gate.Gate, fn func(*nft.Conn) error) error {
 	c, err := nft.Dial(nil, g)
+	return use(c, err, fn)
+}
+
+// use runs fn with a socket that was opened, and closes it.
+func use(c *nft.Conn, err error, fn func(*nft.Conn) error) error {
 	if err != nil {
 		return fmt.Errorf("macspoofchk: %w", err)
 	}
@@ -186,7 +191,7 @@ func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
 	if err != nil || p.Name == "" {
 		return fmt.Errorf("macspoofchk: the record does not say the port's name and address (%q, %q)", p.Name, addr)
 	}
-	if Check(g, p, mac) == nil {
+	if Check(ctx, p, mac) == nil {
 		return nil
 	}
 	_, err = Add(ctx, g, p, mac)
@@ -194,8 +199,9 @@ func Reconcile(ctx context.Context, g gate.Gate, r journal.Record) error {
 }
 
 // Check looks for the port's elements and for the rules that use them.
-func Check(g gate.Gate, p Port, mac net.HardwareAddr) error {
-	return with(g, func(c *nft.Conn) error {
+func Check(ctx context.Context, p Port, mac net.HardwareAddr) error {
+	c, err := nft.Look(ctx)
+	return use(c, err, func(c *nft.Conn) error {
 		have, err := c.Ruleset(table)
 		if err != nil {
 			return err

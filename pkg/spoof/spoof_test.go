@@ -38,7 +38,7 @@ func TestFrames(t *testing.T) {
 	if _, err := spoof.Add(t.Context(), nil, p, mac); err != nil {
 		t.Fatal(err)
 	}
-	if err := spoof.Check(nil, p, mac); err != nil {
+	if err := spoof.Check(t.Context(), p, mac); err != nil {
 		t.Error(err)
 	}
 	reach := func(from *netns.NS) bool { return w.Ask(from, "tcp", "10.1.0.1:80") != "" }
@@ -53,7 +53,7 @@ func TestFrames(t *testing.T) {
 	if !reach(neighbour) {
 		t.Error("a port that is not checked is dropped")
 	}
-	if err := spoof.Check(nil, p, net.HardwareAddr{2, 0, 0, 0, 0, 0x99}); err == nil {
+	if err := spoof.Check(t.Context(), p, net.HardwareAddr{2, 0, 0, 0, 0, 0x99}); err == nil {
 		t.Error("CHECK passes for another address")
 	}
 	for range 2 {
@@ -95,7 +95,7 @@ func TestConcurrent(t *testing.T) {
 	if out := w.Run("nft", "list", "ruleset"); strings.Count(out, "drop") != 1 {
 		t.Errorf("rules:\n%s", out)
 	}
-	each(func(p spoof.Port, mac net.HardwareAddr) error { return spoof.Check(nil, p, mac) })
+	each(func(p spoof.Port, mac net.HardwareAddr) error { return spoof.Check(t.Context(), p, mac) })
 	each(func(p spoof.Port, _ net.HardwareAddr) error { return spoof.Del(t.Context(), nil, p) })
 	if out := w.Run("nft", "list", "ruleset"); out != "" {
 		t.Errorf("left behind:\n%s", out)
@@ -115,7 +115,7 @@ func TestReconcile(t *testing.T) {
 		}
 	}
 	p := spoof.Port{Name: "veth0", ContainerID: "c1", IfName: "eth0"}
-	if err := spoof.Check(nil, p, net.HardwareAddr{2, 0, 0, 0, 0, 1}); err != nil {
+	if err := spoof.Check(t.Context(), p, net.HardwareAddr{2, 0, 0, 0, 0, 1}); err != nil {
 		t.Error(err)
 	}
 	if err := spoof.Del(t.Context(), nil, p); err != nil {
@@ -160,7 +160,7 @@ func TestSpoiled(t *testing.T) {
 	made := w.Run("nft", "list", "ruleset")
 	w.EachSpoil(func(spoil func()) {
 		spoil()
-		if spoof.Check(nil, p, mac) == nil {
+		if spoof.Check(t.Context(), p, mac) == nil {
 			t.Error("CHECK passed")
 		}
 		if err := spoof.Reconcile(t.Context(), nil, record); err != nil {
@@ -175,7 +175,7 @@ func TestSpoiled(t *testing.T) {
 	if diff := cmp.Diff(kernel, w.KernelRules()); diff != "" {
 		t.Errorf("to the kernel (-made +loaded):\n%s", diff)
 	}
-	if err := spoof.Check(nil, p, mac); err != nil {
+	if err := spoof.Check(t.Context(), p, mac); err != nil {
 		t.Error(err)
 	}
 }

@@ -81,7 +81,7 @@ func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.
 		if err != nil {
 			return err
 		}
-		if err := spoof.Check(c.Gate, port(c), mac); err != nil {
+		if err := spoof.Check(ctx, port(c), mac); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func checkRules(ctx context.Context, c *plugin.Call, conf *config, res *current.
 		a.Addrs = append(a.Addrs, p)
 	}
 	if !conf.IPMasq {
-		return masq.CheckExempt(a)
+		return masq.CheckExempt(ctx, a)
 	}
 	return masq.Check(ctx, a)
 }

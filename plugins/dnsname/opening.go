@@ -277,7 +277,7 @@ func familyOf(v6 bool) nft.Family {
 
 // check says what is missing.
 func (d *doorway) check(ctx context.Context) (err error) {
-	c, err := nft.Dial(nil, nil)
+	c, err := nft.Look(ctx)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func check(ctx context.Context, c *plugin.Call, conf config) error {
 }
 
 func (j *job) check(ctx context.Context) (err error) {
-	c, err := nft.Dial(nil, nil)
+	c, err := nft.Look(ctx)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/iptables"
 	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/link"
+	"github.com/netcleat/netcleat/pkg/look"
 	"github.com/netcleat/netcleat/pkg/nft"
 	"github.com/netcleat/netcleat/pkg/plugin"
 	"github.com/netcleat/netcleat/pkg/undo"
@@ -255,7 +256,9 @@ func Reconcile(ctx context.Context, g gate.Gate, dir journal.Dir, r journal.Reco
 	if err := r.GetState(&j.publication); err != nil || len(j.Targets) == 0 {
 		return err
 	}
-	defer j.mark(ctx)
+	if look.Of(ctx) == nil { // who only looks does not mark
+		defer j.mark(ctx)
+	}
 	if j.check(ctx) == nil {
 		return nil
 	}

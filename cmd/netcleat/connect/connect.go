@@ -63,7 +63,7 @@ func Connect(ctx context.Context, o Options, s *Sandbox, r Request) (_ Attached,
 		return Attached{}, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	n, err := o.network(ctx, r.Network)
+	n, err := o.Find(ctx, r.Network)
 	if err != nil {
 		return Attached{}, err
 	}
@@ -82,8 +82,8 @@ func Connect(ctx context.Context, o Options, s *Sandbox, r Request) (_ Attached,
 	if err != nil {
 		return Attached{}, err
 	}
-	cni := o.library()
-	if err := o.installed(list); err != nil {
+	cni := o.Library()
+	if err := o.Installed(list); err != nil {
 		return Attached{}, err
 	}
 	var got Attached
@@ -101,9 +101,9 @@ func Connect(ctx context.Context, o Options, s *Sandbox, r Request) (_ Attached,
 	return Attached{}, fmt.Errorf("network %s: %w", r.Network, err)
 }
 
-// network returns the network with its attachments. What of others cannot be read
+// Find returns the network with its attachments. What of others cannot be read
 // is told.
-func (o Options) network(ctx context.Context, name string) (show.Network, error) {
+func (o Options) Find(ctx context.Context, name string) (show.Network, error) {
 	all, err := show.Networks(ctx, o.Places)
 	if err != nil {
 		o.Warn("not everything could be read: %v", err)
@@ -118,17 +118,17 @@ func (o Options) network(ctx context.Context, name string) (show.Network, error)
 	return n, nil
 }
 
-// library is the one that runtimes call plugins with. The plugins find this program, which
+// Library is the one that runtimes call plugins with. The plugins find this program, which
 // is also the daemon that answers names, wherever it is.
-func (o Options) library() *libcni.CNIConfig {
+func (o Options) Library() *libcni.CNIConfig {
 	if self, err := os.Executable(); err == nil {
 		_ = os.Setenv("PATH", os.Getenv("PATH")+string(filepath.ListSeparator)+filepath.Dir(self)) // it takes any text without a zero byte
 	}
 	return libcni.NewCNIConfigWithCacheDir(filepath.SplitList(o.Path), filepath.Dir(o.Cache), nil)
 }
 
-// installed looks for the plugins before any of them is called.
-func (o Options) installed(list *libcni.NetworkConfigList) error {
+// Installed looks for the plugins before any of them is called.
+func (o Options) Installed(list *libcni.NetworkConfigList) error {
 	for _, p := range list.Plugins {
 		if _, err := invoke.FindInPath(p.Network.Type, filepath.SplitList(o.Path)); err != nil {
 			return fmt.Errorf("network %s: %w (netcleat install DIR installs the plugins, --cni-path names the directory)", list.Name, err)
@@ -260,11 +260,11 @@ func Disconnect(ctx context.Context, o Options, s *Sandbox, r Request) (err erro
 	if err != nil {
 		return err
 	}
-	if err := o.installed(list); err != nil {
+	if err := o.Installed(list); err != nil {
 		return err
 	}
 	return o.detach(ctx, s, func() error {
-		if err := o.library().DelNetworkList(ctx, list, rt); err != nil {
+		if err := o.Library().DelNetworkList(ctx, list, rt); err != nil {
 			return fmt.Errorf("network %s: %w", r.Network, err)
 		}
 		return nil
@@ -290,7 +290,7 @@ func (o Options) detach(ctx context.Context, s *Sandbox, del func() error) error
 // plugins were told then. Where the library has forgotten it, it is the network's
 // list as it is now.
 func (o Options) remembered(ctx context.Context, network string, rt *libcni.RuntimeConf) (*libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
-	conf, cached, err := o.library().GetNetworkListCachedConfig(&libcni.NetworkConfigList{Name: network}, rt)
+	conf, cached, err := o.Library().GetNetworkListCachedConfig(&libcni.NetworkConfigList{Name: network}, rt)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -298,7 +298,7 @@ func (o Options) remembered(ctx context.Context, network string, rt *libcni.Runt
 		list, err := libcni.NetworkConfFromBytes(conf)
 		return list, cached, err
 	}
-	n, err := o.network(ctx, network)
+	n, err := o.Find(ctx, network)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s/%s-*: forgotten: %w", o.Cache, network, err)
 	}

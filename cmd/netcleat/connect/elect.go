@@ -71,7 +71,7 @@ func (o Options) electOf(ctx context.Context, c *nl.Conn, rows []show.Row, v6 bo
 // defaultRoute is the default route that the attachment's network gives to its
 // containers, which this one has not got, since it had one.
 func (o Options) defaultRoute(ctx context.Context, row show.Row, v6 bool) (r nl.Route, ok bool) {
-	n, err := o.network(ctx, row.Network)
+	n, err := o.Find(ctx, row.Network)
 	if err != nil {
 		return r, false
 	}
@@ -80,7 +80,7 @@ func (o Options) defaultRoute(ctx context.Context, row show.Row, v6 bool) (r nl.
 		return r, false // whoever wants to attach to it is told
 	}
 	rt := &libcni.RuntimeConf{ContainerID: row.Container, IfName: row.Interface, NetNS: row.Netns}
-	cached, err := o.library().GetNetworkListCachedResult(list, rt)
+	cached, err := o.Library().GetNetworkListCachedResult(list, rt)
 	if err != nil || cached == nil {
 		return r, false
 	}

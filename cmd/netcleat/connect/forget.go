@@ -69,7 +69,7 @@ func Buried(ctx context.Context, o Options, a attached.Attachment) error {
 // forget it. What the library does not remember is forgotten.
 func (o Options) forget(ctx context.Context, r show.Row) error {
 	rt := &libcni.RuntimeConf{ContainerID: r.Container, IfName: r.Interface}
-	conf, rt, err := o.library().GetNetworkListCachedConfig(&libcni.NetworkConfigList{Name: r.Network}, rt)
+	conf, rt, err := o.Library().GetNetworkListCachedConfig(&libcni.NetworkConfigList{Name: r.Network}, rt)
 	if err != nil || conf == nil || o.DryRun {
 		return err
 	}
@@ -77,8 +77,8 @@ func (o Options) forget(ctx context.Context, r show.Row) error {
 	if err != nil {
 		return err
 	}
-	if err := o.installed(list); err != nil {
+	if err := o.Installed(list); err != nil {
 		return err
 	}
-	return o.library().DelNetworkList(ctx, list, rt)
+	return o.Library().DelNetworkList(ctx, list, rt)
 }

@@ -10,12 +10,14 @@ import (
 	"slices"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
+	"github.com/netcleat/netcleat/cmd/netcleat/explain"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/pkg/evidence"
+	"github.com/netcleat/netcleat/pkg/journal"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -48,7 +50,26 @@ type exam struct {
 	looked   map[string]bool             // networks that nothing but rules speak of
 	marked   []ruleset.Mark              // all of the host's
 	needs    map[string]evidence.Verdict // of networks that nothing but rules speak of
+	missing  map[string][]string         // plugins whose rules attachments lack
+	said     map[subject]bool
 	found    []Finding
+}
+
+// newExam returns one that has gathered nothing.
+func newExam(o Options) *exam {
+	return &exam{Options: o, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}, said: map[subject]bool{}}
+}
+
+// subject is what a finding is about where explain looks at it, too: of an attachment, or of
+// the host where that has no name.
+type subject struct {
+	what explain.Subject
+	of   journal.Key
+}
+
+// about is what a finding about an attachment is about.
+func about(what explain.Subject, r show.Row) subject {
+	return subject{what, journal.Key{Network: r.Network, ContainerID: r.Container, IfName: r.Interface}}
 }
 
 // nothing is to be done about a finding.
@@ -81,7 +102,7 @@ func (e *exam) fixable(fix func(context.Context) error, format string, args ...a
 
 // Examine looks at everything, and returns what it has found.
 func Examine(ctx context.Context, o Options) []Finding {
-	e := &exam{Options: o, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}}
+	e := newExam(o)
 	var err error
 	if e.networks, err = show.Networks(ctx, o.Places); err != nil {
 		e.broken(err)
@@ -159,16 +180,16 @@ func (e *exam) rules(ctx context.Context) {
 			live = append(live, a)
 		}
 	}
-	missing, err := reconcile.Options{Journal: e.Journal, Tell: e.Tell}.Missing(ctx, live)
-	if err != nil {
+	var err error
+	if e.missing, err = (reconcile.Options{Journal: e.Journal, Tell: e.Tell}).Missing(ctx, live); err != nil {
 		e.broken(err)
 	}
 	for _, a := range live {
-		if plugins := missing[a.String()]; len(plugins) > 0 {
+		if plugins := e.missing[a.String()]; len(plugins) > 0 {
 			e.add(finding.Problem, finding.Run("netcleat reconcile"), "%s: rules of %v are missing", a, plugins)
 		}
 	}
-	if len(missing) == 0 {
+	if len(e.missing) == 0 {
 		e.add(finding.Fine, nothing, "rules of %d attachments in place", len(live))
 	}
 }

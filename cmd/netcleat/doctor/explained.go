@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/explain"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
@@ -18,7 +17,7 @@ func (e *exam) explained(ctx context.Context) {
 	alive := slices.DeleteFunc(slices.Clone(e.rows), func(r show.Row) bool {
 		return r.Health == show.Dead || r.Health == show.Unseen || r.Health == show.Leaving
 	})
-	reports, err := explain.All(ctx, explain.Options{Places: e.Places, Path: e.Path, Binary: e.Binary, Shallow: !e.Deep}, alive)
+	reports, err := explain.All(ctx, explain.Options{Places: e.Places, Path: e.Path, Binary: e.Binary, Shallow: !e.Deep, Missing: e.missing}, alive)
 	if err != nil {
 		e.broken(err)
 	}
@@ -61,21 +60,13 @@ func together(lines []shared, l explain.Line, r show.Row) []shared {
 // told reports whether another finding says it already: of the host's forwarding, of
 // rules that reconcile restores, and of leases.
 func (e *exam) told(r show.Row, l explain.Line) bool {
-	begins := func(what string) bool {
-		return slices.ContainsFunc(e.found, func(f Finding) bool { return strings.HasPrefix(f.What, what) })
-	}
-	who := r.Network + " " + r.Called() + " " + r.Interface
 	switch {
-	case l.Want == "forwarding of IPv4":
-		return begins("forwarding is off")
-	case l.Want == "forwarding of IPv6":
-		return begins("forwarding of IPv6 is off")
-	case l.Mend != nil && *l.Mend == finding.Run("netcleat reconcile"):
-		return begins(r.Attachment().String()+": rules of ") || begins(who+": rules of ")
-	case strings.HasPrefix(l.Want, "a lease of "):
-		return begins(who + ": has " + strings.TrimPrefix(l.Want, "a lease of ") + " without a lease")
+	case l.Mend == nil:
+		return true
+	case *l.Mend == explain.Restore:
+		return len(e.missing[r.Attachment().String()]) > 0
 	}
-	return l.Mend == nil
+	return e.said[subject{what: l.About}] || e.said[about(l.About, r)]
 }
 
 // unexplained tells of what is seen to be wrong with an attachment where explain has found

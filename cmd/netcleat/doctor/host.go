@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/explain"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/lint"
 	"github.com/netcleat/netcleat/cmd/netcleat/runtimes"
@@ -97,9 +98,12 @@ func (e *exam) host() {
 
 // forwarding looks whether the host forwards for the networks that need it.
 func (e *exam) forwarding() {
-	for _, f := range []struct{ key, command, what, mark string }{
-		{"net/ipv4/ip_forward", "sysctl -w net.ipv4.ip_forward=1", "forwarding", "."},
-		{"net/ipv6/conf/all/forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1", "forwarding of IPv6", ":"},
+	for _, f := range []struct {
+		key, command, what, mark string
+		about                    explain.Subject
+	}{
+		{"net/ipv4/ip_forward", "sysctl -w net.ipv4.ip_forward=1", "forwarding", ".", explain.Forwarding("IPv4")},
+		{"net/ipv6/conf/all/forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1", "forwarding of IPv6", ":", explain.Forwarding("IPv6")},
 	} {
 		v, err := sysctl.Get(nil, f.key)
 		if err != nil || v != "0" {
@@ -109,6 +113,7 @@ func (e *exam) forwarding() {
 			needs := slices.ContainsFunc(n.Containers, func(r show.Row) bool { return strings.Contains(strings.Join(r.Addresses, " "), f.mark) })
 			if n.Masquerade && needs && (n.Driver == "bridge" || n.Driver == "ptp") {
 				e.add(finding.Problem, finding.Run(f.command), "%s is off: the containers of %s reach nobody but the host", f.what, n.Name)
+				e.said[subject{what: f.about}] = true
 			}
 		}
 	}

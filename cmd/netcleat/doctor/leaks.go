@@ -246,7 +246,8 @@ func (e *exam) ofNetwork(network string, fix func(context.Context) error) *leak 
 		}
 	}
 	return &leak{fix: func(ctx context.Context) error {
-		now := &exam{Options: e.Options, marked: e.marked, holders: map[string]bool{}, leased: map[string]bool{}, looked: map[string]bool{}}
+		now := newExam(e.Options)
+		now.marked = e.marked
 		if err := now.gather(ctx, network); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netcleat/netcleat/cmd/netcleat/explain"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -87,6 +88,7 @@ func (e *exam) unleased(n show.Network, all []lease.Lease) {
 				continue
 			}
 			e.add(finding.Problem, show.TakeLease(filepath.Join(lease.DirOf(n.IPAM.DataDir, n.Name), addr), r), "%s %s %s: has %s without a lease: another container may be given it", n.Name, r.Called(), r.Interface, addr)
+			e.said[about(explain.LeaseOf(addr), r)] = true
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
+	"github.com/netcleat/netcleat/pkg/look"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/sysctl"
 	"github.com/netcleat/netcleat/plugins/portmap"
@@ -28,7 +30,7 @@ func (x *exam) chained(_ context.Context, c conf, missing []string) error {
 		want := map[string]string{"bandwidth": "its limits", "sbr": "its rules and routes in the sandbox"}[c.Type]
 		switch {
 		case slices.Contains(missing, c.Type):
-			x.problem(c.Type, want, "they are missing, or others than they were", restore)
+			x.problem(c.Type, want, "they are missing, or others than they were", Restore)
 		case x.row.Recorded:
 			x.fine(c.Type, want, "so they are")
 		}
@@ -61,7 +63,7 @@ func (x *exam) published(missing bool) error {
 				Command: "nft delete element " + p.Element + " && netcleat reconcile", When: "takes it away from that container",
 			})
 		case missing:
-			x.problem("portmap", want, "it is missing in the firewall, or what leads to it", restore)
+			x.problem("portmap", want, "it is missing in the firewall, or what leads to it", Restore)
 		default:
 			x.fine("portmap", want, "OK")
 		}
@@ -76,9 +78,12 @@ func (x *exam) published(missing bool) error {
 // hijacked looks whether a rule that comes first sends what is for the port
 // elsewhere.
 func (x *exam) hijacked(want string, p portmap.Port) {
-	for _, l := range x.links {
-		to := x.addressOn(l)
-		if !to.IsValid() || to.IsLoopback() || l.Name == x.gatewayLink() || p.HostIP.Is6() {
+	if p.HostIP.Is6() {
+		return
+	}
+	for _, at := range x.reachable() {
+		l, to := at.link, at.addr
+		if l.Name == x.gatewayLink() {
 			continue
 		}
 		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
@@ -94,15 +99,29 @@ func (x *exam) hijacked(want string, p portmap.Port) {
 	}
 }
 
-// addressOn is the first IPv4 address of a link of the host.
-func (x *exam) addressOn(l *nl.Link) netip.Addr {
-	all, _ := x.pair.Host.Addrs(l.Index) // without one nothing is published there
-	for _, a := range all {
-		if a.Prefix.Addr().Is4() {
-			return a.Prefix.Addr()
+// reached is an address at which others reach the host, and the link that has it.
+type reached struct {
+	link *nl.Link
+	addr netip.Addr
+}
+
+// reachable are the host's links with the first IPv4 address of each.
+func (w *worker) reachable() []reached {
+	// Without addresses nothing is published.
+	all, _ := look.Once(w.look, "addresses to reach the host at", func() (all []reached, err error) {
+		for _, index := range slices.Sorted(maps.Keys(w.links)) {
+			addrs, err := w.hostAddrs(index)
+			if err != nil {
+				return nil, err
+			}
+			i := slices.IndexFunc(addrs, func(a nl.Addr) bool { return a.Prefix.Addr().Is4() })
+			if i >= 0 && !addrs[i].Prefix.Addr().IsLoopback() {
+				all = append(all, reached{w.links[index], addrs[i].Prefix.Addr()})
+			}
 		}
-	}
-	return netip.Addr{}
+		return all, nil
+	})
+	return all
 }
 
 // sockets remarks on who listens on the host and who does not in the sandbox.
@@ -114,18 +133,18 @@ func (x *exam) sockets(p portmap.Port) error {
 	if !known {
 		return nil
 	}
-	outside, err := listeners(nil, proto, p.Host)
+	outside, err := x.listeners(proto)
 	if err != nil {
 		return err
 	}
-	if len(outside) > 0 {
-		x.note("portmap", fmt.Sprintf("port %s of the host free", p), owner(outside)+" listens there: what comes from others goes to the container, not to it", finding.Mend{})
+	if sockets := outside[p.Host]; len(sockets) > 0 {
+		x.note("portmap", fmt.Sprintf("port %s of the host free", p), x.owner(sockets)+" listens there: what comes from others goes to the container, not to it", finding.Mend{})
 	}
-	inside, err := listeners(x.pair.NS, proto, p.Container)
+	inside, err := listeners(x.pair.NS, proto)
 	if err != nil {
 		return err
 	}
-	if len(inside) == 0 {
+	if len(inside[p.Container]) == 0 {
 		x.note("portmap", fmt.Sprintf("somebody to answer on port %d/%s in the sandbox", p.Container, p.Protocol), "nobody listens there", finding.Mend{})
 	}
 	return nil

@@ -81,7 +81,7 @@ func (x *exam) check(ctx context.Context, c conf) error {
 	default:
 		m := again
 		if strings.Contains(err.Error(), "netcleat reconcile") {
-			m = restore
+			m = Restore
 		}
 		x.problem(c.Type, want, err.Error(), m)
 	}

@@ -10,12 +10,10 @@ import (
 	"io/fs"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
-	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
-	"github.com/netcleat/netcleat/pkg/evidence"
+	"github.com/netcleat/netcleat/pkg/look"
+	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -24,9 +22,12 @@ type Options struct {
 	show.Places
 	Path   string // CNI_PATH
 	Binary string // the plugin binary of this suite; "" for the installed plugins
-	// Shallow leaves out what costs a process for each plugin, its own CHECK, and the
-	// comparison of all rules that the records speak of.
+	// Shallow leaves out what costs a process for each plugin, its own CHECK, and compares the
+	// rules that the records speak of with what is read once for all attachments.
 	Shallow bool
+	// Missing are the plugins whose rules each attachment lacks, by its name, where the caller
+	// knows; nil has it looked at.
+	Missing map[string][]string
 }
 
 // Line is one thing that a plugin was to do.
@@ -36,9 +37,19 @@ type Line struct {
 	Want   string        `json:"want"` // what was to be
 	Have   string        `json:"have"` // what the kernel has now
 	Mend   *finding.Mend `json:"mend,omitempty"`
+	About  Subject       `json:"-"`
 
 	symptom bool // something else may be the cause of it
 }
+
+// Subject is what a line is about, where others than this package look at it, too.
+type Subject string
+
+// Forwarding is about the host's forwarding of a family, "IPv4" or "IPv6".
+func Forwarding(family string) Subject { return Subject("forwarding of " + family) }
+
+// LeaseOf is about the lease of an address.
+func LeaseOf(address string) Subject { return Subject("a lease of " + address) }
 
 // String is the line in words.
 func (l Line) String() string { return l.Plugin + ": " + l.Want + ": " + l.Have }
@@ -58,12 +69,7 @@ func Container(ctx context.Context, o Options, name string) (reports []Report, e
 	if ferr != nil {
 		return nil, errors.Join(ferr, err)
 	}
-	h, herr := newHost(ctx, rows)
-	if err = errors.Join(err, herr); h == nil {
-		return nil, err
-	}
-	reports, xerr := h.explain(ctx, o, mine)
-	return reports, errors.Join(err, xerr, h.evidence.Close())
+	return explainAll(ctx, o, rows, mine, err)
 }
 
 // All explains the attachments of rows, which are all of the host's. What could not be
@@ -72,12 +78,21 @@ func All(ctx context.Context, o Options, rows []show.Row) ([]Report, error) {
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	h, err := newHost(ctx, rows)
-	if h == nil {
+	return explainAll(ctx, o, rows, rows, nil)
+}
+
+// explainAll explains some of the rows, which are all of the host's. It joins what could not
+// be looked at to err.
+func explainAll(ctx context.Context, o Options, rows, some []show.Row, err error) ([]Report, error) {
+	h, herr := newHost(ctx, rows)
+	if err = errors.Join(err, herr); h == nil {
 		return nil, err
 	}
-	reports, xerr := h.explain(ctx, o, rows)
-	return reports, errors.Join(err, xerr, h.evidence.Close())
+	if o.Shallow {
+		ctx = look.Share(ctx)
+	}
+	reports, xerr := h.explain(ctx, o, some)
+	return reports, errors.Join(err, xerr)
 }
 
 // Health completes the rows' health by the first problem of each, or else by its first
@@ -100,68 +115,18 @@ func Health(ctx context.Context, o Options, rows []show.Row) ([]show.Row, error)
 	return rows, err
 }
 
-// host is what is read once for all attachments.
-type host struct {
-	rows     []show.Row
-	rules    *ruleset.Ruleset
-	links    map[int]*nl.Link
-	neighs   map[uint8][]nl.Neigh // by family
-	evidence *evidence.Judge      // the caller closes it
-}
-
-// newHost reads it. Without the rules, of which the error tells, the rest is there.
-func newHost(ctx context.Context, rows []show.Row) (h *host, err error) {
-	c, err := nl.Open("", nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	all, err := c.Host.Links()
-	if err != nil {
-		return nil, err
-	}
-	h = &host{rows: rows, links: make(map[int]*nl.Link, len(all)), neighs: map[uint8][]nl.Neigh{}}
-	for _, l := range all {
-		h.links[l.Index] = l
-	}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-		if h.neighs[family], err = c.Host.Neighs(family); err != nil {
-			return nil, err
-		}
-	}
-	if h.evidence, err = evidence.New(); err != nil {
-		return nil, err
-	}
-	h.rules, err = ruleset.Read(ctx)
-	return h, err
-}
-
-// explain looks at some of the attachments.
-func (h *host) explain(ctx context.Context, o Options, rows []show.Row) (reports []Report, err error) {
-	mine := map[string][]show.Row{}
-	for _, r := range rows {
-		mine[r.Container] = append(mine[r.Container], r)
-	}
-	for _, r := range rows {
-		x := &exam{Options: o, host: h, row: r, container: mine[r.Container]}
-		if xerr := x.examine(ctx); xerr != nil {
-			err = errors.Join(err, fmt.Errorf("%s %s %s: %w", r.Network, r.Called(), r.Interface, xerr))
-		}
-		reports = append(reports, x.report())
-	}
-	return reports, err
-}
-
 // exam is the look at one attachment.
 type exam struct {
 	Options
 	plan
-	*host
+	*worker
 	row       show.Row
 	container []show.Row // of the container
-	pair      *nl.Pair
-	sandbox   *nl.Link // the interface
-	end       *nl.Link // its end on the host, or what it is made from
+	pair      *nl.Pair   // of which the host's half is not opened
+	sandbox   *nl.Link   // the interface
+	addrs     []nl.Addr  // of it
+	table     []nl.Route // of all the sandbox's tables
+	end       *nl.Link   // its end on the host, or what it is made from
 	lines     []Line
 }
 
@@ -178,6 +143,9 @@ func (x *exam) report() Report {
 }
 
 func (x *exam) add(l Line) { x.lines = append(x.lines, l) }
+
+// about says what the last line is about.
+func (x *exam) about(s Subject) { x.lines[len(x.lines)-1].About = s }
 
 func (x *exam) fine(plugin, want, have string) {
 	x.add(Line{Level: finding.Fine, Plugin: plugin, Want: want, Have: have})
@@ -246,15 +214,15 @@ func (x *exam) examine(ctx context.Context) (err error) {
 	if err != nil || !there {
 		return err
 	}
+	if err := x.read(); err != nil {
+		return err
+	}
 	x.sharedMAC()
 	errs := []error{x.addresses(), x.routes(), x.policy(), x.insideNeighbours(), x.insideFilter()}
 	errs = append(errs, x.outside()...)
 	errs = append(errs, x.lease())
-	var missing []string
-	if !x.Shallow {
-		missing, err = x.missingRules(ctx)
-		errs = append(errs, err)
-	}
+	missing, err := x.missingRules(ctx)
+	errs = append(errs, err)
 	x.masquerading(missing)
 	for _, c := range x.confs[1:] {
 		errs = append(errs, x.chained(ctx, c, missing))
@@ -276,25 +244,26 @@ func (x *exam) here() bool {
 	return here
 }
 
-// open opens both namespaces.
-func (x *exam) open() (err error) {
-	if x.pair, err = nl.Open(x.row.Netns, nil); err != nil {
-		return err
+// open opens the sandbox.
+func (x *exam) open() error {
+	ns, err := netns.Open(x.row.Netns)
+	if err != nil {
+		return fmt.Errorf("sandbox %s: %w", x.row.Netns, err)
 	}
-	if x.pair.Sandbox == nil {
-		return errors.Join(fmt.Errorf("sandbox %s: %w", x.row.Netns, fs.ErrNotExist), x.pair.Close())
+	x.pair = &nl.Pair{}
+	if err := x.pair.Enter(ns); err != nil {
+		return errors.Join(err, x.pair.Close())
 	}
 	return nil
 }
 
-// hostLink returns the host's link of that name, or nil.
-func (x *exam) hostLink(name string) *nl.Link {
-	for _, l := range x.links {
-		if l.Name == name {
-			return l
-		}
+// read reads what several of the looks at the sandbox need.
+func (x *exam) read() (err error) {
+	if x.addrs, err = x.pair.Sandbox.Addrs(x.sandbox.Index); err != nil {
+		return err
 	}
-	return nil
+	x.table, err = x.pair.Sandbox.Routes(0)
+	return err
 }
 
 // inside is a command that runs in the sandbox.

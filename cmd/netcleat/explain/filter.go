@@ -7,25 +7,23 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
 	"github.com/netcleat/netcleat/cmd/netcleat/ruleset"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
-// restore is what brings missing rules back.
-var restore = finding.Run("netcleat reconcile")
+// Restore is what brings missing rules back.
+var Restore = finding.Run("netcleat reconcile")
 
 // missingRules returns the plugins whose rules the journal knows and the kernel
 // lacks.
 func (x *exam) missingRules(ctx context.Context) ([]string, error) {
 	a := x.row.Attachment()
-	if len(a.Records) == 0 {
-		return nil, nil
+	if x.Missing != nil {
+		return x.Missing[a.String()], nil
 	}
-	list, err := reconcile.Missing(ctx, x.Journal, []attached.Attachment{a})
-	return list[a.String()], err
+	return reconcile.Options{Journal: x.Journal}.Lacks(ctx, a)
 }
 
 // Addresses that belong to nobody (RFC 5737, 3849): they stand for the world.
@@ -40,7 +38,7 @@ func (x *exam) leaving(a netip.Addr) ruleset.Packet {
 	if a.Is6() {
 		p.Dst = world6
 	}
-	if r, err := x.pair.Host.RouteTo(p.Dst); err == nil && !nl.NoRoute(err) && x.links[r.Index] != nil {
+	if r, err := x.toWorld(a); err == nil && !nl.NoRoute(err) && x.links[r.Index] != nil {
 		p.Out = x.links[r.Index].Name
 	}
 	return p
@@ -62,14 +60,14 @@ func (x *exam) masquerading(missing []string) {
 			if c.IPMasq {
 				what = "its rules (macspoofchk, masquerading)"
 			}
-			x.problem(plugin, what, "some are missing", restore)
+			x.problem(plugin, what, "some are missing", Restore)
 		}
 		return
 	}
 	for _, h := range x.hops() {
 		subnet := h.addr.Masked()
 		want := "masquerading of " + subnet.String()
-		mend := restore
+		mend := Restore
 		if !x.row.Recorded {
 			mend = finding.Run(rewrite(subnet))
 		}
@@ -119,7 +117,7 @@ func (x *exam) forwarded(missing []string) {
 			told[v.Chain] = true
 			m := admit(v, h.addr.Masked())
 			if lacks {
-				m = restore
+				m = Restore
 			}
 			if v.Sure {
 				x.problem(plugin, want, v.Chain+" drops it: "+v.By, m)
@@ -130,7 +128,7 @@ func (x *exam) forwarded(missing []string) {
 		switch {
 		case len(drops) > 0:
 		case lacks:
-			x.problem(plugin, want, "the rules that see to it are missing, though now nothing drops it", restore)
+			x.problem(plugin, want, "the rules that see to it are missing, though now nothing drops it", Restore)
 		default:
 			x.fine(plugin, want, "OK")
 		}

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
+	"github.com/netcleat/netcleat/pkg/look"
 	"github.com/netcleat/netcleat/pkg/nl"
-	"github.com/netcleat/netcleat/pkg/sysctl"
 )
 
 // outside looks at what the host has for the attachment.
@@ -108,7 +108,7 @@ func (x *exam) bridge() (errs []error) {
 	}
 	x.bridgeMTU(b)
 	x.uplink(b)
-	x.learnt(b)
+	x.learntElsewhere(b)
 	if !c.IsGateway {
 		return errs
 	}
@@ -164,11 +164,11 @@ func (x *exam) bridgeMTU(b *nl.Link) {
 	}
 }
 
-// learnt looks whether the bridge sends the container's frames to its port.
-func (x *exam) learnt(b *nl.Link) {
-	for _, n := range x.neighs[unix.AF_BRIDGE] {
+// learntElsewhere looks whether the bridge sends the container's frames to its port.
+func (x *exam) learntElsewhere(b *nl.Link) {
+	for _, n := range x.learnt[x.sandbox.MAC.String()] {
 		port := x.links[n.Index]
-		if n.Bridge != b.Index || port == nil || n.Index == x.end.Index || n.Index == b.Index || !bytes.Equal(n.MAC, x.sandbox.MAC) {
+		if n.Bridge != b.Index || port == nil || n.Index == x.end.Index || n.Index == b.Index {
 			continue
 		}
 		x.problem("bridge", fmt.Sprintf("frames to %s over %s", n.MAC, x.end.Name), fmt.Sprintf("%s sends them to %s", b.Name, port.Name),
@@ -191,7 +191,7 @@ func (x *exam) gateways() error {
 		}
 		x.judge("bridge", "interface "+name+" of the gateway, up", have, finding.Run("ip link set "+finding.Quote(name)+" up"))
 	}
-	addrs, err := x.pair.Host.Addrs(gw.Index)
+	addrs, err := x.hostAddrs(gw.Index)
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (x *exam) gateway(name string, p netip.Prefix, addrs []nl.Addr) {
 	case i >= 0:
 	case p.Addr().Is6():
 		have, mend = "it is missing", mend+" nodad"
-		if v, err := sysctl.Get(nil, key); err == nil && v != "0" {
+		if v, err := x.sysctl(key); err == nil && v != "0" {
 			have, mend = "it is missing, and IPv6 is off there", setting(key, "0")+" && "+mend
 		}
 	default:
@@ -236,7 +236,7 @@ func (x *exam) hostRoutes() error {
 	}
 	for _, h := range x.hops() {
 		a := h.addr.Addr()
-		r, err := x.pair.Host.RouteTo(a)
+		r, err := x.conn.RouteTo(a)
 		have := ""
 		switch {
 		case nl.NoRoute(err):
@@ -250,9 +250,11 @@ func (x *exam) hostRoutes() error {
 			}
 		}
 		mend := fmt.Sprintf("ip route replace %s dev %s", netip.PrefixFrom(a, a.BitLen()), finding.Quote(name))
-		if rule, err := leads(x.pair.Host, a, netip.Addr{}); err != nil {
+		rules, err := x.hostRules()
+		if err != nil {
 			return err
-		} else if rule != nil && have != "" {
+		}
+		if rule := leads(rules, a, netip.Addr{}); rule != nil && have != "" {
 			have += fmt.Sprintf(": rule %d, %s, comes before the main table", rule.Priority, rule)
 			mend = before(*rule, "to", a)
 		}
@@ -274,7 +276,7 @@ func (x *exam) forwarding() error {
 		if !slices.ContainsFunc(x.hops(), func(h hop) bool { return h.addr.Addr().Is6() == f.v6 && h.gateway.IsValid() }) {
 			continue
 		}
-		v, err := sysctl.Get(nil, f.key)
+		v, err := x.sysctl(f.key)
 		if err != nil {
 			return err
 		}
@@ -282,7 +284,8 @@ func (x *exam) forwarding() error {
 		if v == "0" {
 			have = "it is off"
 		}
-		x.judge(x.main(), "forwarding of "+f.name, have, finding.Run(setting(f.key, "1")))
+		x.judge(x.main(), string(Forwarding(f.name)), have, finding.Run(setting(f.key, "1")))
+		x.about(Forwarding(f.name))
 		if have == "" && !f.v6 { // which has one switch for all
 			errs = append(errs, x.forwardingOn(append([]string{x.gatewayLink()}, x.uplinks()...)))
 		}
@@ -294,7 +297,7 @@ func (x *exam) forwarding() error {
 func (x *exam) forwardingOn(names []string) error {
 	for _, name := range names {
 		key := "net/ipv4/conf/" + name + "/forwarding"
-		v, err := sysctl.Get(nil, key)
+		v, err := x.sysctl(key)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // of which others tell
 		}
@@ -310,19 +313,25 @@ func (x *exam) forwardingOn(names []string) error {
 
 // uplinks are the links of IPv4's default routes, and the one that the host reaches
 // the world by.
-func (x *exam) uplinks() (names []string) {
+func (w *worker) uplinks() []string {
+	// A host without a way out has none.
+	names, _ := look.Once(w.look, "uplinks", func() ([]string, error) { return w.readUplinks(), nil })
+	return names
+}
+
+func (w *worker) readUplinks() (names []string) {
 	add := func(r nl.Route) {
-		if l := x.links[r.Index]; l != nil && !slices.Contains(names, l.Name) {
+		if l := w.links[r.Index]; l != nil && !slices.Contains(names, l.Name) {
 			names = append(names, l.Name)
 		}
 	}
-	routes, _ := x.pair.Host.Routes(unix.RT_TABLE_MAIN) // without them the other way is left
+	routes, _ := w.conn.Routes(unix.RT_TABLE_MAIN) // without them the other way is left
 	for _, r := range routes {
 		if r.Dst.Bits() == 0 && r.Dst.Addr().Is4() {
 			add(r)
 		}
 	}
-	if r, err := x.pair.Host.RouteTo(world4); err == nil {
+	if r, err := w.toWorld(world4); err == nil {
 		add(r)
 	}
 	return names
@@ -336,7 +345,7 @@ func (x *exam) filter() error {
 		return nil
 	}
 	for _, name := range uplinks {
-		strict, err := strictest(x.sysctls(false), name)
+		strict, err := strictest(x.sysctl, name)
 		if err != nil {
 			return err
 		}
@@ -355,8 +364,8 @@ func (x *exam) outsideNeighbours() {
 		return
 	}
 	for _, h := range x.hops() {
-		n := neighbour(x.neighs[familyOf(h.addr.Addr())], gw.Index, h.addr.Addr())
-		if n == nil {
+		n, known := x.neighs[neighbour{gw.Index, h.addr.Addr()}]
+		if !known {
 			continue
 		}
 		forget := finding.Run("ip neigh del " + h.addr.Addr().String() + " dev " + finding.Quote(gw.Name))

@@ -41,7 +41,8 @@ func (x *exam) lease() error {
 		if id != "" && id != x.row.Container {
 			m = finding.Do("detach one of the two with its runtime")
 		}
-		x.judge(x.ipam(), "a lease of "+a.String(), have, m)
+		x.judge(x.ipam(), string(LeaseOf(a.String())), have, m)
+		x.about(LeaseOf(a.String()))
 	}
 	return nil
 }

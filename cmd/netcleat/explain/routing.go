@@ -22,10 +22,7 @@ func (x *exam) policy() error {
 	if !x.sandbox.Up() {
 		return nil
 	}
-	routes, err := x.pair.Sandbox.Routes(unix.RT_TABLE_MAIN)
-	if err != nil {
-		return err
-	}
+	routes := slices.DeleteFunc(slices.Clone(x.table), func(r nl.Route) bool { return r.Table != unix.RT_TABLE_MAIN })
 	for _, r := range routes {
 		word, is := discards[r.Type]
 		if !is || r.Protocol == unix.RTPROT_KERNEL || x.separate() {
@@ -61,9 +58,13 @@ func (x *exam) ruledOut(a netip.Addr, routes []nl.Route) error {
 	if err != nil && !nl.NoRoute(err) || err == nil && discards[r.Type] == "" {
 		return ignoreNoRoute(err)
 	}
-	rule, err := leads(x.pair.Sandbox, worldOf(a), a)
-	if err != nil || rule == nil {
+	rules, err := x.pair.Sandbox.Rules()
+	if err != nil {
 		return err
+	}
+	rule := leads(rules, worldOf(a), a)
+	if rule == nil {
+		return nil
 	}
 	x.problem(x.main(), "the sandbox's default route for what comes from "+a.String(),
 		fmt.Sprintf("rule %d, %s, comes before it and leads nowhere", rule.Priority, rule), finding.Run(x.inside(before(*rule, "from", a))))
@@ -73,16 +74,20 @@ func (x *exam) ruledOut(a netip.Addr, routes []nl.Route) error {
 // wayOut looks whether a rule of the host keeps what comes from the container from
 // the host's own route to the world.
 func (x *exam) wayOut(a netip.Addr, gw *nl.Link) error {
-	if _, err := x.pair.Host.RouteTo(worldOf(a)); err != nil {
+	if _, err := x.toWorld(a); err != nil {
 		return ignoreNoRoute(err) // it is the host's trouble, and no container's
 	}
-	r, err := x.pair.Host.RouteFrom(a, worldOf(a), gw.Index)
+	r, err := x.conn.RouteFrom(a, worldOf(a), gw.Index)
 	if err == nil && discards[r.Type] == "" {
 		return nil
 	}
-	rule, err := leads(x.pair.Host, worldOf(a), a)
-	if err != nil || rule == nil {
+	rules, err := x.hostRules()
+	if err != nil {
 		return err
+	}
+	rule := leads(rules, worldOf(a), a)
+	if rule == nil {
+		return nil
 	}
 	x.problem(x.main(), "the host's route for what comes from "+a.String(),
 		fmt.Sprintf("rule %d, %s, comes before the main table and leads nowhere", rule.Priority, rule), finding.Run(before(*rule, "from", a)))
@@ -106,22 +111,17 @@ func worldOf(a netip.Addr) netip.Addr {
 
 // leads returns the first rule before the main table that is for packets to dst
 // from src, of which either may be invalid; or nil.
-func leads(c *nl.Conn, dst, src netip.Addr) (*nl.Rule, error) {
-	rules, err := c.Rules()
-	if err != nil {
-		return nil, err
-	}
-	slices.SortStableFunc(rules, func(a, b nl.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
-	for _, r := range rules {
+func leads(rules []nl.Rule, dst, src netip.Addr) *nl.Rule {
+	for _, r := range slices.SortedStableFunc(slices.Values(rules), func(a, b nl.Rule) int { return cmp.Compare(a.Priority, b.Priority) }) {
 		switch {
 		case r.IPv6 != dst.Is6(), r.Table == 0, r.Table == unix.RT_TABLE_LOCAL, r.Dst.IsValid() && !r.Dst.Contains(dst), r.Src.IsValid() && !r.Src.Contains(src):
 		case r.Table == unix.RT_TABLE_MAIN:
-			return nil, nil
+			return nil
 		default:
-			return &r, nil
+			return &r
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // before is a command that has the main table looked up before the rule: what is

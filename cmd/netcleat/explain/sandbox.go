@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
-	"github.com/netcleat/netcleat/cmd/netcleat/show"
 	"github.com/netcleat/netcleat/pkg/link"
 	"github.com/netcleat/netcleat/pkg/nl"
 	"github.com/netcleat/netcleat/pkg/sysctl"
@@ -101,10 +100,7 @@ func (x *exam) addresses() error {
 	if err := x.disabled(hops); err != nil {
 		return err
 	}
-	have, err := x.pair.Sandbox.Addrs(x.sandbox.Index)
-	if err != nil {
-		return err
-	}
+	have := x.addrs
 	plugin, dev := x.ipam(), finding.Quote(x.sandbox.Name)
 	for _, h := range hops {
 		want := fmt.Sprintf("%s on %s", h.addr, x.sandbox.Name)
@@ -141,9 +137,8 @@ func (x *exam) ipam() string {
 
 // shared names another attachment of the network with the same address.
 func (x *exam) shared(h hop) {
-	for _, r := range x.rows {
-		other := r.Network == x.row.Network && (r.Container != x.row.Container || r.Interface != x.row.Interface)
-		if other && r.Health == show.Healthy && slices.Contains(r.Addresses, h.addr.String()) {
+	for _, r := range x.holders[holding{x.row.Network, h.addr.String()}] {
+		if r.Container != x.row.Container || r.Interface != x.row.Interface {
 			x.problem(x.ipam(), h.addr.Addr().String()+" for nobody else", "container "+r.Called()+" "+r.Interface+" has it, too",
 				finding.Do("detach one of the two with its runtime"))
 		}
@@ -156,9 +151,8 @@ func (x *exam) sharedMAC() {
 	if x.main() == "ipvlan" || x.main() == "loopback" || len(x.sandbox.MAC) == 0 {
 		return
 	}
-	for _, r := range x.rows {
-		other := r.Network == x.row.Network && (r.Container != x.row.Container || r.Interface != x.row.Interface)
-		if other && r.Health == show.Healthy && r.MAC == x.sandbox.MAC.String() {
+	for _, r := range x.holders[holding{x.row.Network, x.sandbox.MAC.String()}] {
+		if r.Container != x.row.Container || r.Interface != x.row.Interface {
 			x.problem(x.main(), r.MAC+" for nobody else", "container "+r.Called()+" "+r.Interface+" has it, too",
 				finding.Do("attach one of the two again with another MAC address: frames of either go to the one that sent last"))
 		}
@@ -211,10 +205,7 @@ func (x *exam) routes() error {
 	if len(want) == 0 {
 		return nil
 	}
-	have, err := x.pair.Sandbox.Routes(0)
-	if err != nil {
-		return err
-	}
+	have := x.table
 	for _, w := range want {
 		lacks := ""
 		if !slices.ContainsFunc(have, func(h nl.Route) bool { return serves(h, w) }) {
@@ -238,8 +229,7 @@ func serves(h, w nl.Route) bool {
 // gateway.
 func (x *exam) connected() (list []nl.Route) {
 	there := map[netip.Prefix]bool{}
-	have, _ := x.pair.Sandbox.Addrs(x.sandbox.Index) // what is missing has been told
-	for _, a := range have {
+	for _, a := range x.addrs {
 		there[a.Prefix] = a.Flags&unix.IFA_F_NOPREFIXROUTE == 0
 	}
 	add := func(r nl.Route) {
@@ -294,10 +284,14 @@ func (x *exam) insideNeighbours() error {
 			continue
 		}
 		all, err := x.pair.Sandbox.Neighs(familyOf(h.gateway))
-		n := neighbour(all, x.sandbox.Index, h.gateway)
-		if err != nil || n == nil {
+		if err != nil {
 			return err
 		}
+		at := slices.IndexFunc(all, func(n nl.Neigh) bool { return n.Index == x.sandbox.Index && n.IP == h.gateway })
+		if at < 0 {
+			continue
+		}
+		n := all[at]
 		forget := finding.Run(x.inside("ip neigh del " + h.gateway.String() + " dev " + finding.Quote(x.sandbox.Name)))
 		want := "gateway " + h.gateway.String() + " as a neighbour"
 		gw := x.hostLink(x.gatewayLink())
@@ -323,39 +317,19 @@ func familyOf(a netip.Addr) uint8 {
 	return unix.AF_INET
 }
 
-// neighbour returns the entry of an address, or nil.
-func neighbour(all []nl.Neigh, index int, a netip.Addr) *nl.Neigh {
-	for i, n := range all {
-		if n.Index == index && n.IP == a {
-			return &all[i]
-		}
-	}
-	return nil
-}
-
 // insideFilter looks whether answers are dropped that come over another
 // interface than the one they were asked on.
 func (x *exam) insideFilter() error {
 	if len(x.container) < 2 || x.has("sbr") || x.has("vrf") {
 		return nil
 	}
-	strict, err := strictest(x.sysctls(true), x.sandbox.Name)
+	strict, err := strictest(func(key string) (string, error) { return sysctl.Get(x.pair.NS, key) }, x.sandbox.Name)
 	if err != nil || strict == "" {
 		return err
 	}
 	x.note(x.main(), "answers over any of the sandbox's interfaces", "rp_filter is strict: what comes where no answer would go is dropped",
 		finding.Run(x.inside(setting(strict, "2"))))
 	return nil
-}
-
-// sysctls reads in the sandbox, or on the host.
-func (x *exam) sysctls(inside bool) func(key string) (string, error) { //nolint:revive // which of the two is the caller's to say
-	return func(key string) (string, error) {
-		if inside {
-			return sysctl.Get(x.pair.NS, key)
-		}
-		return sysctl.Get(nil, key)
-	}
 }
 
 // strictest returns the sysctl that makes the filter of return paths strict on

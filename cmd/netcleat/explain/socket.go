@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/look"
 	"github.com/netcleat/netcleat/pkg/netns"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
@@ -25,38 +26,53 @@ const (
 	statesAt         = 4
 	portAt           = 4
 	inodeAt          = 68
-	listening        = 1 << 10 // TCP_LISTEN
+	listen           = 1 << 10 // TCP_LISTEN
 	unconnected      = 1 << 7  // TCP_CLOSE, as a datagram socket that is bound is
 )
 
-// listeners returns the inodes of the sockets that wait on a port in ns, which
-// nil says is the own one.
-func listeners(ns *netns.NS, protocol uint8, port uint16) (inodes []uint32, err error) {
+// listening names the host's sockets of a protocol.
+type listening uint8
+
+// listeners returns the inodes of the host's sockets that wait, by port.
+func (w *worker) listeners(protocol uint8) (map[uint16][]uint32, error) {
+	return look.Once(w.look, listening(protocol), func() (map[uint16][]uint32, error) { return listeners(nil, protocol) })
+}
+
+// listeners returns the inodes of the sockets that wait in ns, which nil says is the own one,
+// by port.
+func listeners(ns *netns.NS, protocol uint8) (inodes map[uint16][]uint32, err error) {
 	c, err := nl.Dial(ns, unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return nil, fmt.Errorf("sockets: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	inodes = map[uint16][]uint32{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		var some []uint32
+		type socket struct {
+			port  uint16
+			inode uint32
+		}
+		var some []socket
 		req := make([]byte, sizeofDiagReq)
 		req[0], req[1] = family, protocol
-		states := uint32(listening)
+		states := uint32(listen)
 		if protocol == unix.IPPROTO_UDP {
 			states = unconnected
 		}
 		binary.NativeEndian.PutUint32(req[statesAt:], states)
 		m := nl.NewMessage("list sockets", sockDiagByFamily, 0, req...)
 		m.Reply = func(b []byte) error {
-			if at, inode, ok := parseSocket(b); ok && at == port {
-				some = append(some, inode)
+			if port, inode, ok := parseSocket(b); ok {
+				some = append(some, socket{port, inode})
 			}
 			return nil
 		}
 		if err := c.Dump(m, func() { some = nil }); err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, err
 		}
-		inodes = append(inodes, some...)
+		for _, s := range some {
+			inodes[s.port] = append(inodes[s.port], s.inode)
+		}
 	}
 	return inodes, nil
 }
@@ -70,23 +86,27 @@ func parseSocket(b []byte) (port uint16, inode uint32, ok bool) {
 }
 
 // owner names the process that has one of the sockets.
-func owner(inodes []uint32) string {
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*") // a pattern that is good
-	for _, l := range links {
-		to, err := os.Readlink(l)
-		if err != nil {
-			continue
-		}
-		for _, inode := range inodes {
-			if to != fmt.Sprintf("socket:[%d]", inode) {
-				continue
-			}
-			dir := filepath.Dir(filepath.Dir(l))
-			name, err := os.ReadFile(filepath.Join(dir, "comm"))
-			if err == nil {
-				return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), filepath.Base(dir))
-			}
+func (w *worker) owner(inodes []uint32) string {
+	// What cannot be read is a process.
+	processes, _ := look.Once(w.look, "processes with sockets", func() (map[string]string, error) { return holders(), nil })
+	for _, inode := range inodes {
+		dir := processes[fmt.Sprintf("socket:[%d]", inode)]
+		if name, err := os.ReadFile(filepath.Join(dir, "comm")); dir != "" && err == nil {
+			return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), filepath.Base(dir))
 		}
 	}
 	return "a process"
+}
+
+// holders returns the directories of processes that have sockets open, by how descriptors
+// name these.
+func holders() map[string]string {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*") // a pattern that is good
+	all := map[string]string{}
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "socket:") && all[to] == "" {
+			all[to] = filepath.Dir(filepath.Dir(l))
+		}
+	}
+	return all
 }

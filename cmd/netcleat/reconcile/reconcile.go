@@ -17,6 +17,7 @@ import (
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/pkg/look"
 )
 
 // Options say what to reconcile.
@@ -88,13 +89,8 @@ func Run(ctx context.Context, o Options) (err error) {
 // errMissing is what Missing's gate answers.
 var errMissing = errors.New("is missing")
 
-// Missing returns the attachments that live and lack rules, with the plugins
-// that made those. It restores none.
-func Missing(ctx context.Context, dir journal.Dir, all []attached.Attachment) (list map[string][]string, err error) {
-	return Options{Journal: dir}.Missing(ctx, all)
-}
-
-// Missing is as the function of that name, and tells how far it is.
+// Missing returns the attachments that lack rules, with the plugins that made those. It
+// restores none.
 func (o Options) Missing(ctx context.Context, all []attached.Attachment) (list map[string][]string, err error) {
 	judge, err := evidence.New()
 	if err != nil {
@@ -102,25 +98,40 @@ func (o Options) Missing(ctx context.Context, all []attached.Attachment) (list m
 	}
 	list = map[string][]string{}
 	var errs []error
-	o.Gate = func(string) error { return errMissing }
 	progress := term.Start(o.Tell, "attachments", len(all))
 	defer progress.Done()
 	for _, a := range all {
 		progress.Step()
-		for _, r := range a.Records {
-			if restore(r.Plugin) == nil || !judge.Here(a.Records) {
-				continue
-			}
-			_, err := o.record(ctx, r.Key)
-			switch {
-			case errors.Is(err, errMissing):
-				list[a.String()] = append(list[a.String()], r.Plugin)
-			case err != nil:
-				errs = append(errs, fmt.Errorf("%s: %s: %w", a, r.Plugin, err))
-			}
+		if !judge.Here(a.Records) {
+			continue
 		}
+		plugins, err := o.Lacks(ctx, a)
+		if len(plugins) > 0 {
+			list[a.String()] = plugins
+		}
+		errs = append(errs, err)
 	}
 	return list, errors.Join(append(errs, judge.Close())...)
+}
+
+// Lacks returns the plugins whose rules an attachment lacks. Where ctx shares what is read
+// (package look), what is missing by that is looked at again, under the attachment's lock.
+func (o Options) Lacks(ctx context.Context, a attached.Attachment) (list []string, err error) {
+	o.Gate = func(string) error { return errMissing }
+	var errs []error
+	for _, r := range a.Records {
+		if restore(r.Plugin) == nil || look.Of(ctx) != nil && restore(r.Plugin)(ctx, o.Gate, o.Journal, r) == nil {
+			continue
+		}
+		_, err := o.record(look.Alone(ctx), r.Key)
+		switch {
+		case errors.Is(err, errMissing):
+			list = append(list, r.Plugin)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %s: %w", a, r.Plugin, err))
+		}
+	}
+	return list, errors.Join(errs...)
 }
 
 // attachment restores the rules of one attachment, and returns the plugins whose

@@ -114,6 +114,35 @@ func (s story) mend(name string) {
 	s.t.Fatalf("not mended in %d rounds\n%s", rounds, text)
 }
 
+// seen checks that people who do not ask for the container see that something is wrong with
+// it: netcleat ls does not call it ok, and netcleat doctor has a finding of the level.
+func (s story) seen(name, level string) {
+	s.t.Helper()
+	if health := s.health(name); health == "ok" {
+		s.t.Error("netcleat ls says ok")
+	}
+	out, ok := s.doctor()
+	if ok == (level == "problem") || !regexp.MustCompile(`(?m)^`+level+" ").MatchString(out) {
+		s.t.Errorf("netcleat doctor has no %s, or its exit status does not say so\n%s", level, out)
+	}
+}
+
+// health is what netcleat ls says of the container's attachment.
+func (s story) health(name string) string {
+	s.t.Helper()
+	out, err := s.sh("netcleat ls --format '{{.Container}} {{.Health}}'")
+	if err != nil {
+		s.t.Errorf("netcleat ls: %v\n%s", err, out)
+	}
+	for l := range strings.Lines(out) {
+		if container, health, _ := strings.Cut(strings.TrimSpace(l), " "); container == name {
+			return health
+		}
+	}
+	s.t.Fatalf("netcleat ls does not list %s\n%s", name, out)
+	return ""
+}
+
 // works checks that web reaches the world in both families, and the world web.
 func (s story) works() {
 	s.t.Helper()
@@ -206,6 +235,7 @@ func TestDoubts(t *testing.T) {
 					warnings = append(warnings, l)
 				}
 			}
+			s.seen("web", "warning")
 			if len(warnings) != 1 || !regexp.MustCompile(d.says).MatchString(warnings[0].String()) {
 				t.Fatalf("want the one warning %s\n%s", d.says, text)
 			}
@@ -233,6 +263,7 @@ func TestPortTakenByAnotherRule(t *testing.T) {
 		if l := s.explain("web").first(); l == nil || !strings.Contains(l.Have, "ip o p sends what comes over lan0 elsewhere before: ") {
 			t.Errorf("%s: %v", rule, l)
 		}
+		s.seen("web", "problem")
 		s.Sh("nft delete table ip o")
 	}
 	s.Sh("nft 'add table ip o; add chain ip o p { type nat hook prerouting priority -110; }; add rule ip o p tcp dport 8081 dnat to 192.0.2.55:80; add rule ip o p udp dport 8080 dnat to 192.0.2.55:80; add rule ip o p ip daddr 192.0.2.77 tcp dport 8080 dnat to 192.0.2.55:80'")
@@ -242,10 +273,14 @@ func TestPortTakenByAnotherRule(t *testing.T) {
 	s.works()
 }
 
-// Each cause is named first, and the printed commands mend it.
+// Each cause is named first, netcleat ls and doctor show that something is wrong, and the
+// printed commands mend it.
 func TestCauses(t *testing.T) {
 	s, _ := newStory(t)
 	s.Sh("ip route add default via 192.0.2.2 && ip -6 route add default via 2001:db8::2")
+	if out, ok := s.doctor(); !ok || strings.Contains(out, "warning") || s.health("web") != "ok" {
+		t.Fatalf("doctor or ls finds something from the beginning\n%s", out)
+	}
 	if l := s.explain("web").first(); l != nil {
 		t.Fatalf("broken from the beginning: %s\n%s", l, s.Sh("ip -6 route; ip -6 route get fd00:90::2; ip a s dev br-shop"))
 	}
@@ -264,12 +299,19 @@ func TestCauses(t *testing.T) {
 				text, _ := s.sh("netcleat explain web")
 				t.Errorf("want %s\n%s", c.says, text)
 			}
+			s.seen("web", "problem")
 			s.mend("web")
 			s.works()
+			if health := s.health("web"); health != "ok" {
+				t.Errorf("netcleat ls still says %s", health)
+			}
 			if _, err := s.sh("for i in br-x d0; do ip link del $i; done 2>/dev/null; ip -n web link del d0 2>/dev/null; nft delete table inet site; nft delete table ip site"); err != nil {
 				return // what was not there
 			}
 		})
+	}
+	if out, ok := s.doctor(); !ok || strings.Contains(out, "warning") {
+		t.Errorf("doctor finds something at the end\n%s", out)
 	}
 }
 
