@@ -244,16 +244,12 @@ type dnsConf struct {
 }
 
 // resolve asks a server for the other box.
-func (b *box) resolve(ctx context.Context, server string, other *box) error {
-	at, err := netip.ParseAddr(server)
-	if err != nil {
-		return err
-	}
+func (b *box) resolve(ctx context.Context, server netip.Addr, other *box) error {
 	name := other.name
 	if b.dns.domain != "" {
 		name += "." + b.dns.domain
 	}
-	c, err := dial(ctx, b.ns, unix.SOCK_DGRAM, netip.AddrPortFrom(at, 53))
+	c, err := dial(ctx, b.ns, unix.SOCK_DGRAM, netip.AddrPortFrom(server, 53))
 	if err != nil {
 		return err
 	}

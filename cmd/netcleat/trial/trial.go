@@ -95,7 +95,7 @@ const (
 type box struct {
 	ns   *netns.NS
 	rt   *libcni.RuntimeConf
-	name string // that the network is to answer to
+	name string // its ID, and what the network is to answer to
 	ips  []address
 	dns  dnsConf
 }
@@ -175,13 +175,13 @@ func (t *trial) open() error {
 			return err
 		}
 		b := &box{ns: ns, name: fmt.Sprintf("netcleat-test-%d%s", os.Getpid(), letter)}
-		b.rt = &libcni.RuntimeConf{ContainerID: b.name, NetNS: ns.Path, IfName: ifName, CapabilityArgs: map[string]any{}}
-		if t.conf.offers("aliases") {
-			b.rt.CapabilityArgs["aliases"] = map[string][]string{t.Network: {b.name}}
+		b.rt = &libcni.RuntimeConf{
+			ContainerID: b.name, NetNS: ns.Path, IfName: ifName, CapabilityArgs: map[string]any{},
+			Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAME", b.name}}, // by which a network with names knows it
 		}
 		t.boxes = append(t.boxes, b)
 	}
-	if !t.conf.offers("portMappings") {
+	if !t.conf.publishes {
 		return nil
 	}
 	port, err := freePort()
