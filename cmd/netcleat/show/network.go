@@ -276,6 +276,9 @@ func FindNetwork(all []Network, name string) (Network, error) {
 		}
 		names = append(names, n.Name)
 	}
+	if len(names) == 0 {
+		return Network{}, fmt.Errorf("network %q: neither configured nor attached to (there is no network)", name)
+	}
 	return Network{}, fmt.Errorf("network %q: neither configured nor attached to (there are: %s)", name, strings.Join(names, ", "))
 }
 

@@ -131,10 +131,12 @@ func TestOver(t *testing.T) {
 			for i := range n.containers {
 				old = append(old, n.start(h, i))
 			}
+			h.Healthy() // by the reference's plugins
 			h.InstallOurs("--backup")
 			for _, c := range old {
 				h.Check(c.list, c.rt)
 			}
+			h.Healthy("--deep")
 			taken := map[string]bool{}
 			for i := range n.containers {
 				late = append(late, n.start(h, n.containers+i))
@@ -145,6 +147,7 @@ func TestOver(t *testing.T) {
 				}
 				taken[c.address] = true
 			}
+			h.Healthy("--deep") // with attachments of both suites
 			half := n.containers / 2
 			var valid []*libcni.RuntimeConf
 			for _, c := range append(old[half:], late...) {
@@ -200,6 +203,7 @@ func TestBack(t *testing.T) {
 				all = append(all, n.start(h, i))
 			}
 			h.InstallOurs("--restore")
+			h.Healthy() // by the reference's plugins, with attachments of ours
 			half := n.containers / 2
 			for _, c := range all[:half] {
 				c.stop(h)

@@ -112,6 +112,7 @@ func TestAttach(t *testing.T) {
 	c.Wants("web saw 10.22.0.2", c.In("db").TCP("10.22.0.42:80"))
 	c.Wants("web saw fd00:22::2", c.In("db").TCP("[fd00:22::42]:80"))
 	c.wants(c.Run("tc", "qdisc"), "rate 8Mbit", "rate 16Mbit")
+	c.Healthy("--deep")
 	for range 2 {
 		c.do("del", "nat", "web", caps, args)
 		c.do("del", "nat", "db")
@@ -131,6 +132,7 @@ func TestTwoNetworks(t *testing.T) {
 	c.do("check", "street", "web", "CNI_IFNAME=eth1")
 	c.Wants("web saw 198.51.100.1", c.LAN().TCP("198.51.100.128:80"))
 	c.Wants("web saw 10.22.0.1", c.From().TCP("10.22.0.2:80"))
+	c.Healthy("--deep")
 	c.do("del", "nat", "web")
 	c.Wants("web saw 198.51.100.1", c.LAN().TCP("198.51.100.128:80"))
 	c.do("del", "street", "web", "CNI_IFNAME=eth1")

@@ -66,6 +66,7 @@ func TestFiftyPods(t *testing.T) {
 		n.Wants(name+" saw "+pods[1].V6, pods[1].From(n.Host).TCP("["+pods[i].V6+"]:80"))
 		n.Wants(name+" saw 127.0.0.1", pods[i].From(n.Host).TCP("127.0.0.1:80"))
 	}
+	n.Healthy("--deep")
 	each(func(i int) {
 		if err := n.TryRemove(pods[i]); err != nil {
 			t.Errorf("pod %d: %v", i, err)

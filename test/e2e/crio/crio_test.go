@@ -86,6 +86,7 @@ func TestPods(t *testing.T) {
 	n.RemovePods(web)
 	again := n.web()
 	n.reachable(again, other)
+	n.Healthy("--deep")
 	n.RemovePods(again, other)
 	n.left()
 }
@@ -139,6 +140,7 @@ func TestReboot(t *testing.T) {
 	n.RemovePods(old, other)
 	web, late := n.web(), n.RunPod(n.PodConfig("late"))
 	n.reachable(web, late)
+	n.Healthy("--deep")
 	n.RemovePods(web, late)
 	n.left()
 }

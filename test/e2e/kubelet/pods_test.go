@@ -198,6 +198,7 @@ func TestReboot(t *testing.T) {
 	n.start()
 	pods := n.running("web", "other")
 	n.reachable("web", 8080, pods["web"], "other", pods["other"])
+	n.Healthy("--deep")
 	n.delete("web", "other")
 	n.Left("cni0")
 }

@@ -59,8 +59,10 @@ func TestReboot(t *testing.T) {
 	n.Stop()
 	n.Reboot(bridge)
 	n.Start()
+	n.Healthy()
 	n.do("start", "web", "random")
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
+	n.Healthy("--deep")
 	n.Wants("random saw 192.0.2.2", n.LAN().TCP("192.0.2.1:"+port))
 	n.serve("late", "--publish=80")
 	if n.port("late") == port {

@@ -93,6 +93,7 @@ func TestExplicitPorts(t *testing.T) {
 		t.Errorf("the port twice: %v %s", err, out)
 	}
 	n.same("second", "Created", n.status()["second"])
+	n.Healthy("--deep") // with a container that was refused
 	n.remove("second")
 	n.Wants("web saw 192.0.2.2", n.LAN().TCP("192.0.2.1:8080"))
 	n.remove("web")

@@ -133,7 +133,9 @@ func TestDefaultNetwork(t *testing.T) {
 	if want := "web saw " + p.network("other", "podman").IPAddress; err != nil || strings.TrimSpace(out) != want {
 		t.Errorf("from another container: want %q, got %q, %v", want, out, err)
 	}
+	p.Healthy("--deep")
 	p.do("stop", "--time=0", "web")
+	p.Healthy() // with a container that has stopped
 	p.remove("web", "other")
 	p.Left("cni-podman0")
 }

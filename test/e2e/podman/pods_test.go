@@ -68,8 +68,10 @@ func TestReboot(t *testing.T) {
 	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:8080"))
 	p.Reboot("cni-podman0")
 	p.Sh("rm -rf tmp run") // as /tmp and /run are emptied
+	p.Healthy()
 	p.do("start", "web", "other")
 	p.Wants("web saw 192.0.2.2", p.LAN().TCP("192.0.2.1:8080"))
+	p.Healthy("--deep")
 	p.asks("other", p.network("web", "podman").IPAddress+":80", "web saw "+p.network("other", "podman").IPAddress)
 	p.remove("web", "other")
 	p.Left("cni-podman0")
