@@ -73,7 +73,8 @@ func (e *exam) told(r show.Row, l explain.Line) bool {
 // nothing.
 func (e *exam) unexplained(r explain.Report) {
 	a := r.Attachment
-	if a.Health == show.Healthy || r.First != nil {
+	warned := slices.ContainsFunc(r.Lines, func(l explain.Line) bool { return l.Level == finding.Warning })
+	if a.Health == show.Healthy || r.First != nil || warned {
 		return
 	}
 	e.add(finding.Problem, finding.Mend{Command: "netcleat explain " + finding.Quote(a.Container), When: "says what mends it"}, "%s %s %s: %s", a.Network, a.Called(), a.Interface, a.Health)

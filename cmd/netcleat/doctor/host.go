@@ -163,10 +163,7 @@ func installed(path, plugin string) bool {
 
 // lint looks at the configurations, each alone and all together.
 func (e *exam) lint(ctx context.Context) {
-	dirs := slices.DeleteFunc(e.Dirs(), func(d string) bool {
-		_, err := os.Stat(d)
-		return errors.Is(err, fs.ErrNotExist)
-	})
+	dirs := slices.DeleteFunc(e.Dirs(), unused)
 	if len(dirs) == 0 {
 		return
 	}
@@ -183,6 +180,16 @@ func (e *exam) lint(ctx context.Context) {
 	if wrong == 0 {
 		e.add(finding.Fine, nothing, "configurations in order")
 	}
+}
+
+// unused reports whether a directory of configurations does not exist or has no file, but for
+// locks: nobody has configured a network there yet, which is not wrong.
+func unused(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() && !strings.HasPrefix(e.Name(), ".") })
 }
 
 // ports looks for ends of veth pairs that are no attachment's: ports of the
