@@ -256,10 +256,10 @@ func (x *exam) hostRoutes() error {
 		}
 		if rule := leads(rules, a, netip.Addr{}); rule != nil && have != "" {
 			have += fmt.Sprintf(": rule %d, %s, comes before the main table", rule.Priority, rule)
-			mend = before(*rule, "to", a)
+			mend = before(*rule, "to", together(rule.Dst, h))
 		}
 		x.judge(x.main(), fmt.Sprintf("the host's route to %s over %s", a, name), have, finding.Run(mend))
-		if err := x.wayOut(a, gw); err != nil {
+		if err := x.wayOut(h, gw); err != nil {
 			return err
 		}
 	}

@@ -67,13 +67,14 @@ func (x *exam) ruledOut(a netip.Addr, routes []nl.Route) error {
 		return nil
 	}
 	x.problem(x.main(), "the sandbox's default route for what comes from "+a.String(),
-		fmt.Sprintf("rule %d, %s, comes before it and leads nowhere", rule.Priority, rule), finding.Run(x.inside(before(*rule, "from", a))))
+		fmt.Sprintf("rule %d, %s, comes before it and leads nowhere", rule.Priority, rule), finding.Run(x.inside(before(*rule, "from", netip.PrefixFrom(a, a.BitLen())))))
 	return nil
 }
 
 // wayOut looks whether a rule of the host keeps what comes from the container from
 // the host's own route to the world.
-func (x *exam) wayOut(a netip.Addr, gw *nl.Link) error {
+func (x *exam) wayOut(h hop, gw *nl.Link) error {
+	a := h.addr.Addr()
 	if _, err := x.toWorld(a); err != nil {
 		return ignoreNoRoute(err) // it is the host's trouble, and no container's
 	}
@@ -90,7 +91,7 @@ func (x *exam) wayOut(a netip.Addr, gw *nl.Link) error {
 		return nil
 	}
 	x.problem(x.main(), "the host's route for what comes from "+a.String(),
-		fmt.Sprintf("rule %d, %s, comes before the main table and leads nowhere", rule.Priority, rule), finding.Run(before(*rule, "from", a)))
+		fmt.Sprintf("rule %d, %s, comes before the main table and leads nowhere", rule.Priority, rule), finding.Run(before(*rule, "from", together(rule.Src, h))))
 	return nil
 }
 
@@ -126,8 +127,21 @@ func leads(rules []nl.Rule, dst, src netip.Addr) *nl.Rule {
 
 // before is a command that has the main table looked up before the rule: what is
 // somebody's stays as it is.
-func before(r nl.Rule, direction string, a netip.Addr) string {
-	return fmt.Sprintf("%s rule add pref %d %s %s lookup main", ipOf(a), max(r.Priority, 2)-1, direction, a)
+func before(r nl.Rule, direction string, p netip.Prefix) string {
+	what := p.String()
+	if p.IsSingleIP() {
+		what = p.Addr().String()
+	}
+	return fmt.Sprintf("%s rule add pref %d %s %s lookup main", ipOf(p.Addr()), max(r.Priority, 2)-1, direction, what)
+}
+
+// together is what a rule for a prefix keeps of the network: other containers suffer from it
+// as this one does.
+func together(rule netip.Prefix, h hop) netip.Prefix {
+	if subnet := h.addr.Masked(); !rule.IsValid() || rule.Bits() <= subnet.Bits() {
+		return subnet
+	}
+	return rule
 }
 
 // ipOf is the ip(8) command of a family.

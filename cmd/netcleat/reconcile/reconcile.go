@@ -14,6 +14,7 @@ import (
 	"github.com/netcleat/netcleat/cmd/netcleat/attached"
 	"github.com/netcleat/netcleat/cmd/netcleat/term"
 	"github.com/netcleat/netcleat/cmd/suite"
+	"github.com/netcleat/netcleat/pkg/cnierr"
 	"github.com/netcleat/netcleat/pkg/evidence"
 	"github.com/netcleat/netcleat/pkg/gate"
 	"github.com/netcleat/netcleat/pkg/journal"
@@ -127,7 +128,7 @@ func (o Options) Lacks(ctx context.Context, a attached.Attachment) (list []strin
 		switch {
 		case errors.Is(err, errMissing):
 			list = append(list, r.Plugin)
-		case err != nil:
+		case err != nil && cnierr.Code(err) != cnierr.PortTaken: // else they are not to be restored
 			errs = append(errs, fmt.Errorf("%s: %s: %w", a, r.Plugin, err))
 		}
 	}
