@@ -30,7 +30,7 @@ const list = `{
 
 // other is a second network, for a second interface.
 const other = `{
-  "cniVersion": "1.1.0", "name": "street",
+  "cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "street",
   "plugins": [{"type": "macvlan", "master": "lan0", "ipam": {"type": "host-local", "ranges": [[{"subnet": "198.51.100.0/24", "rangeStart": "198.51.100.128"}]]}}]
 }`
 

@@ -2,9 +2,7 @@ package operator
 
 import (
 	"fmt"
-	"os"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -51,30 +49,5 @@ func TestLsAsksTheHostOnce(t *testing.T) {
 	t.Logf("messages: %d, %d, %d; sockets: %d, %d, %d", sent0, sent1, sent2, opened0, opened1, opened2)
 	if sent2-sent1 != sent1-sent0 || opened2-opened1 != opened1-opened0 {
 		t.Errorf("one more attachment costs more with many: messages %d, %d, %d; sockets %d, %d, %d", sent0, sent1, sent2, opened0, opened1, opened2)
-	}
-}
-
-// TestMany is for looking at the time of ls with many attachments.
-func TestMany(t *testing.T) {
-	n := 0
-	if _, err := fmt.Sscan(os.Getenv("MANY"), &n); err != nil {
-		t.Skip("MANY says how many")
-	}
-	s, _ := newStory(t)
-	wide := strings.NewReplacer("10.90.0.0/24", "10.91.0.0/16", "fd00:90::/64", "fd00:91::/64", "shop", "wide").Replace(list)
-	var wg sync.WaitGroup
-	for w := range 4 {
-		wg.Go(func() {
-			l := s.List(wide)
-			for i := w; i < n; i += 4 {
-				c := s.Container(fmt.Sprintf("c%d", i))
-				c.CapabilityArgs["portMappings"] = []map[string]any{{"hostPort": 20000 + i, "containerPort": 80, "protocol": "tcp"}}
-				s.Add(l, c)
-			}
-		})
-	}
-	wg.Wait()
-	for _, p := range append(strings.Fields(os.Getenv("BINARIES")), s.Netcleat()) {
-		t.Logf("%s\n%s", p, s.Run("bash", "-c", "for i in 1 2 3; do { time "+p+" ls >/run/out; } 2>&1 | tr '\\n' ' '; grep -c ' ok *$' /run/out; done"))
 	}
 }
