@@ -183,7 +183,7 @@ func (e *exam) lint(ctx context.Context) {
 }
 
 // unused reports whether a directory of configurations does not exist or has no file, but for
-// locks: nobody has configured a network there yet, which is not wrong.
+// locks: no network has been configured there yet, which is not wrong.
 func unused(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -274,7 +274,7 @@ func TestPortTakenByAnotherRule(t *testing.T) {
 }
 
 // Each cause is named first, netcleat ls and doctor show that something is wrong, and the
-// printed commands mend it.
+// printed commands repair it.
 func TestCauses(t *testing.T) {
 	s, _ := newStory(t)
 	s.Sh("ip route add default via 192.0.2.2 && ip -6 route add default via 2001:db8::2")
