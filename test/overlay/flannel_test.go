@@ -82,7 +82,13 @@ func TestFlannel(t *testing.T) {
 	}
 	if lost := s.under(a, c, func() {
 		must(t, h3.Kill(s.ctx, "flanneld"))
+		_, err := h3.Sh(s.ctx, "touch -d 2000-01-01 /run/flannel/subnet.env")
+		must(t, err)
 		s.flannel(h3, flanneld)
+		must(t, lab.Until(s.ctx, "flanneld has started again", func() error {
+			_, err := h3.Sh(s.ctx, "find /run/flannel/subnet.env -newermt 2001-01-01 | grep .")
+			return err
+		}))
 	}); lost != "0%" {
 		t.Errorf("%s of the packets were lost while flanneld was killed", lost)
 	}
