@@ -65,10 +65,10 @@ of, or was denied. It reads etcd.`,
 
 func clusterCheckCommand(settings *string) *cobra.Command {
 	return &cobra.Command{
-		Use: "check", Short: "Compare what this host forwards to others with etcd", Args: cobra.NoArgs,
-		Long: `Compare what the uplinks of this host's overlay networks forward with what etcd says. It changes
-nothing, prints what differs, and fails where something does. The daemon repairs differences
-when it starts, and once a minute.`,
+		Use: "check", Short: "Compare what this host forwards to others, and its names, with etcd", Args: cobra.NoArgs,
+		Long: `Compare what the uplinks of this host's overlay networks forward, and the names of its containers
+on them, with what etcd says. It changes nothing, prints what differs, and fails where something
+does. The daemon repairs differences when it starts, and once a minute.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := clusterd.ReadSettings(*settings)
 			if err != nil {

@@ -32,9 +32,11 @@ type keyOfName struct{ net, host, id string }
 func (k keyOfName) String() string { return nameKeys + k.net + "/" + k.host + "/" + k.id }
 
 func nameKey(key string) (k keyOfName, ok bool) {
-	key, ok = strings.CutPrefix(key, nameKeys)
+	if key, ok = strings.CutPrefix(key, nameKeys); !ok {
+		return k, false
+	}
 	f := strings.SplitN(key, "/", 3)
-	if !ok || len(f) != 3 || !isNetwork(f[0]) || !slot.IsHost(f[1]) || !names.IsID(f[2]) {
+	if len(f) != 3 || !isNetwork(f[0]) || !slot.IsHost(f[1]) || !names.IsID(f[2]) {
 		return k, false
 	}
 	return keyOfName{f[0], f[1], f[2]}, true
