@@ -117,6 +117,12 @@ func (e *etcd) read() (l listing) {
 	}
 }
 
+// start does what lasts until the daemon ends.
+func (e *etcd) start(d *daemon) {
+	go e.watch(d)
+	go e.keepLease(d)
+}
+
 // watch tells the daemon of every change, until the daemon ends. Where changes were
 // missed, because etcd was compacted or could not be reached, it reads everything.
 func (e *etcd) watch(d *daemon) {

@@ -65,18 +65,9 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	}
 	defer func() { err = errors.Join(err, k.close()) }()
 	r.d.forwarder = k
-	reg, err := openRegistry(records, store.wanted)
+	reg, err := r.equip(s, records, store.wanted)
 	if err != nil {
 		return err
-	}
-	r.d.namer = reg
-	if s.NetworkDir != "" {
-		r.d.definitions.maker = newConflists(s, records, r)
-	}
-	for _, p := range f.registered() {
-		if err := r.d.use(p); err != nil {
-			logger.Print(err)
-		}
 	}
 	l, err := socket.Listen(s.Socket)
 	if err != nil {
@@ -90,11 +81,28 @@ func serve(ctx context.Context, s *Settings, records journal.Dir, logger *log.Lo
 	}
 	logger.Printf("host %s: listening on %s", s.Host, s.Socket)
 	go socket.Accept(ctx, l, logger, func(conn net.Conn) { go r.answer(conn) })
-	go store.watch(r.d)
-	go store.keepLease(r.d)
-	go reg.follow(r, logger)
 	go watchLinks(ctx, logger, func() { r.post(r.d.linksChanged) })
+	go reg.follow(r, logger)
+	store.start(r.d)
 	return r.loop()
+}
+
+// equip gives the daemon this host's names and networks, also those that it used before.
+func (r *runner) equip(s *Settings, records journal.Dir, leaseWanted chan<- struct{}) (*registry, error) {
+	reg, err := openRegistry(records, leaseWanted)
+	if err != nil {
+		return nil, err
+	}
+	r.d.namer = reg
+	if s.NetworkDir != "" {
+		r.d.definitions.maker = newConflists(s, records, r)
+	}
+	for _, p := range r.files.registered() {
+		if err := r.d.use(p); err != nil {
+			r.d.log.Print(err)
+		}
+	}
+	return reg, nil
 }
 
 // newConflists makes the networks of the cluster in the directory that the settings name.
