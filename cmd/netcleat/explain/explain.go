@@ -69,7 +69,8 @@ func Container(ctx context.Context, o Options, name string) (reports []Report, e
 	if ferr != nil {
 		return nil, errors.Join(ferr, err)
 	}
-	return explainAll(ctx, o, rows, mine, err)
+	reports, xerr := explainSome(ctx, o, rows, mine)
+	return reports, errors.Join(err, xerr)
 }
 
 // All explains the attachments of rows, which are all of the host's. What could not be
@@ -78,14 +79,13 @@ func All(ctx context.Context, o Options, rows []show.Row) ([]Report, error) {
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	return explainAll(ctx, o, rows, rows, nil)
+	return explainSome(ctx, o, rows, rows)
 }
 
-// explainAll explains some of the rows, which are all of the host's. It joins what could not
-// be looked at to err.
-func explainAll(ctx context.Context, o Options, rows, some []show.Row, err error) ([]Report, error) {
-	h, herr := newHost(ctx, rows)
-	if err = errors.Join(err, herr); h == nil {
+// explainSome explains some of the rows, which are all of the host's.
+func explainSome(ctx context.Context, o Options, rows, some []show.Row) ([]Report, error) {
+	h, err := newHost(ctx, rows)
+	if h == nil {
 		return nil, err
 	}
 	if o.Shallow {

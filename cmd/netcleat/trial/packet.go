@@ -218,7 +218,7 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close() //nolint:errcheck // it is a TCP listener
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // hostAddr is an address of the host in the family: the one that it has towards the world, or

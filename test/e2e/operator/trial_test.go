@@ -2,6 +2,7 @@ package operator
 
 import (
 	"encoding/json"
+	"errors"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -35,7 +36,7 @@ func newTrial(t *testing.T, conflist string) story {
 func (s story) try(flags string) (out string, status int) {
 	s.t.Helper()
 	out, err := s.sh("netcleat network test shop " + flags)
-	if e, ok := err.(*exec.ExitError); ok {
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
 		return out, e.ExitCode()
 	}
 	if err != nil {
@@ -132,7 +133,8 @@ func TestTrialOfAFullNetwork(t *testing.T) {
 func TestTrialThatCannotBe(t *testing.T) {
 	s := newTrial(t, tryList)
 	for _, args := range []string{"nothing", "shop --target nowhere", "shop -o yaml", "shop --cni-path /nowhere"} {
-		if out, err := s.sh("netcleat network test " + args); err == nil || err.(*exec.ExitError).ExitCode() != 2 {
+		out, err := s.sh("netcleat network test " + args)
+		if e := (*exec.ExitError)(nil); !errors.As(err, &e) || e.ExitCode() != 2 {
 			t.Errorf("%s: want exit status 2, got %v\n%s", args, err, out)
 		}
 	}
