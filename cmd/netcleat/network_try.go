@@ -32,7 +32,7 @@ fails, the root cause that netcleat explain finds is printed, and the command th
 The exit status is 0 if everything works, 1 if something does not, and 2 if the network could
 not be tested: without root, for a network that does not exist, or if it was interrupted.`,
 		Example: `  netcleat network test web
-  netcleat network test web --target 192.0.2.53 --target 2001:db8::53
+  netcleat network test web --target 192.0.2.53
   netcleat network test web -o json | jq -r '.checks[] | select(.outcome == "failed") | .what'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
