@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/signal"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/doctor"
 	"github.com/netcleat/netcleat/cmd/netcleat/show"
@@ -69,7 +71,11 @@ func tryNetwork(c *cobra.Command, o trial.Options, asJSON bool) error { //nolint
 			fmt.Fprintln(out, k)
 		}
 	}
-	r, err := trial.Run(c.Context(), o)
+	// Whoever reads the output may end, as may the session: the sandboxes are detached.
+	signal.Ignore(unix.SIGPIPE)
+	ctx, stop := signal.NotifyContext(c.Context(), unix.SIGHUP)
+	defer stop()
+	r, err := trial.Run(ctx, o)
 	if asJSON {
 		err = errors.Join(err, term.JSON(out, r))
 	} else {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -479,5 +480,33 @@ func TestIsCut(t *testing.T) {
 		if got := IsCut(c.cut, c.name); got != c.want {
 			t.Errorf("%q of %q: got %v", c.cut, c.name, got)
 		}
+	}
+}
+
+// The records of one plugin are all that can be read, whatever lies next to them.
+func TestOf(t *testing.T) {
+	d := Dir(t.TempDir())
+	key := func(container, plugin string) Key {
+		return Key{Network: "n", ContainerID: container, IfName: "eth0", Plugin: plugin}
+	}
+	for _, k := range []Key{key("c1", "dnsname"), key("c2", "dnsname"), key("c3", "dnsname"), key("c1", "bridge"), key("going", "dnsname")} {
+		e, err := d.Open(t.Context(), k)
+		must(t, err)
+		e.Record = Record{Key: k}
+		must(t, e.Begin(), e.Done(), e.Close())
+	}
+	must(t, d.Leave(key("going", "dnsname")))
+	for _, name := range []string{"a:eth0:dnsname", "m:eth0:dnsname", "z:eth0:dnsname"} {
+		must(t, os.WriteFile(filepath.Join(d.network("n"), name), []byte(`{"version":2,"netnsID":"new"}`), 0o600))
+	}
+	all, bad, err := d.Of("n", "dnsname")
+	must(t, err)
+	var ids []string
+	for _, r := range all {
+		ids = append(ids, r.ContainerID)
+	}
+	slices.Sort(ids)
+	if !slices.Equal(ids, []string{"c1", "c2", "c3"}) || len(bad) != 3 {
+		t.Errorf("records of %v, and %d that cannot be read", ids, len(bad))
 	}
 }

@@ -62,7 +62,7 @@ func (d Dir) Elsewhere(k Key) (list []Record, err error) {
 // locking them. What cannot be read is joined to the error; the rest is
 // returned all the same.
 func (d Dir) Network(name string) ([]Record, error) {
-	all, bad, err := d.look(name)
+	all, bad, err := d.look(name, nil)
 	errs := []error{err}
 	for _, b := range bad {
 		errs = append(errs, b.Err)
@@ -73,7 +73,7 @@ func (d Dir) Network(name string) ([]Record, error) {
 // Readable returns the records of one network that can be read, as Network does.
 // A file that cannot be read is no error: it stops nobody but its owner.
 func (d Dir) Readable(name string) ([]Record, error) {
-	all, _, err := d.look(name)
+	all, _, err := d.look(name, nil)
 	return all, err
 }
 
@@ -115,12 +115,12 @@ func (b Bad) Damaged() bool { return errors.Is(b.Err, errDamaged) }
 
 // Bad returns the files of one network that cannot be read.
 func (d Dir) Bad(network string) ([]Bad, error) {
-	_, bad, err := d.look(network)
+	_, bad, err := d.look(network, nil)
 	return bad, err
 }
 
 // look reads the records of one network.
-func (d Dir) look(network string) (all []Record, bad []Bad, err error) {
+func (d Dir) look(network string, pick func(path string, k Key) bool) (all []Record, bad []Bad, err error) {
 	seen := map[string]bool{}
 	one := func(name string) bool {
 		base := strings.TrimSuffix(name, pendingSuffix)
@@ -129,6 +129,9 @@ func (d Dir) look(network string) (all []Record, bad []Bad, err error) {
 			return false
 		}
 		path := filepath.Join(d.network(network), base)
+		if pick != nil && !pick(path, key) {
+			return false
+		}
 		r, err := either(path)
 		switch {
 		case absent(err):
@@ -157,6 +160,14 @@ func keyOf(network, name string) (k Key, is bool) {
 		return k, false
 	}
 	return Key{Network: network, ContainerID: w[0], IfName: w[1], Plugin: w[2]}, true
+}
+
+// Of returns the records of one plugin on a network, pending ones included but not
+// those that are being removed (Leave), and the files that cannot be read.
+func (d Dir) Of(network, plugin string) ([]Record, []Bad, error) {
+	return d.look(network, func(path string, k Key) bool {
+		return k.Plugin == plugin && !exists(path+leavingSuffix)
+	})
 }
 
 // Any reports whether a record of the network matches, pending ones included but

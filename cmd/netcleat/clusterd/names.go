@@ -135,6 +135,9 @@ func (d *daemon) announce(n *network) {
 	}
 	x.told = true
 	want := x.wanted()
+	if x.absent {
+		want = nil // the network of that name is no longer the cluster's here
+	}
 	for id, text := range want {
 		if have := x.keys[d.host][id]; have.value != text || x.marks[id] != (mark{have.rev, d.lease}) {
 			d.tellName(n, id, text)
@@ -294,7 +297,7 @@ func (d *daemon) hear(n *network) {
 		if err := d.writeNames(n, host); err != nil {
 			d.sayName(n, err)
 			x.writeTo = d.ticks + backoff
-			return
+			continue // the names of other hosts do not wait for it
 		}
 		delete(x.stale, host)
 	}
@@ -316,10 +319,11 @@ func (d *daemon) writeNames(n *network, host string) error {
 func (d *daemon) namesOf(n *network, host string) (all []names.Attachment) {
 	keys := slices.SortedFunc(maps.Values(n.naming.keys[host]), func(a, b kv) int { return int(b.rev - a.rev) })
 	taken := map[netip.Addr]bool{}
-	for _, k := range keys {
+	unreadable := 0
+	for _, k := range keys[:min(len(keys), 2*names.MaxAttachments)] {
 		a, err := names.Parse(k.value)
 		if err != nil {
-			d.sayName(n, fmt.Errorf("host %s: %w", host, err))
+			unreadable++
 			continue
 		}
 		a.Addrs = slices.DeleteFunc(a.Addrs, func(ip netip.Addr) bool { return taken[ip] || !n.has(host, ip) })
@@ -329,6 +333,9 @@ func (d *daemon) namesOf(n *network, host string) (all []names.Attachment) {
 		if len(a.Addrs) > 0 && len(all) < names.MaxAttachments {
 			all = append(all, a)
 		}
+	}
+	if unreadable > 0 {
+		d.sayName(n, fmt.Errorf("host %s: %d attachments cannot be read", host, unreadable))
 	}
 	slices.SortFunc(all, func(a, b names.Attachment) int { return a.Addrs[0].Compare(b.Addrs[0]) })
 	return all

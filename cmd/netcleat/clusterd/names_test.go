@@ -1,6 +1,7 @@
 package clusterd
 
 import (
+	"errors"
 	"io"
 	"log"
 	"net/netip"
@@ -19,6 +20,7 @@ type fakeNamer struct {
 	own    map[string]names.Local
 	files  map[string]string // by host
 	wanted int
+	broken string // the host of which nothing can be written
 }
 
 func (f *fakeNamer) all(string) (map[string]names.Local, error) { return f.own, nil }
@@ -36,6 +38,9 @@ func (f *fakeNamer) hosts(string) (all []string) {
 }
 
 func (f *fakeNamer) write(_, host string, all []names.Attachment) error {
+	if host == f.broken {
+		return errors.New("disk full")
+	}
 	var words []string
 	for _, a := range all {
 		words = append(words, a.Names[0])
@@ -235,6 +240,23 @@ func TestHearAfterRestart(t *testing.T) {
 	next.tick()
 	if len(f.files) != 1 || f.files["h3"] != "c 10.1.0.66" {
 		t.Errorf("the dns daemon reads %v", f.files)
+	}
+}
+
+// The names of one host that cannot be written hold up those of no other.
+func TestHearOthers(t *testing.T) {
+	d, store, f := namedHost(t)
+	f.broken = "h2"
+	for range 20 { // in the order of a map
+		store.remove("names/web/h3/c1:eth0")
+		delete(f.files, "h3")
+		d.ticks += backoff
+		store.other("names/web/h2/c1:eth0", `{"names":["b"],"addrs":["10.1.0.50"]}`)
+		d.ticks += backoff
+		store.other("names/web/h3/c1:eth0", `{"names":["c"],"addrs":["10.1.0.66"]}`)
+		if f.files["h3"] != "c 10.1.0.66" {
+			t.Fatalf("the dns daemon reads %v", f.files)
+		}
 	}
 }
 

@@ -79,7 +79,7 @@ func (d *daemon) forward(n *network) {
 	switch {
 	case errors.Is(err, overlay.ErrNoUplink):
 		u.done, u.here, u.pausedTo = nil, netip.Addr{}, d.ticks+1
-		n.naming.absent = true
+		n.naming.absent, n.naming.told = true, false
 		return
 	case err != nil:
 		u.done, u.pausedTo = nil, d.ticks+backoff
@@ -90,6 +90,7 @@ func (d *daemon) forward(n *network) {
 		d.log.Printf("network %s: forwarding repaired: %d entries were missing and %d wrong", n.name, s.Missing, s.Extra)
 	}
 	u.done, u.links, u.here, u.repairAt, n.naming.absent = want, s.Links, s.Host, d.ticks+repairTicks, false
+	n.naming.told = false
 	d.tell(n)
 }
 

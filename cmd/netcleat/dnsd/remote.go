@@ -15,6 +15,7 @@ import (
 
 	"github.com/netcleat/netcleat/cmd/netcleat/names"
 	"github.com/netcleat/netcleat/pkg/journal"
+	"github.com/netcleat/netcleat/plugins/dnsname"
 )
 
 // remote is another host's attachment to a network.
@@ -134,6 +135,9 @@ func (s *server) readRemote(network, host string) {
 	list, err := names.Read(s.dir, network, host)
 	if err != nil {
 		s.log.Print(err)
+		if len(list) == 0 {
+			return // what is known stays
+		}
 	}
 	s.book.setRemote(network, host, list)
 }
@@ -160,8 +164,11 @@ func (f *followers) join() chan journal.Key {
 	return c
 }
 
-// tell does not wait.
+// tell does not wait. Names of containers/dnsname's are this host's alone.
 func (f *followers) tell(k journal.Key) {
+	if k.Plugin != dnsname.Name {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for c := range f.all {

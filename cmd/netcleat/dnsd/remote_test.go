@@ -214,7 +214,7 @@ func TestFollowersAreBounded(t *testing.T) {
 	var f followers
 	c := f.join()
 	for range 2 * backlog {
-		f.tell(journal.Key{Network: "web"})
+		f.tell(journal.Key{Network: "web", Plugin: dnsname.Name})
 	}
 	n := 0
 	for range c {

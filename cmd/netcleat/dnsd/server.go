@@ -86,15 +86,19 @@ func (s *server) load() error {
 	var errs []error
 	var taken []*entry
 	for _, n := range networks {
-		_, err := s.dir.Any(n, func(plugin string) bool { return plugin == dnsname.Name }, func(r journal.Record) bool {
+		records, bad, err := s.dir.Of(n, dnsname.Name)
+		errs = append(errs, err)
+		for _, r := range records {
 			known[r.Key] = true
 			e, err := s.take(r)
 			if errs = append(errs, err); e != nil {
 				taken = append(taken, e)
 			}
-			return false
-		})
-		errs = append(errs, err)
+		}
+		for _, b := range bad { // what was read of it before stays
+			known[b.Key] = true
+			s.log.Print(b.Err)
+		}
 	}
 	for _, e := range taken {
 		errs = append(errs, s.open(e))

@@ -33,13 +33,13 @@ func Open(dir journal.Dir) (*Records, error) {
 // All returns the attachments to a network, by ID. Records that cannot be read are
 // passed over, as the dns daemon does not answer with them either.
 func (r *Records) All(network string) (map[string]Local, error) {
+	records, _, err := r.dir.Of(network, dnsname.Name)
 	all := map[string]Local{}
-	_, err := r.dir.Any(network, func(plugin string) bool { return plugin == dnsname.Name }, func(rec journal.Record) bool {
+	for _, rec := range records {
 		if l, ok := r.read(rec); ok {
 			all[ID(rec.ContainerID, rec.IfName)] = l
 		}
-		return false
-	})
+	}
 	return all, err
 }
 

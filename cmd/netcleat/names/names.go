@@ -32,6 +32,7 @@ type Attachment struct {
 const (
 	maxText  = 32 << 10 // of an attachment, in bytes
 	maxNames = 128      // of an attachment, with aliases
+	maxFile  = 4 << 20  // of a host's names on a network, in bytes
 	// MaxAttachments is how many of a host's attachments to a network others know.
 	MaxAttachments = 1 << 14
 )
@@ -44,7 +45,8 @@ func Parse(text string) (a Attachment, err error) {
 	if err := json.Unmarshal([]byte(text), &a); err != nil {
 		return a, fmt.Errorf("names: %w", err)
 	}
-	return a, a.check()
+	_, err = a.Text() // as it is kept it may be longer
+	return a, err
 }
 
 // Text is what others are told.

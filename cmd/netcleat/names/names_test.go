@@ -61,6 +61,27 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// What cannot be kept is refused: the form in which an address is kept may be longer
+// than that in which it came.
+func TestParseRefusesWhatCannotBeKept(t *testing.T) {
+	const frame = `{"names":[%s],"addrs":["fd00:100:1::a:b:c:d"]}`
+	label := strings.Repeat("x", 63)
+	var list []string
+	left := maxText - len(frame) + len("%s")
+	for i := range maxNames {
+		name := fmt.Sprintf("n%03d.%s.%s.%s.", i, label, label, label) + strings.Repeat("y", 56)
+		list = append(list, `"`+name[:min(len(name), left-len(`""`))]+`"`)
+		left -= len(list[i]) + len(",")
+	}
+	text := fmt.Sprintf(frame, strings.Join(list, ","))
+	if len(text) != maxText {
+		t.Fatalf("%d bytes, want %d", len(text), maxText)
+	}
+	if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("accepted, or refused for another reason: %v", err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(good)
 	f.Add(`{"names":["a"],"addrs":["::1"],"domain":"com","gateways":["10.0.0.1"]}`)

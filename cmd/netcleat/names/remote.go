@@ -42,6 +42,9 @@ func Write(dir journal.Dir, network, host string, all []Attachment) (changed boo
 		if err != nil {
 			return false, err
 		}
+		if text.Len()+len(line) >= maxFile {
+			break
+		}
 		text.WriteString(line + "\n")
 	}
 	if had, err := file.Read(path); err == nil && string(had) == text.String() {

@@ -8,6 +8,7 @@ package trial
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -169,12 +170,14 @@ func (t *trial) skip(what, why string) { t.add(Check{Skipped, what, why}) }
 
 // open makes the sandboxes.
 func (t *trial) open() error {
+	// Not the process's number: those of two PID namespaces may agree.
+	name := "netcleat-test-" + strings.ToLower(rand.Text()[:10])
 	for _, letter := range []string{"a", "b"} {
 		ns, err := newNamespace()
 		if err != nil {
 			return err
 		}
-		b := &box{ns: ns, name: fmt.Sprintf("netcleat-test-%d%s", os.Getpid(), letter)}
+		b := &box{ns: ns, name: name + letter}
 		b.rt = &libcni.RuntimeConf{
 			ContainerID: b.name, NetNS: ns.Path, IfName: ifName, CapabilityArgs: map[string]any{},
 			Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAME", b.name}}, // by which a network with names knows it

@@ -140,6 +140,16 @@ func TestTrialThatCannotBe(t *testing.T) {
 	}
 }
 
+// Whoever reads its output may end before it does.
+func TestTrialUnread(t *testing.T) {
+	s := newTrial(t, tryList)
+	s.Mark()
+	if out, err := s.sh("netcleat network test shop | head -n 1"); err != nil || !strings.Contains(out, "two sandboxes attached") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	s.Left("br-shop")
+}
+
 // slow is a plugin whose ADD does not end.
 const slow = `#!/bin/sh
 if [ "$CNI_COMMAND" = ADD ]; then
@@ -162,6 +172,7 @@ func TestTrialInterrupted(t *testing.T) {
 	}{
 		{"while pinging", tryList, syscall.SIGINT, "grep -q 'ping the gateway, fd00' /run/out"},
 		{"in the middle of an ADD", hanging, syscall.SIGTERM, "test -s /run/slow"},
+		{"when the session is lost", tryList, syscall.SIGHUP, "grep -q 'ping the gateway, fd00' /run/out"},
 		{"killed", tryList, syscall.SIGKILL, "grep -q 'ping the gateway, fd00' /run/out"},
 		{"killed in the middle of an ADD", hanging, syscall.SIGKILL, "test -s /run/slow"},
 	} {
@@ -177,7 +188,7 @@ func TestTrialInterrupted(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Wait(i.when, func() bool { _, err := s.Try("sh", "-c", i.when); return err == nil })
-			s.Sh("kill -" + map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGKILL: "KILL"}[i.signal] + " $(pgrep -f '[n]etcleat network test shop --target' | head -1)")
+			s.Sh("kill -" + map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGKILL: "KILL"}[i.signal] + " $(pgrep -f '[n]etcleat network test shop --target' | head -1)")
 			_ = c.Wait()
 			out := s.Sh("cat /run/out")
 			if i.signal == syscall.SIGKILL {
