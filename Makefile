@@ -117,7 +117,7 @@ test-kube: build package ## A node: kubelet with static pods on containerd, and 
 .PHONY: test-flannel
 test-flannel: ## flannel in front of bridge, with etcd; flanneld is built once (root)
 	@scripts/client flannel
-	$(GO) test -count=1 -v -run Flannel ./test/overlay
+	FLANNEL=built $(GO) test -count=1 -v -run Flannel ./test/overlay
 
 .PHONY: test-release
 test-release: install-deps ## A release: all platforms twice, packages in a Debian of their own, the image in containerd (root)

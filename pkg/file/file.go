@@ -6,6 +6,7 @@ package file
 import (
 	"errors"
 	"io/fs"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,22 @@ func Read(path string) ([]byte, error) {
 		}
 		all = append(all, buf[:n]...)
 	}
+}
+
+// Replace has the file say b, all of it or nothing: it is written to fresh, in the same
+// directory, which then takes its name. It does not wait for the disk.
+func Replace(path, fresh string, b []byte) error {
+	err := os.WriteFile(fresh, b, 0o600)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err == nil {
+		return nil
+	}
+	if rerr := os.Remove(fresh); !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	return err
 }
 
 // Names calls each with the names in the directory, in no order, until it says

@@ -67,3 +67,27 @@ func TestNames(t *testing.T) {
 		t.Errorf("a directory that does not exist: %v", err)
 	}
 }
+
+// A file is replaced as a whole, and a failure leaves it and nothing else.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	path, fresh := filepath.Join(dir, "f"), filepath.Join(dir, ".f")
+	for _, want := range []string{"a longer text", "b"} {
+		if err := file.Replace(path, fresh, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := file.Read(path); err != nil || string(b) != want {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if err := file.Replace(dir, fresh, nil); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if err := file.Replace(path, filepath.Join(dir, "none", "f"), nil); err == nil {
+		t.Error("written into a directory that does not exist")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}

@@ -1,4 +1,4 @@
-// Package ipmath is arithmetic on IP addresses that net/netip lacks.
+// Package ipmath is arithmetic on IP addresses and packets that net/netip lacks.
 package ipmath
 
 import "net/netip"

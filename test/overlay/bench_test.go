@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -133,30 +134,26 @@ func (p *pinger) answered(a netip.Addr) {
 // BenchmarkOverlayKilled counts the packets that are lost, of a hundred a second, between
 // containers of two hosts while what controls forwarding is killed and starts again.
 func BenchmarkOverlayKilled(b *testing.B) {
-	b.Run("daemons", func(b *testing.B) {
-		s := withEtcd(b)
-		s.lost(b, s.add(s.Hosts[1], web, "b"), s.add(s.Hosts[2], web, "c"), func() {
-			for _, h := range s.Hosts {
-				must(b, h.Kill(s.ctx, lab.Daemon))
-			}
-			for _, h := range s.Hosts {
-				must(b, h.StartDaemon(s.ctx))
-			}
-			s.inStep()
+	for name, one := range map[string]struct {
+		program string
+		start   func(*lab.Host, context.Context) error
+	}{
+		"daemons": {lab.Daemon, (*lab.Host).StartDaemon},
+		"etcd":    {lab.Etcd, (*lab.Host).StartMember},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s := withEtcd(b)
+			s.lost(b, s.add(s.Hosts[1], web, "b"), s.add(s.Hosts[2], web, "c"), func() {
+				for _, h := range s.Hosts {
+					must(b, h.Kill(s.ctx, one.program))
+				}
+				for _, h := range s.Hosts {
+					must(b, one.start(h, s.ctx))
+				}
+				s.inStep()
+			})
 		})
-	})
-	b.Run("etcd", func(b *testing.B) {
-		s := withEtcd(b)
-		s.lost(b, s.add(s.Hosts[1], web, "b"), s.add(s.Hosts[2], web, "c"), func() {
-			for _, h := range s.Hosts {
-				must(b, h.Kill(s.ctx, lab.Etcd))
-			}
-			for _, h := range s.Hosts {
-				must(b, h.StartMember(s.ctx))
-			}
-			s.inStep()
-		})
-	})
+	}
 	for name, host := range map[string]int{"reflector": 0, "bgpd": 2} {
 		b.Run(name, func(b *testing.B) {
 			s := newStory(b)

@@ -14,6 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/ipmath"
 	"github.com/netcleat/netcleat/pkg/nl"
 )
 
@@ -125,33 +126,19 @@ func datagram(src, dst netip.Addr, payload []byte) []byte {
 	binary.BigEndian.PutUint16(b[2:], uint16(ip+udp+len(payload)))
 	copy(b[12:], s[:])
 	copy(b[16:], d[:])
-	binary.BigEndian.PutUint16(b[10:], checksum(0, b[:ip]))
+	binary.BigEndian.PutUint16(b[10:], ipmath.Checksum(0, b[:ip]))
 	u := b[ip:]
 	binary.BigEndian.PutUint16(u[0:], clientPort)
 	binary.BigEndian.PutUint16(u[2:], serverPort)
 	binary.BigEndian.PutUint16(u[4:], uint16(udp+len(payload)))
 	b = append(b, payload...)
 	// The pseudo header: both addresses, the protocol and the length.
-	sum := checksum(uint32(unix.IPPROTO_UDP)+uint32(udp+len(payload)), b[12:])
+	sum := ipmath.Checksum(uint32(unix.IPPROTO_UDP)+uint32(udp+len(payload)), b[12:])
 	if sum == 0 {
 		sum = 0xffff // 0 would say that there is none
 	}
 	binary.BigEndian.PutUint16(b[ip+6:], sum)
 	return b
-}
-
-// checksum is that of RFC 1071.
-func checksum(sum uint32, b []byte) uint16 {
-	for ; len(b) > 1; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // answer is a server's message.

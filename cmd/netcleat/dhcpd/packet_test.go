@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/netcleat/netcleat/pkg/ipmath"
 )
 
 func TestChecksums(t *testing.T) {
@@ -17,10 +19,10 @@ func TestChecksums(t *testing.T) {
 		if len(b) != 28+len(payload) || int(binary.BigEndian.Uint16(b[2:])) != len(b) {
 			t.Errorf("%q: %d bytes, header says %d", payload, len(b), binary.BigEndian.Uint16(b[2:]))
 		}
-		if sum := checksum(0, b[:20]); sum != 0 {
+		if sum := ipmath.Checksum(0, b[:20]); sum != 0 {
 			t.Errorf("%q: IP checksum is off by %#x", payload, sum)
 		}
-		if sum := checksum(17+uint32(8+len(payload)), b[12:]); sum != 0 {
+		if sum := ipmath.Checksum(17+uint32(8+len(payload)), b[12:]); sum != 0 {
 			t.Errorf("%q: UDP checksum is off by %#x", payload, sum)
 		}
 	}

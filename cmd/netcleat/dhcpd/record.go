@@ -14,6 +14,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/file"
 	"github.com/netcleat/netcleat/pkg/netns"
 	dhcp "github.com/netcleat/netcleat/plugins/dhcp-ipam"
 )
@@ -99,8 +100,8 @@ func (r *record) save(dir dhcp.Leases) error {
 		return fmt.Errorf("lease file: %w", err)
 	}
 	path := dir.Path(r.Key)
-	if err := errors.Join(os.WriteFile(path+tempSuffix, b, 0o600), os.Rename(path+tempSuffix, path)); err != nil {
-		return fmt.Errorf("lease file: %w", errors.Join(err, unlink(path+tempSuffix)))
+	if err := file.Replace(path, path+tempSuffix, b); err != nil {
+		return fmt.Errorf("lease file: %w", err)
 	}
 	return nil
 }

@@ -53,6 +53,15 @@ type exam struct {
 	missing  map[string][]string         // plugins whose rules attachments lack
 	said     map[subject]bool
 	found    []Finding
+	firewall *ruleset.Ruleset // nil: not read yet
+}
+
+// ruleset returns the host's rules.
+func (e *exam) ruleset(ctx context.Context) (_ *ruleset.Ruleset, err error) {
+	if e.firewall == nil {
+		e.firewall, err = ruleset.Read(ctx)
+	}
+	return e.firewall, err
 }
 
 // newExam returns one that has gathered nothing.

@@ -136,7 +136,7 @@ const unproven = "no record, lease, libcni entry or end on the host names it, an
 
 // marks looks for rules and elements of networks and containers that no longer exist.
 func (e *exam) marks(ctx context.Context) {
-	rules, err := ruleset.Read(ctx)
+	rules, err := e.ruleset(ctx)
 	if err != nil {
 		e.broken(err)
 		return

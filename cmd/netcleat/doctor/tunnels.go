@@ -35,7 +35,7 @@ func (e *exam) tunnels(ctx context.Context, n show.Network, c *vxlan.Conf, l *nl
 	if err != nil || len(hosts) == 0 {
 		return err
 	}
-	rules, err := ruleset.Read(ctx)
+	rules, err := e.ruleset(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,22 +68,18 @@ func (e *exam) tunnels(ctx context.Context, n show.Network, c *vxlan.Conf, l *nl
 // admit is what has the chain let the packets through. Those of others stay out: VXLAN is
 // not authenticated.
 func (b blocked) admit(hosts []netip.Addr, port int) finding.Mend {
-	words := strings.Fields(b.Chain)
-	table, name := words[len(words)-2], words[len(words)-1]
+	table, name := b.Place()
 	if table == "firewalld" {
 		return finding.Do(fmt.Sprintf("have firewalld accept udp/%d from these hosts: rich rules of the zone", port))
 	}
-	side, key, family, tool := "-s", "saddr", "ip", "iptables"
+	side, key, family := "-s", "saddr", "ip"
 	if b.to {
 		side, key = "-d", "daddr"
 	}
 	if hosts[0].Is6() {
-		family, tool = "ip6", "ip6tables"
+		family = "ip6"
 	}
-	if !b.Native {
-		tool += "-legacy"
-	}
-	if !b.Native || name == strings.ToUpper(name) && slices.Contains([]string{"raw", "mangle", "filter"}, table) {
+	if tool := b.IPTables(hosts[0]); tool != "" {
 		return finding.Run(fmt.Sprintf("%s -t %s -I %s -p udp --dport %d %s %s -j ACCEPT", tool, table, name, port, side, strings.Join(texts(hosts), ",")))
 	}
 	return finding.Run(fmt.Sprintf("nft 'insert rule %s %s %s { %s } udp dport %d accept'", b.Chain, family, key, strings.Join(texts(hosts), ", "), port))

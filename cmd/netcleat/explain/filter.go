@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/netcleat/netcleat/cmd/netcleat/finding"
 	"github.com/netcleat/netcleat/cmd/netcleat/reconcile"
@@ -173,15 +172,8 @@ func admit(v dropped, subnet netip.Prefix) finding.Mend {
 	case v.packet.Answer: // before connections are tracked nothing tells an answer from an attack
 		return finding.Do("have " + v.Chain + " let answers to the host's own connections pass: what comes in over " + v.packet.In)
 	}
-	_, chain, _ := strings.Cut(v.Chain, " ")
-	table, name, _ := strings.Cut(chain, " ")
-	tool := iptablesOf(subnet.Addr())
-	if !v.Native {
-		_, name, _ = strings.Cut(v.Chain, " ")
-		table, name, _ = strings.Cut(name, " ")
-		tool += "-legacy"
-	}
-	if !v.Native || name == strings.ToUpper(name) && slices.Contains([]string{"raw", "mangle", "filter"}, table) {
+	if tool := v.IPTables(subnet.Addr()); tool != "" {
+		table, name := v.Place()
 		return finding.Run(fmt.Sprintf("%s -t %s -I %s -s %s -j ACCEPT", tool, table, name, subnet))
 	}
 	return finding.Run(fmt.Sprintf("nft insert rule %s %s saddr %s accept", v.Chain, family(subnet.Addr()), subnet))
@@ -198,13 +190,8 @@ func family(a netip.Addr) string {
 // admitForwarded is a command that has a chain let a subnet's packets and the answers
 // through.
 func admitForwarded(v ruleset.Verdict, subnet netip.Prefix) string {
-	_, chain, _ := strings.Cut(v.Chain, " ")
-	table, name, _ := strings.Cut(chain, " ")
-	if !v.Native || table == "filter" && name == "FORWARD" {
-		tool := iptablesOf(subnet.Addr())
-		if !v.Native {
-			tool += "-legacy"
-		}
+	if table, name := v.Place(); !v.Native || table == "filter" && name == "FORWARD" {
+		tool := v.IPTables(subnet.Addr())
 		return fmt.Sprintf("%s -I FORWARD -s %s -j ACCEPT && %s -I FORWARD -d %s -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT", tool, subnet, tool, subnet)
 	}
 	ip := family(subnet.Addr())

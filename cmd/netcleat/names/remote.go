@@ -53,14 +53,8 @@ func Write(dir journal.Dir, network, host string, all []Attachment) (changed boo
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, err
 	}
-	temp := filepath.Join(filepath.Dir(path), fresh+host)
-	if err := os.WriteFile(temp, []byte(text.String()), 0o600); err != nil {
-		return false, errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return false, errors.Join(err, os.Remove(temp))
-	}
-	return true, nil
+	err = file.Replace(path, filepath.Join(filepath.Dir(path), fresh+host), []byte(text.String()))
+	return err == nil, err
 }
 
 // Read returns what names a host has on a network. Lines that cannot be read are left

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Packet is what is judged: one from Src to Dst, over the links In and Out. What
@@ -28,6 +29,29 @@ type Verdict struct {
 	// Sure says that nothing before it can have let the packet pass that is not
 	// understood here.
 	Sure bool
+}
+
+// Place returns the chain's table and name.
+func (v Verdict) Place() (table, name string) {
+	_, chain, _ := strings.Cut(v.Chain, " ")
+	table, name, _ = strings.Cut(chain, " ")
+	return table, name
+}
+
+// IPTables returns the program of iptables that writes rules for an address's family into
+// the chain, or "" where that is nft(8).
+func (v Verdict) IPTables(a netip.Addr) (tool string) {
+	table, name := v.Place()
+	if v.Native && (name != strings.ToUpper(name) || !slices.Contains([]string{"raw", "mangle", "filter"}, table)) {
+		return ""
+	}
+	if tool = "iptables"; a.Is6() {
+		tool = "ip6tables"
+	}
+	if !v.Native {
+		tool += "-legacy"
+	}
+	return tool
 }
 
 // tri is an answer that may be unknown.

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/netcleat/netcleat/pkg/ipmath"
 	"github.com/netcleat/netcleat/pkg/netns"
 )
 
@@ -78,7 +79,7 @@ func ping(ctx context.Context, ns *netns.NS, to netip.Addr) (err error) {
 	defer func() { err = errors.Join(err, c.Close()) }()
 	packet := binary.BigEndian.AppendUint32([]byte{request, 0, 0, 0}, rand.Uint32())
 	if to.Is4() { // the kernel sums up ICMPv6 itself
-		binary.BigEndian.PutUint16(packet[2:], checksum(packet))
+		binary.BigEndian.PutUint16(packet[2:], ipmath.Checksum(0, packet))
 	}
 	for range tries {
 		if ctx.Err() != nil {
@@ -118,16 +119,6 @@ func awaits(c net.PacketConn, id []byte, reply byte) (answered bool, err error) 
 			return true, nil
 		}
 	}
-}
-
-// checksum is the Internet's (RFC 1071), of an even number of bytes.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for two := range slices.Chunk(b, 2) {
-		sum += uint32(binary.BigEndian.Uint16(two))
-	}
-	sum = sum>>16 + sum&0xffff
-	return ^uint16(sum + sum>>16)
 }
 
 func sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
